@@ -1,0 +1,128 @@
+// Reading the image at a tile's taps, for the image layouts that matter.
+#pragma once
+
+#include "cpu/tile.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+enum class Layout {
+  planar,    // rows of consecutive pixels: a row's taps are one load
+  channels,  // consecutive channels: vectors of channels per tap
+  strided    // anything else
+};
+
+// Whether the image's offsets inside a plane fit 32 bits.
+template <int D>
+STN_HD bool fits_int32(const SampleParams& p) {
+  int64_t last = 0;
+  for (int d = 0; d < D; ++d) last += (p.input_size[d] - 1) * p.input.stride[d];
+  return last < (int64_t(1) << 31) - 1;
+}
+
+template <int K, int D>
+STN_HD Layout layout_of(const SampleParams& p) {
+  if (p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1) return Layout::channels;
+  if (p.input.stride[0] == 1 && p.input_size[0] >= K && fits_int32<D>(p)) return Layout::planar;
+  return Layout::strided;
+}
+
+// One output value, tap by tap, in any layout; taps of weight 0 are not read.
+template <class Element, int K, int D>
+STN_HD Accumulate<Element> interpolate(const Element* plane, const int64_t (&stride)[3],
+                                       const TileTaps<Accumulate<Element>, K, D>& taps, int i) {
+  using A = Accumulate<Element>;
+  A sum = 0;
+  for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
+    const A wz = D == 3 ? taps.weight[D - 1][kz][i] : A(1);
+    const int64_t z = D == 3 ? taps.index[D - 1][kz][i] * stride[2] : 0;
+    for (int ky = 0; ky < K; ++ky) {
+      const A wzy = wz * taps.weight[1][ky][i];
+      const int64_t row = z + taps.index[1][ky][i] * stride[1];
+      for (int kx = 0; kx < K; ++kx) {
+        const A w = wzy * taps.weight[0][kx][i];
+        if (w != 0) sum += w * to_float(plane[row + taps.index[0][kx][i] * stride[0]]);
+      }
+    }
+  }
+  return sum;
+}
+
+// Two neighbouring pixels, moved as one.
+template <class Element>
+struct Pair {
+  Element first, second;
+};
+
+// The rows of a linear look: y and y + 1, for each of z and z + 1.
+template <int D>
+struct Rows {
+  static constexpr int count = 1 << (D - 1);
+  int64_t offset[count];
+
+  STN_HD explicit Rows(const SampleParams& p) {
+    for (int r = 0; r < count; ++r) {
+      offset[r] = 0;
+      for (int d = 1; d < D; ++d) {
+        if ((r >> (d - 1)) & 1) offset[r] += p.input_size[d] > 1 ? p.input.stride[d] : 0;
+      }
+    }
+  }
+};
+
+// The weight of row r of a linear look.
+template <class A, int D>
+STN_HD A row_weight(const TileTaps<A, 2, D>& taps, int r, int i) {
+  const A wy = taps.weight[1][r & 1][i];
+  return D == 3 ? wy * taps.weight[D - 1][r >> 1][i] : wy;
+}
+
+// Offsets inside a plane of each point's first tap.
+template <class A, int K, int D>
+STN_HD void first_offsets(const SampleParams& p, const TileTaps<A, K, D>& taps, int count,
+                          int32_t (&offset)[kTile]) {
+  int32_t stride[D];
+  for (int d = 0; d < D; ++d) stride[d] = static_cast<int32_t>(p.input.stride[d]);
+#pragma GCC ivdep
+  for (int i = 0; i < count; ++i) {
+    int32_t sum = taps.index[0][0][i];
+    for (int d = 1; d < D; ++d) sum += taps.index[d][0][i] * stride[d];
+    offset[i] = sum;
+  }
+}
+
+// The pairs of all rows, copied next to each other: scalar loads are faster than the processor's
+// gather instruction, and what follows reads them as whole vectors.
+template <class Element, int D>
+STN_HD void copy_pairs(const Element* plane, const int32_t (&offset)[kTile], const Rows<D>& rows,
+                       int count, Pair<Element> (&pairs)[Rows<D>::count][kTile]) {
+  for (int i = 0; i < count; ++i) {
+    const Element* at = plane + offset[i];
+    for (int r = 0; r < Rows<D>::count; ++r) {
+      std::memcpy(&pairs[r][i], at + rows.offset[r], sizeof(Pair<Element>));
+    }
+    __asm__ volatile("");  // keeps the compiler from turning this loop into gathers
+  }
+}
+
+// A contiguous view, in the accumulation type, of the tile's values in one plane of the output.
+template <class Element>
+STN_HD const Accumulate<Element>* fetch(const Element* plane, int64_t stride, int count,
+                                        Accumulate<Element> (&buffer)[kTile]) {
+  if constexpr (std::is_same<Element, Accumulate<Element>>::value) {
+    if (stride == 1) return plane;
+  }
+  for (int i = 0; i < count; ++i) buffer[i] = to_float(plane[i * stride]);
+  return buffer;
+}
+
+// The pointer of image n, channel c.
+template <class Element>
+STN_HD Element* plane_of(const Image& image, int64_t n, int64_t c) {
+  return static_cast<Element*>(image.data) + n * image.stride_n + c * image.stride_c;
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -1,0 +1,49 @@
+// The CPU kernels as the launcher sees them: one table of functions per instruction set. Work is
+// cut into tasks whose borders do not depend on the number of threads, and every sum is made
+// inside one task or over tasks in a fixed order; so neither do the results.
+#pragma once
+
+#include "params.h"
+
+namespace stn_cuda {
+namespace cpu {
+
+// Output points that are processed together: their taps (up to 14 KiB) stay in the L1 cache while
+// the channels pass by.
+constexpr int kTile = 256;
+
+// How the work of a call is cut. The plan may depend on the number of threads only where a task's
+// result does not depend on the cut (splat's slabs: each element sees the same additions in the
+// same order however the image is cut).
+struct Plan {
+  int64_t tasks;
+  int64_t tiles;           // of kTile output points, per warp
+  int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
+  int64_t slabs;           // splat: cuts of the image's outermost axis
+  double* partial;         // parametric maps: (tasks, parameters) sums
+};
+
+struct Kernels {
+  const char* name;
+  // Each processes the tasks [begin, end).
+  void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
+  void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
+  void (*grad_warp)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
+  void (*warp_grid)(const GridParams&, const Plan&, int64_t begin, int64_t end);
+  void (*warp_grid_backward)(const GridParams&, const Plan&, int64_t begin, int64_t end);
+  // Parametric maps: the partial sums -> the parameters' gradient.
+  void (*finish_grad_warp)(const SampleParams&, const Plan&);
+  void (*finish_warp_grid_backward)(const GridParams&, const Plan&);
+};
+
+extern const Kernels baseline_kernels;
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+#endif
+
+// The table in use, chosen once: the fastest that the processor has, or STN_CUDA_ISA.
+const Kernels& kernels();
+
+}  // namespace cpu
+}  // namespace stn_cuda

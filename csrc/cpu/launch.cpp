@@ -1,0 +1,141 @@
+// Chooses the instruction set, cuts the work into tasks and hands them to torch's thread pool.
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "cpu/kernels.h"
+
+namespace stn_cuda {
+namespace cpu {
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool supported;
+};
+
+// From the slowest to the fastest.
+std::vector<Candidate> candidates() {
+  std::vector<Candidate> all{{&baseline_kernels, true}};
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  all.push_back({&avx2_kernels, avx2});
+  all.push_back({&avx512_kernels, avx512});
+#endif
+  return all;
+}
+
+const Kernels& choose() {
+  const char* forced = std::getenv("STN_CUDA_ISA");
+  const Kernels* best = nullptr;
+  std::string known, usable;
+  for (const auto& candidate : candidates()) {
+    const std::string name = candidate.kernels->name;
+    known += (known.empty() ? "" : ", ") + name;
+    if (!candidate.supported) continue;
+    usable += (usable.empty() ? "" : ", ") + name;
+    if (!forced || !*forced || name == forced) best = candidate.kernels;
+  }
+  TORCH_CHECK(best, "STN_CUDA_ISA must be an instruction set that this processor has (", usable,
+              "; this build knows ", known, "), got '", forced, "'");
+  return *best;
+}
+
+// Elements of work below which a task is not worth a thread of its own.
+constexpr int64_t kGrain = 16384;
+
+// Groups of tiles whose sums are kept apart: enough for any machine's threads to share one image,
+// few enough that the partial sums stay small.
+constexpr int64_t kGroups = 64;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class Params>
+void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Params& p,
+         const Plan& plan, int64_t work_per_task) {
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work_per_task));
+  at::parallel_for(0, plan.tasks, grain,
+                   [&](int64_t begin, int64_t end) { kernel(p, plan, begin, end); });
+}
+
+// Tasks of one tile each.
+Plan tile_plan(int64_t total, int64_t warps) {
+  Plan plan{};
+  plan.tiles = ceil_div(total, kTile);
+  plan.tiles_per_task = 1;
+  plan.tasks = plan.tiles * warps;
+  return plan;
+}
+
+// Tasks of several tiles, each with its own partial sums.
+Plan group_plan(int64_t total, int64_t warps) {
+  Plan plan = tile_plan(total, warps);
+  plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, kGroups));
+  plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
+  return plan;
+}
+
+int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
+
+void sample(const SampleParams& p) {
+  const Plan plan = tile_plan(points(p.output_size, p.dims), p.warp.batch);
+  run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
+}
+
+void splat(const SampleParams& p) {
+  const int64_t total = points(p.output_size, p.dims);
+  const int64_t outermost = p.input_size[p.dims - 1];
+  Plan plan{};
+  const int64_t work = total * p.channels * (p.batch / p.input.batch);
+  // Every slab looks at all output points, so no more of them than there are threads to feed.
+  const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
+  plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
+  plan.tasks = p.input.batch * plan.slabs;
+  run(kernels().splat, p, plan, work / plan.slabs);
+}
+
+void grad_warp(const SampleParams& p) {
+  const int64_t total = points(p.output_size, p.dims);
+  const bool parametric = p.map != MapKind::grid;
+  Plan plan = parametric ? group_plan(total, p.warp.batch) : tile_plan(total, p.warp.batch);
+  std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
+  plan.partial = partial.data();
+  run(kernels().grad_warp, p, plan,
+      kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
+  if (parametric) kernels().finish_grad_warp(p, plan);
+}
+
+void warp_grid(const GridParams& p) {
+  run(kernels().warp_grid, p, tile_plan(points(p.output_size, p.dims), p.batch), kTile);
+}
+
+void warp_grid_backward(const GridParams& p) {
+  Plan plan = group_plan(points(p.output_size, p.dims), p.batch);
+  std::vector<double> partial(plan.tasks * p.dims * (p.dims + 1));
+  plan.partial = partial.data();
+  run(kernels().warp_grid_backward, p, plan, kTile * plan.tiles_per_task);
+  kernels().finish_warp_grid_backward(p, plan);
+}
+
+[[maybe_unused]] const bool registered = register_backend(
+    c10::DeviceType::CPU, Backend{sample, splat, grad_warp, warp_grid, warp_grid_backward});
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -1,0 +1,227 @@
+// Forward: output[n, c, p] = sum over taps of weight * input[n, c, tap].
+#pragma once
+
+#include "cpu/gather.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+template <class Element>
+STN_HD void store_tile(const Accumulate<Element>* values, int count, Element* plane,
+                       int64_t stride) {
+  if (stride == 1) {
+    for (int i = 0; i < count; ++i) plane[i] = Rounded<Element>::from(values[i]);
+  } else {
+    for (int i = 0; i < count; ++i) plane[i * stride] = Rounded<Element>::from(values[i]);
+  }
+}
+
+// Linear, planar: pairs of pixels. A weight of 0 times an infinite or NaN pixel makes a NaN, which
+// is rare; such points are computed again, tap by tap.
+template <class Element, int D>
+STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, 2, D>& taps,
+                         const int32_t (&offset)[kTile], const Element* plane, int count,
+                         Accumulate<Element>* values) {
+  using A = Accumulate<Element>;
+  alignas(64) Pair<Element> pairs[Rows<D>::count][kTile];
+  const Rows<D> rows(p);
+  copy_pairs<Element, D>(plane, offset, rows, count, pairs);
+  int not_a_number = 0;
+#pragma GCC ivdep
+  for (int i = 0; i < count; ++i) {
+    A sum = 0;
+    for (int r = 0; r < Rows<D>::count; ++r) {
+      const A row = taps.weight[0][0][i] * to_float(pairs[r][i].first) +
+                    taps.weight[0][1][i] * to_float(pairs[r][i].second);
+      sum += row_weight(taps, r, i) * row;
+    }
+    values[i] = sum;
+    not_a_number |= sum != sum;
+  }
+  if (not_a_number) {
+    for (int i = 0; i < count; ++i) {
+      if (values[i] != values[i]) values[i] = interpolate(plane, p.input.stride, taps, i);
+    }
+  }
+}
+
+// Nearest, planar: one pixel or 0.
+template <class Element, int D>
+STN_HD void sample_plane(const SampleParams&, const TileTaps<Accumulate<Element>, 1, D>& taps,
+                         const int32_t (&offset)[kTile], const Element* plane, int count,
+                         Accumulate<Element>* values) {
+  using A = Accumulate<Element>;
+  for (int i = 0; i < count; ++i) {
+    A weight = taps.weight[0][0][i];
+    for (int d = 1; d < D; ++d) weight *= taps.weight[d][0][i];
+    const A value = to_float(plane[offset[i]]);
+    values[i] = weight != 0 ? value : A(0);
+  }
+}
+
+// Bicubic, planar: the four taps of a row lie in a window of four consecutive pixels, whatever the
+// boundary rule made of them; `windows` holds the weights on the window's pixels.
+template <class A>
+struct alignas(64) Windows {
+  int32_t base[kTile];
+  A weight[kTile][4];
+};
+
+template <class A>
+STN_HD void make_windows(const TileTaps<A, 4, 2>& taps, int32_t width, int count,
+                         Windows<A>& windows) {
+#pragma GCC ivdep
+  for (int i = 0; i < count; ++i) {
+    int32_t low = taps.index[0][0][i];
+    for (int k = 1; k < 4; ++k) low = low < taps.index[0][k][i] ? low : taps.index[0][k][i];
+    const int32_t base = low < width - 4 ? low : width - 4;
+    windows.base[i] = base;
+    for (int j = 0; j < 4; ++j) {
+      A sum = 0;
+      for (int k = 0; k < 4; ++k) {
+        sum += taps.index[0][k][i] == base + j ? taps.weight[0][k][i] : A(0);
+      }
+      windows.weight[i][j] = sum;
+    }
+  }
+}
+
+template <class Element>
+STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, 4, 2>& taps,
+                         const Windows<Accumulate<Element>>& windows, const Element* plane,
+                         int count, Accumulate<Element>* values) {
+  using A = Accumulate<Element>;
+  const int64_t stride = p.input.stride[1];
+  int not_a_number = 0;
+  for (int i = 0; i < count; ++i) {
+    A column[4] = {0, 0, 0, 0};
+    for (int r = 0; r < 4; ++r) {
+      const Element* row = plane + taps.index[1][r][i] * stride + windows.base[i];
+      const A weight = taps.weight[1][r][i];
+      for (int j = 0; j < 4; ++j) column[j] += weight * to_float(row[j]);
+    }
+    const A* w = windows.weight[i];
+    const A sum = (column[0] * w[0] + column[1] * w[1]) + (column[2] * w[2] + column[3] * w[3]);
+    values[i] = sum;
+    not_a_number |= sum != sum;
+  }
+  if (not_a_number) {
+    for (int i = 0; i < count; ++i) {
+      if (values[i] != values[i]) values[i] = interpolate(plane, p.input.stride, taps, i);
+    }
+  }
+}
+
+// The taps of one point of the tile as pointers offsets and weights, for vectors of channels.
+template <class A, int K, int D>
+struct PointTaps {
+  static constexpr int count = D == 3 ? K * K * K : K * K;
+  int64_t offset[count];
+  A weight[count];
+
+  STN_HD PointTaps(const TileTaps<A, K, D>& taps, const int64_t (&stride)[3], int i) {
+    for (int k = 0; k < count; ++k) {
+      const int kx = k % K, ky = k / K % K, kz = k / (K * K);
+      offset[k] = taps.index[0][kx][i] * stride[0] + taps.index[1][ky][i] * stride[1];
+      weight[k] = taps.weight[0][kx][i] * taps.weight[1][ky][i];
+      if (D == 3) {
+        offset[k] += taps.index[D - 1][kz][i] * stride[2];
+        weight[k] *= taps.weight[D - 1][kz][i];
+      }
+    }
+  }
+};
+
+// Consecutive channels: each tap's channels are one vector after another.
+template <class Element, int K, int D>
+STN_HD void sample_channels(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
+                            int64_t n, int64_t begin, int count) {
+  using A = Accumulate<Element>;
+  const Element* image = plane_of<Element>(p.input, n, 0);
+  Element* output = plane_of<Element>(p.output, n, 0) + begin * p.output.stride[0];
+  for (int i = 0; i < count; ++i) {
+    const PointTaps<A, K, D> point(taps, p.input.stride, i);
+    Element* __restrict values = output + i * p.output.stride[0];
+    int not_a_number = 0;
+#pragma GCC ivdep
+    for (int64_t c = 0; c < p.channels; ++c) {
+      A sum = 0;
+      for (int k = 0; k < PointTaps<A, K, D>::count; ++k) {
+        sum += point.weight[k] * to_float(image[point.offset[k] + c]);
+      }
+      values[c] = Rounded<Element>::from(sum);
+      not_a_number |= sum != sum;
+    }
+    if (not_a_number) {
+      for (int64_t c = 0; c < p.channels; ++c) {
+        values[c] = Rounded<Element>::from(interpolate(image + c, p.input.stride, taps, i));
+      }
+    }
+  }
+}
+
+template <class Element, int K, int D>
+void sample_tile(const SampleParams& p, Layout layout, const TileTaps<Accumulate<Element>, K, D>& taps,
+                 BatchRange images, int64_t begin, int count) {
+  using A = Accumulate<Element>;
+  if (layout == Layout::channels) {
+    for (int64_t n = images.begin; n < images.end; ++n) {
+      sample_channels<Element, K, D>(p, taps, n, begin, count);
+    }
+    return;
+  }
+  alignas(64) int32_t offset[kTile];
+  alignas(64) A buffer[kTile];
+  Windows<A> windows;
+  if (layout == Layout::planar) {
+    if constexpr (K == 4) {
+      make_windows(taps, static_cast<int32_t>(p.input_size[0]), count, windows);
+    } else {
+      first_offsets(p, taps, count, offset);
+    }
+  }
+  for (int64_t n = images.begin; n < images.end; ++n) {
+    for (int64_t c = 0; c < p.channels; ++c) {
+      const Element* plane = plane_of<Element>(p.input, n, c);
+      Element* output = plane_of<Element>(p.output, n, c) + begin * p.output.stride[0];
+      A* values = buffer;
+      if constexpr (std::is_same<Element, A>::value) {
+        if (p.output.stride[0] == 1) values = output;
+      }
+      if (layout == Layout::strided) {
+        for (int i = 0; i < count; ++i) values[i] = interpolate(plane, p.input.stride, taps, i);
+      } else if constexpr (K == 4) {
+        sample_plane<Element>(p, taps, windows, plane, count, values);
+      } else {
+        sample_plane<Element, D>(p, taps, offset, plane, count, values);
+      }
+      if (static_cast<void*>(values) != output) {
+        store_tile<Element>(values, count, output, p.output.stride[0]);
+      }
+    }
+  }
+}
+
+// Tasks: (warp, tile).
+inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+  with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
+    using Element = decltype(element);
+    constexpr int K = TapCount<decltype(interpolation)::value>::value;
+    constexpr int D = decltype(dims)::value;
+    const Layout layout = layout_of<K, D>(p);
+    const int64_t total = points(p.output_size, D);
+    TileTaps<Accumulate<Element>, K, D> taps;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t n = task / plan.tiles;
+      const int64_t first = task % plan.tiles * kTile;
+      const int count = tile_count(total, first);
+      make_taps<false>(p, n, first, count, taps);
+      sample_tile<Element, K, D>(p, layout, taps, images_of_warp(p, n), first, count);
+    }
+  });
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

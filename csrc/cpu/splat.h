@@ -1,0 +1,268 @@
+// The adjoint of sample in its first argument: image[n, c, tap] += weight * values[n, c, p].
+//
+// A task owns a slab of one image, cut along the outermost axis, and looks at all output points in
+// order; each pixel has one writer, and sees the same additions in the same order however many
+// slabs there are.
+#pragma once
+
+#include <vector>
+
+#include "cpu/gather.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// Pixels of one task's float scratch, into which 16-bit images accumulate (16 MiB).
+constexpr int64_t kScratch = int64_t(1) << 22;
+
+// Where a task accumulates: `data` is addressed with whole-image indices, of which only those with
+// low <= outermost index < high exist.
+template <class A>
+struct Slab {
+  A* data;
+  int64_t stride_c;
+  int64_t stride[3];
+  int32_t low, high;
+};
+
+template <int K, int D, class A>
+STN_HD void splat_point(const Slab<A>& slab, A* plane, const TileTaps<A, K, D>& taps, int i,
+                        A value) {
+  for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
+    const A wz = D == 3 ? taps.weight[D - 1][kz][i] : A(1);
+    const int32_t z = D == 3 ? taps.index[D - 1][kz][i] : 0;
+    if (D == 3 && (z < slab.low || z >= slab.high)) continue;
+    for (int ky = 0; ky < K; ++ky) {
+      const A wzy = wz * taps.weight[1][ky][i];
+      const int32_t y = taps.index[1][ky][i];
+      if (D == 2 && (y < slab.low || y >= slab.high)) continue;
+      A* row = plane + y * slab.stride[1] + (D == 3 ? z * slab.stride[2] : 0);
+      for (int kx = 0; kx < K; ++kx) {
+        const A w = wzy * taps.weight[0][kx][i];
+        if (w != 0) row[taps.index[0][kx][i] * slab.stride[0]] += w * value;
+      }
+    }
+  }
+}
+
+// Linear, planar. Neighbouring points add to the same pixels, and each such addition waits for the
+// one before; four streams a quarter tile apart keep the processor busy meanwhile.
+template <bool Inside, int D, class A>
+STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Rows<D>& rows,
+                        const TileTaps<A, 2, D>& taps, const int32_t (&offset)[kTile],
+                        const A* values, int count) {
+  constexpr int R = Rows<D>::count;
+  constexpr int kStreams = 4;
+  alignas(64) A part[R][2][kTile];
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < count; ++i) {
+      const A value = row_weight(taps, r, i) * values[i];
+      part[r][0][i] = taps.weight[0][0][i] * value;
+      part[r][1][i] = taps.weight[0][1][i] * value;
+    }
+  }
+  const int length = (count + kStreams - 1) / kStreams;
+  for (int j = 0; j < length; ++j) {
+    for (int i = j; i < count; i += length) {
+      for (int r = 0; r < R; ++r) {
+        if (!Inside) {
+          const int32_t outermost = taps.index[D - 1][r >> (D - 2)][i];
+          if (outermost < slab.low || outermost >= slab.high) continue;
+        }
+        A* at = plane + offset[i] + rows.offset[r];
+        at[0] += part[r][0][i];
+        at[1] += part[r][1][i];
+      }
+    }
+  }
+}
+
+// Consecutive channels: one vector addition per tap.
+template <class Element, int K, int D>
+STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
+                           const TileTaps<Accumulate<Element>, K, D>& taps, const Element* values,
+                           int64_t channels, int count) {
+  using A = Accumulate<Element>;
+  for (int i = 0; i < count; ++i) {
+    const Element* value = values + i * p.output.stride[0];
+    for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
+      for (int ky = 0; ky < K; ++ky) {
+        const int32_t outermost = taps.index[D - 1][D == 3 ? kz : ky][i];
+        if (outermost < slab.low || outermost >= slab.high) continue;
+        const A wzy = taps.weight[1][ky][i] * (D == 3 ? taps.weight[D - 1][kz][i] : A(1));
+        A* row = slab.data + taps.index[1][ky][i] * slab.stride[1] +
+                 (D == 3 ? taps.index[D - 1][kz][i] * slab.stride[2] : 0);
+        for (int kx = 0; kx < K; ++kx) {
+          const A w = wzy * taps.weight[0][kx][i];
+          if (w == 0) continue;
+          A* __restrict at = row + taps.index[0][kx][i] * slab.stride[0];
+#pragma GCC ivdep
+          for (int64_t c = 0; c < channels; ++c) at[c] += w * to_float(value[c]);
+        }
+      }
+    }
+  }
+}
+
+// Whether the tile's taps touch the slab, and whether they all lie inside it.
+struct Overlap {
+  bool any, all;
+};
+template <class A, int K, int D>
+STN_HD Overlap overlap(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int count) {
+  int32_t low = taps.index[D - 1][0][0], high = low;
+  for (int k = 0; k < K; ++k) {
+    for (int i = 0; i < count; ++i) {
+      const int32_t index = taps.index[D - 1][k][i];
+      low = low < index ? low : index;
+      high = high > index ? high : index;
+    }
+  }
+  return {low < slab.high && high >= slab.low, low >= slab.low && high < slab.high};
+}
+
+template <class A>
+STN_HD bool all_finite(const A* values, int count) {
+  int infinite = 0;
+  for (int i = 0; i < count; ++i) infinite |= values[i] - values[i] != 0;
+  return infinite == 0;
+}
+
+// Adds one tile of output n into the slab's channels [first_channel, first_channel + channels).
+template <class Element, int K, int D>
+void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
+                const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n, int64_t first_channel,
+                int64_t channels, int64_t begin, int count) {
+  using A = Accumulate<Element>;
+  const Overlap touched = overlap(slab, taps, count);
+  if (!touched.any) return;
+  const int64_t point = begin * p.output.stride[0];
+  if (layout == Layout::channels) {
+    splat_channels<Element, K, D>(p, slab, taps,
+                                  plane_of<const Element>(p.output, n, first_channel) + point,
+                                  channels, count);
+    return;
+  }
+  alignas(64) A buffer[kTile];
+  alignas(64) int32_t offset[kTile];
+  const bool linear = K == 2 && layout == Layout::planar;
+  const Rows<D> rows(p);
+  if (linear) first_offsets(p, taps, count, offset);
+  for (int64_t c = 0; c < channels; ++c) {
+    const A* values = fetch(plane_of<const Element>(p.output, n, first_channel + c) + point,
+                            p.output.stride[0], count, buffer);
+    A* plane = slab.data + c * slab.stride_c;
+    if constexpr (K == 2) {
+      // An infinite value times a weight of 0 must not reach a pixel: such tiles go point by point.
+      if (linear && all_finite(values, count)) {
+        if (touched.all) {
+          splat_plane<true>(slab, plane, rows, taps, offset, values, count);
+        } else {
+          splat_plane<false>(slab, plane, rows, taps, offset, values, count);
+        }
+        continue;
+      }
+    }
+    for (int i = 0; i < count; ++i) splat_point<K, D>(slab, plane, taps, i, values[i]);
+  }
+}
+
+// Copies the float scratch of a 16-bit image's slab, rounding.
+template <class Element, int D>
+void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, int64_t n,
+                int64_t first_channel, int64_t channels) {
+  const int64_t depth = D == 3 ? slab.high - slab.low : 1;
+  const int64_t z0 = D == 3 ? slab.low : 0;
+  const int64_t y0 = D == 3 ? 0 : slab.low;
+  const int64_t height = D == 3 ? p.input_size[1] : slab.high - slab.low;
+  for (int64_t c = 0; c < channels; ++c) {
+    Element* plane = plane_of<Element>(p.input, n, first_channel + c);
+    const auto* from = slab.data + c * slab.stride_c;
+    for (int64_t z = z0; z < z0 + depth; ++z) {
+      for (int64_t y = y0; y < y0 + height; ++y) {
+        Element* row = plane + z * p.input.stride[2] * (D == 3) + y * p.input.stride[1];
+        const auto* source = from + z * slab.stride[2] * (D == 3) + y * slab.stride[1];
+        for (int64_t x = 0; x < p.input_size[0]; ++x) {
+          row[x * p.input.stride[0]] = Rounded<Element>::from(source[x * slab.stride[0]]);
+        }
+      }
+    }
+  }
+}
+
+// Zeroes the slab in an image that it accumulates into directly.
+template <class A, int D>
+void zero_slab(const SampleParams& p, const Slab<A>& slab, bool channels_inside) {
+  const int64_t outer = slab.stride[D - 1];
+  const int64_t run = (slab.high - slab.low) * outer;
+  const int64_t planes = channels_inside ? 1 : p.channels;
+  for (int64_t c = 0; c < planes; ++c) {
+    A* first = slab.data + c * slab.stride_c + slab.low * outer;
+    std::fill(first, first + run, A(0));
+  }
+}
+
+// Tasks: (image, slab). The image is contiguous or channels_last: ops.cpp allocates it so.
+template <class Element, int K, int D>
+void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
+  using A = Accumulate<Element>;
+  constexpr bool direct = std::is_same<Element, A>::value;
+  const Layout layout = layout_of<K, D>(p);
+  const bool channels_inside = p.input.stride_c == 1 && p.channels > 1;
+  const int64_t image = task / plan.slabs, part = task % plan.slabs;
+  const int64_t outermost = p.input_size[D - 1];
+  Slab<A> slab;
+  slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
+  slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
+  const int64_t inner = points(p.input_size, D) / outermost;
+  const int64_t plane = (slab.high - slab.low) * inner;
+  const int64_t block =
+      direct ? p.channels
+             : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
+  std::vector<A> scratch(direct ? 0 : static_cast<size_t>(plane * block));
+  const int64_t images = p.input.batch == 1 ? p.batch : 1;
+  const int64_t total = points(p.output_size, D);
+  TileTaps<A, K, D> taps;
+  for (int64_t c = 0; c < p.channels; c += block) {
+    const int64_t channels = std::min(block, p.channels - c);
+    if constexpr (direct) {
+      slab.data = plane_of<A>(p.input, image, c);
+      slab.stride_c = p.input.stride_c;
+      std::copy(p.input.stride, p.input.stride + 3, slab.stride);
+      zero_slab<A, D>(p, slab, channels_inside);
+    } else {
+      const int64_t pixel = channels_inside ? channels : 1;
+      slab.stride_c = channels_inside ? 1 : plane;
+      slab.stride[0] = pixel;
+      slab.stride[1] = p.input_size[0] * pixel;
+      slab.stride[2] = p.input_size[0] * p.input_size[1] * pixel;
+      slab.data = scratch.data() - slab.low * slab.stride[D - 1];
+      std::fill(scratch.begin(), scratch.end(), A(0));
+    }
+    SampleParams local = p;  // the offsets of the taps are those of where the sums are
+    std::copy(slab.stride, slab.stride + 3, local.input.stride);
+    for (int64_t n = image; n < image + images; ++n) {
+      const int64_t warp = p.warp.batch == 1 ? 0 : n;
+      for (int64_t begin = 0; begin < total; begin += kTile) {
+        const int count = tile_count(total, begin);
+        make_taps<false>(p, warp, begin, count, taps);
+        splat_tile<Element, K, D>(local, layout, slab, taps, n, c, channels, begin, count);
+      }
+    }
+    if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);
+  }
+}
+
+inline void splat(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+  with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
+    constexpr int K = TapCount<decltype(interpolation)::value>::value;
+    for (int64_t task = begin; task < end; ++task) {
+      splat_task<decltype(element), K, decltype(dims)::value>(p, plan, task);
+    }
+  });
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

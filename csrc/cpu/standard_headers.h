@@ -1,0 +1,11 @@
+// Every standard header that the kernels use. The instruction-set specific translation units
+// include this before they switch the target, so that the library's inline code keeps to the
+// baseline: it may be shared with the rest of the binary.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>

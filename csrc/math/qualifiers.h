@@ -1,0 +1,17 @@
+// What makes one header serve host and device, and several instruction sets in one binary.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define STN_HD __host__ __device__ __forceinline__
+#else
+#define STN_HD inline __attribute__((always_inline))
+#endif
+
+// Every instruction set (and the device code) gets its own copy of the inline functions under its
+// own name; otherwise the linker would keep one of them for all, perhaps the newest's.
+#if !defined(STN_ISA)
+#define STN_ISA portable
+#endif

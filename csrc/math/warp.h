@@ -1,0 +1,166 @@
+// The coordinate maps. A map answers two questions about a point p of the output:
+//   coordinate(p, x)   where does it look, in the input's pixel coordinates (warp_grid: normalised)
+//   and what does the gradient g of that coordinate do:
+//     gradient(p, g)      free maps (a grid): the gradient of the map's own value at p, or
+//     accumulate(p, g, s) parametric maps: its part of the sums from which finish(s) makes the
+//                         gradient of the parameters.
+// A new warp is a new functor here.
+#pragma once
+
+#include "math/boundary.h"
+#include "math/element.h"
+
+namespace stn_cuda {
+inline namespace STN_ISA {
+
+// The input's side of a map: what a normalised unit is worth along each axis.
+template <class T, int D>
+struct Frame {
+  Axis<T> axis[D];
+  T extent[D];  // of the normalised interval [-1, 1]
+  T centre[D];  // of the normalised 0
+};
+
+template <class T, int D>
+STN_HD Frame<T, D> pixel_frame(const int64_t (&size)[3], bool align_corners) {
+  Frame<T, D> frame;
+  for (int d = 0; d < D; ++d) {
+    frame.axis[d] = make_axis<T>(size[d], align_corners);
+    frame.extent[d] = 2 * frame.axis[d].half;
+    frame.centre[d] = frame.axis[d].last / 2;
+  }
+  return frame;
+}
+
+// The frame of warp_grid: coordinates stay normalised.
+template <class T, int D>
+STN_HD Frame<T, D> normalised_frame() {
+  Frame<T, D> frame{};
+  for (int d = 0; d < D; ++d) {
+    frame.extent[d] = T(2);
+    frame.centre[d] = T(0);
+  }
+  return frame;
+}
+
+template <class T, class Element>
+STN_HD T load_as(const void* data, int64_t i) {
+  return static_cast<T>(to_float(static_cast<const Element*>(data)[i]));
+}
+
+template <class T>
+STN_HD T load_as(const void* data, ElementType type, int64_t i) {
+  switch (type) {
+    case ElementType::f32:
+      return load_as<T, float>(data, i);
+    case ElementType::f64:
+      return load_as<T, double>(data, i);
+    case ElementType::f16:
+      return load_as<T, Half>(data, i);
+    default:
+      return load_as<T, BFloat16>(data, i);
+  }
+}
+
+template <class T>
+STN_HD void store_as(void* data, ElementType type, int64_t i, T x) {
+  switch (type) {
+    case ElementType::f32:
+      static_cast<float*>(data)[i] = Rounded<float>::from(x);
+      return;
+    case ElementType::f64:
+      static_cast<double*>(data)[i] = Rounded<double>::from(x);
+      return;
+    case ElementType::f16:
+      static_cast<Half*>(data)[i] = Rounded<Half>::from(static_cast<float>(x));
+      return;
+    default:
+      static_cast<BFloat16*>(data)[i] = Rounded<BFloat16>::from(static_cast<float>(x));
+  }
+}
+
+// A given grid of normalised coordinates. Packed: the components of a point, and the points of a
+// row, lie next to each other (the usual grid), which lets rows be read as vectors.
+template <class T, int D, class Element, bool Packed>
+struct GridMap {
+  static constexpr bool parametric = false;
+  using element = Element;
+
+  Frame<T, D> frame;
+  const Element* data;
+  int64_t stride[3], stride_k;
+
+  STN_HD GridMap(const Warp& warp, int64_t n, const Frame<T, D>& f)
+      : frame(f),
+        data(static_cast<const Element*>(warp.data) + n * warp.stride_n),
+        stride{warp.stride[0], warp.stride[1], warp.stride[2]},
+        stride_k(warp.stride_k) {}
+
+  STN_HD void coordinate(const int32_t (&p)[D], T (&x)[D]) const {
+    int64_t row = 0;
+    for (int d = 1; d < D; ++d) row += p[d] * stride[d];
+    const Element* at = data + row + (Packed ? int64_t(p[0]) * D : p[0] * stride[0]);
+    for (int d = 0; d < D; ++d) {
+      x[d] = to_pixel(frame.axis[d], static_cast<T>(to_float(at[Packed ? d : d * stride_k])));
+    }
+  }
+
+  STN_HD void gradient(const int32_t (&)[D], T (&g)[D]) const {
+    for (int d = 0; d < D; ++d) g[d] *= frame.axis[d].half;
+  }
+};
+
+// theta (Jaderberg et al. 2015, eq. 1): normalised input = theta * (normalised output, 1).
+// Written about the centres, pixel = offset + matrix * (p - centre), which is exact for the
+// identity: an output pixel of an equally large image looks at precisely its own pixel.
+template <class T, int D>
+struct AffineMap {
+  static constexpr bool parametric = true;
+  static constexpr int sums = D * (D + 1);
+
+  T matrix[D][D], offset[D], centre[D];
+  T scale[D][D], half[D];  // d matrix / d theta, d offset / d theta
+
+  STN_HD AffineMap(const Warp& warp, int64_t n, const Frame<T, D>& frame,
+                   const int64_t (&output_size)[3], bool align_corners) {
+    for (int r = 0; r < D; ++r) {
+      const int64_t row = n * warp.stride_n + r * (D + 1);
+      for (int c = 0; c < D; ++c) {
+        const int64_t extent = align_corners ? output_size[c] - 1 : output_size[c];
+        // A single output point with align_corners lies at the centre, whatever the matrix.
+        scale[r][c] = extent > 0 ? frame.extent[r] / static_cast<T>(extent) : T(0);
+        matrix[r][c] = load_as<T>(warp.data, warp.type, row + c) * scale[r][c];
+      }
+      half[r] = frame.extent[r] / 2;
+      offset[r] = frame.centre[r] + load_as<T>(warp.data, warp.type, row + D) * half[r];
+      centre[r] = static_cast<T>(output_size[r] - 1) / 2;
+    }
+  }
+
+  STN_HD T centred(const int32_t (&p)[D], int d) const { return static_cast<T>(p[d]) - centre[d]; }
+
+  STN_HD void coordinate(const int32_t (&p)[D], T (&x)[D]) const {
+    for (int r = 0; r < D; ++r) {
+      T sum = offset[r];
+      for (int c = D - 1; c >= 0; --c) sum += matrix[r][c] * centred(p, c);
+      x[r] = sum;
+    }
+  }
+
+  STN_HD void accumulate(const int32_t (&p)[D], const T (&g)[D], T (&s)[sums]) const {
+    for (int r = 0; r < D; ++r) {
+      for (int c = 0; c < D; ++c) s[r * (D + 1) + c] += g[r] * centred(p, c);
+      s[r * (D + 1) + D] += g[r];
+    }
+  }
+
+  // The gradient of parameter k from its sum.
+  template <class S>
+  STN_HD S finish(int k, S sum) const {
+    const int r = k / (D + 1), c = k % (D + 1);
+    return sum * static_cast<S>(c == D ? half[r] : scale[r][c < D ? c : 0]);
+  }
+};
+
+}  // namespace STN_ISA
+}  // namespace stn_cuda

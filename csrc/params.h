@@ -1,0 +1,87 @@
+// What a kernel is told: plain structs of pointers, sizes and strides. No ATen here, so that the
+// CPU and CUDA kernels, and the instruction-set specific translation units, stay free of torch.
+//
+// Spatial axes are indexed in coordinate order everywhere: 0 = x (width), 1 = y (height),
+// 2 = z (depth). Strides count elements, not bytes. A broadcast batch has stride_n == 0.
+#pragma once
+
+#include <cstdint>
+
+namespace stn_cuda {
+
+enum class Interpolation : int32_t { bilinear, nearest, bicubic };
+enum class Padding : int32_t { zeros, border, reflection };
+enum class MapKind : int32_t { grid, affine };
+enum class ElementType : int32_t { f32, f64, f16, bf16 };
+
+// Elements kept as raw bits: kernels convert them on load and store, arithmetic is in float.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// An (N, C, [D,] H, W) tensor.
+struct Image {
+  void* data;
+  ElementType type;
+  int64_t batch;  // 1, or the batch of the call
+  int64_t stride_n, stride_c;
+  int64_t stride[3];
+};
+
+// The tensor that a coordinate map reads (or its gradient): a grid (N, [Do,] Ho, Wo, dims) with
+// stride_k along the coordinate components and stride[] along the output's axes, or a
+// contiguous theta (N, dims, dims + 1), which uses stride_n only.
+struct Warp {
+  void* data;
+  ElementType type;
+  int64_t batch;  // 1, or the batch of the call
+  int64_t stride_n, stride_k;
+  int64_t stride[3];
+};
+
+struct SampleParams {
+  int32_t dims;  // 2 or 3
+  MapKind map;
+  Interpolation interpolation;
+  Padding padding;
+  bool align_corners;
+  bool deterministic;  // the caller asks for bitwise repeatable results (always so on CPU)
+  int64_t batch, channels;
+  int64_t input_size[3], output_size[3];
+  Image input;     // sample, grad_warp: the image. splat: the image being accumulated (written).
+  Image output;    // sample: written. splat, grad_warp: the values that flow back.
+  Warp warp;
+  Warp grad_warp;  // grad_warp only: written
+};
+
+// warp_grid writes a warp's normalised coordinates; its adjoint reduces a grid's gradient to the
+// warp's parameters.
+struct GridParams {
+  int32_t dims;
+  MapKind map;
+  bool align_corners;
+  int64_t batch;
+  int64_t output_size[3];
+  Warp warp;
+  Warp grid;       // warp_grid: written. Its adjoint: the grid's gradient, read.
+  Warp grad_warp;  // the adjoint only: written
+};
+
+// The entry points of one device. Each takes checked parameters and returns when the work is done
+// (CPU) or queued on the current stream (CUDA).
+struct Backend {
+  void (*sample)(const SampleParams&);
+  void (*splat)(const SampleParams&);
+  void (*grad_warp)(const SampleParams&);
+  void (*warp_grid)(const GridParams&);
+  void (*warp_grid_backward)(const GridParams&);
+};
+
+inline int64_t points(const int64_t (&size)[3], int dims) {
+  return size[0] * size[1] * (dims == 3 ? size[2] : 1);
+}
+
+}  // namespace stn_cuda

@@ -1,0 +1,213 @@
+"""The ops of the compiled extension: direct calls, fake (meta) functions, autograd formulas.
+
+The schemas stand in ``csrc/ops.cpp``. The functions here take what the kernels take; users call
+:mod:`stn_cuda.functional`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+from stn_cuda._extension import _C
+
+_CHANNELS_LAST = (torch.channels_last, torch.channels_last_3d)
+
+
+def _format(channels_last: bool, dims: int) -> torch.memory_format:
+    return _CHANNELS_LAST[dims - 2] if channels_last else torch.contiguous_format
+
+
+# --- sample -----------------------------------------------------------------------------------
+
+
+def sample(
+    input: Tensor,
+    warp: Tensor,
+    map: str,
+    size: Sequence[int],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """``input`` at the positions that ``warp`` says; see ``csrc/ops.cpp`` for the arguments."""
+    # torch.compile cannot look into the compiled module, and needs the op itself.
+    if torch.compiler.is_compiling():
+        return torch.ops.stn_cuda.sample.default(
+            input, warp, map, size, mode, padding_mode, align_corners
+        )
+    return _C.sample(input, warp, map, size, mode, padding_mode, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::sample")
+def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners):
+    spatial = warp.shape[1:-1] if map == "grid" else size
+    batch = warp.shape[0] if input.shape[0] == 1 else input.shape[0]
+    output = input.new_empty((batch, input.shape[1], *spatial))
+    return output.contiguous(memory_format=suggest_memory_format(input))
+
+
+def _sample_setup(ctx, inputs, output):
+    input, warp, ctx.map, _, ctx.mode, ctx.padding_mode, ctx.align_corners = inputs
+    ctx.input_shape = input.shape
+    ctx.channels_last = suggest_memory_format(input) in _CHANNELS_LAST
+    # The image itself is only read by the warp's gradient.
+    ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, warp)
+
+
+def _sample_backward(ctx, grad):
+    input, warp = ctx.saved_tensors
+    how = (ctx.mode, ctx.padding_mode, ctx.align_corners)
+    grad_input = grad_warp = None
+    if ctx.needs_input_grad[0]:
+        grad_input = splat(grad, warp, ctx.map, ctx.input_shape, ctx.channels_last, *how)
+    if ctx.needs_input_grad[1]:
+        grad_warp = sample_grad_warp(grad, input, warp, ctx.map, *how)
+    return grad_input, grad_warp, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "stn_cuda::sample", _sample_backward, setup_context=_sample_setup
+)
+
+
+# --- splat, the adjoint of sample in its first argument ---------------------------------------
+
+
+def splat(
+    values: Tensor,
+    warp: Tensor,
+    map: str,
+    shape: Sequence[int],
+    channels_last: bool,
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """An image of ``shape`` into which each value is added where sample would have looked."""
+    if torch.compiler.is_compiling():
+        return torch.ops.stn_cuda.splat.default(
+            values, warp, map, shape, channels_last, mode, padding_mode, align_corners
+        )
+    return _C.splat(values, warp, map, shape, channels_last, mode, padding_mode, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::splat")
+def _splat_fake(values, warp, map, shape, channels_last, mode, padding_mode, align_corners):
+    image = values.new_empty(shape)
+    return image.contiguous(memory_format=_format(channels_last, values.dim() - 2))
+
+
+def _splat_setup(ctx, inputs, output):
+    values, warp, ctx.map, _, _, ctx.mode, ctx.padding_mode, ctx.align_corners = inputs
+    ctx.size = [] if ctx.map == "grid" else list(values.shape[2:])
+    ctx.save_for_backward(values if ctx.needs_input_grad[1] else None, warp)
+
+
+def _splat_backward(ctx, grad):
+    # <splat(v), g> = <v, sample(g)>: linear in v with adjoint sample, and as a function of the
+    # warp the same bilinear form as sample, with the roles of image and gradient exchanged.
+    values, warp = ctx.saved_tensors
+    how = (ctx.mode, ctx.padding_mode, ctx.align_corners)
+    grad_values = grad_warp = None
+    if ctx.needs_input_grad[0]:
+        grad_values = sample(grad, warp, ctx.map, ctx.size, *how)
+    if ctx.needs_input_grad[1]:
+        grad_warp = sample_grad_warp(values, grad, warp, ctx.map, *how)
+    return grad_values, grad_warp, None, None, None, None, None, None
+
+
+torch.library.register_autograd("stn_cuda::splat", _splat_backward, setup_context=_splat_setup)
+
+
+# --- the warp's gradient ----------------------------------------------------------------------
+
+
+def sample_grad_warp(
+    grad: Tensor,
+    input: Tensor,
+    warp: Tensor,
+    map: str,
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """The gradient of sample's output with respect to ``warp``, in the warp's shape and dtype."""
+    if torch.compiler.is_compiling():
+        return torch.ops.stn_cuda.sample_grad_warp.default(
+            grad, input, warp, map, mode, padding_mode, align_corners
+        )
+    return _C.sample_grad_warp(grad, input, warp, map, mode, padding_mode, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::sample_grad_warp")
+def _sample_grad_warp_fake(grad, input, warp, map, mode, padding_mode, align_corners):
+    return warp.new_empty(warp.shape)
+
+
+def _sample_grad_warp_backward(ctx, grad):
+    raise NotImplementedError(
+        "stn_cuda.sample: the second derivative that involves the warp is not implemented; "
+        "first derivatives, and second derivatives through the input alone, are"
+    )
+
+
+torch.library.register_autograd("stn_cuda::sample_grad_warp", _sample_grad_warp_backward)
+
+
+# --- a warp as a grid -------------------------------------------------------------------------
+
+
+def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) -> Tensor:
+    """The normalised coordinates of a parametric map at every output point."""
+    if torch.compiler.is_compiling():
+        return torch.ops.stn_cuda.warp_grid.default(warp, map, size, align_corners)
+    return _C.warp_grid(warp, map, size, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::warp_grid")
+def _warp_grid_fake(warp, map, size, align_corners):
+    return warp.new_empty((warp.shape[0], *size, len(size)))
+
+
+def _warp_grid_setup(ctx, inputs, output):
+    warp, ctx.map, ctx.size, ctx.align_corners = inputs
+    ctx.save_for_backward(warp)
+
+
+def _warp_grid_backward(ctx, grad):
+    (warp,) = ctx.saved_tensors
+    grad_warp = torch.ops.stn_cuda.warp_grid_backward.default(
+        grad, warp, ctx.map, ctx.align_corners
+    )
+    return grad_warp, None, None, None
+
+
+torch.library.register_autograd(
+    "stn_cuda::warp_grid", _warp_grid_backward, setup_context=_warp_grid_setup
+)
+
+
+@torch.library.register_fake("stn_cuda::warp_grid_backward")
+def _warp_grid_backward_fake(grad, warp, map, align_corners):
+    return warp.new_empty(warp.shape)
+
+
+def _warp_grid_backward_setup(ctx, inputs, output):
+    grad, _, ctx.map, ctx.align_corners = inputs
+    ctx.size = list(grad.shape[1:-1])
+
+
+def _warp_grid_backward_backward(ctx, grad):
+    # The affine grid is linear in theta: the adjoint of its adjoint is itself.
+    return warp_grid(grad, ctx.map, ctx.size, ctx.align_corners), None, None, None
+
+
+torch.library.register_autograd(
+    "stn_cuda::warp_grid_backward",
+    _warp_grid_backward_backward,
+    setup_context=_warp_grid_backward_setup,
+)

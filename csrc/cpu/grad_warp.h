@@ -17,7 +17,7 @@ struct TapProduct {
 
 template <class A, int K, int D>
 struct alignas(64) Dots {
-  A of[TapProduct<K, D>::count][kTile];
+  A of[TapProduct<K, D>::count][kRoom];
 };
 
 // Linear, planar.
@@ -80,21 +80,21 @@ STN_HD void dot_channels(const SampleParams& p, const TileTaps<Accumulate<Elemen
 // pixel holds.
 template <class A, int K, int D>
 STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, int count,
-                    A (&grad)[D][kTile]) {
+                    A (&grad)[D][kRoom]) {
+  using V = Native<A>;
   for (int d = 0; d < D; ++d) {
-#pragma GCC ivdep
-    for (int i = 0; i < count; ++i) {
-      A sum = 0;
+    for (int i = 0; i < count; i += kLanes<A>) {
+      V sum{};
       for (int k = 0; k < TapProduct<K, D>::count; ++k) {
         const int tap[3] = {k % K, k / K % K, k / (K * K)};
-        A coefficient = 1;
+        V coefficient = all<V>(1);
         for (int e = 0; e < D; ++e) {
-          coefficient *= e == d ? taps.slope[e][tap[e]][i] : taps.weight[e][tap[e]][i];
+          coefficient *= load<V>(e == d ? &taps.slope[e][tap[e]][i] : &taps.weight[e][tap[e]][i]);
         }
-        const A term = coefficient * dots.of[k][i];
-        sum += coefficient != 0 ? term : A(0);
+        const V term = coefficient * load<V>(&dots.of[k][i]);
+        sum += coefficient != 0 ? term : V{};
       }
-      grad[d][i] = sum;
+      store<kLanes<A>>(&grad[d][i], sum);
     }
   }
 }
@@ -102,16 +102,16 @@ STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, in
 // A grid: the gradient of each of its values, written.
 template <class Map, class A, int D>
 STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, int64_t begin,
-                           int count, const A (&grad)[D][kTile]) {
+                           int count, const A (&grad)[D][kRoom]) {
   using T = decltype(map.frame.axis[0].half);
   using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
   Element* data = static_cast<Element*>(out.data) + n * out.stride_n + begin * D;
-  for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t(&at)[D]) {
+  for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t(&)[D]) {
     for (int j = 0; j < run; ++j) {
       T g[D];
       for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][i + j]);
-      map.gradient(at, g);
+      map.gradient(g);
       for (int d = 0; d < D; ++d) data[(i + j) * D + d] = Rounded<Element>::from(g[d]);
     }
   });
@@ -120,29 +120,29 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, int
 // Parameters: the tile's part of their sums, added to `partial`.
 template <class Map, class A, int D>
 STN_HD void sum_gradient(const Map& map, const int64_t (&size)[3], int64_t begin, int count,
-                         const A (&grad)[D][kTile], double* partial) {
+                         const A (&grad)[D][kRoom], double* partial) {
   using T = typename std::decay<decltype(map.half[0])>::type;
-  T sums[Map::sums] = {};
+  using V = Native<T>;
+  V sums[Map::sums] = {};
   for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t(&p)[D]) {
-    T s[Map::sums] = {};
-#pragma omp simd reduction(+ : s)
-    for (int j = 0; j < run; ++j) {
-      int32_t q[D];
-      T g[D];
+    for (int j = 0; j < run; j += kLanes<T>) {
+      V at[D], g[D];
+      positions(p, j, at);
+      const auto inside = counting<V>() < static_cast<T>(run - j);
       for (int d = 0; d < D; ++d) {
-        q[d] = p[d] + (d == 0 ? j : 0);
-        g[d] = static_cast<T>(grad[d][i + j]);
+        Vector<A, kLanes<T>> values;
+        std::memcpy(&values, &grad[d][i + j], sizeof values);
+        g[d] = inside ? __builtin_convertvector(values, V) : V{};
       }
-      map.accumulate(q, g, s);
+      map.accumulate(at, g, sums);
     }
-    for (int k = 0; k < Map::sums; ++k) sums[k] += s[k];
   });
-  for (int k = 0; k < Map::sums; ++k) partial[k] += static_cast<double>(sums[k]);
+  for (int k = 0; k < Map::sums; ++k) partial[k] += static_cast<double>(sum_lanes(sums[k]));
 }
 
 template <class T, class A, int D>
 void hand_to_map(const SampleParams& p, int64_t n, int64_t begin, int count,
-                        const A (&grad)[D][kTile], double* partial) {
+                        const A (&grad)[D][kRoom], double* partial) {
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
     using Map = typename std::decay<decltype(map)>::type;
@@ -162,7 +162,7 @@ void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, int64_t beg
   Dots<A, K, D> dots;
   alignas(64) int32_t offset[kTile];
   alignas(64) A buffer[kTile];
-  alignas(64) A grad[D][kTile];
+  alignas(64) A grad[D][kRoom];
   make_taps<true>(p, n, begin, count, taps);
   for (auto& row : dots.of) std::fill(row, row + count, A(0));
   const bool linear = K == 2 && layout == Layout::planar;

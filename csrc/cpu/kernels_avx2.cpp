@@ -2,6 +2,7 @@
 #include "cpu/standard_headers.h"
 
 #if defined(__x86_64__)
+#define STN_VECTOR_BYTES 32
 #define STN_ISA avx2
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)

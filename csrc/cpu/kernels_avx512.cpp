@@ -2,6 +2,7 @@
 #include "cpu/standard_headers.h"
 
 #if defined(__x86_64__)
+#define STN_VECTOR_BYTES 64
 #define STN_ISA avx512
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)

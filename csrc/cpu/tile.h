@@ -1,11 +1,11 @@
 // A tile: up to kTile consecutive output points of one warp, their coordinates, and the taps that
-// those make, as arrays over the points. The loops here are plain scalar arithmetic from math/,
-// which the compiler turns into vector code for the instruction set of the translation unit.
+// those make, as arrays over the points.
 #pragma once
 
 #include <algorithm>
 
 #include "cpu/kernels.h"
+#include "cpu/simd.h"
 #include "math/interpolation.h"
 #include "math/warp.h"
 
@@ -63,47 +63,76 @@ STN_HD void with_map(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D
   }
 }
 
-// Where the tile's points look.
+// Arrays over a tile's points have room for a last vector that is not full.
+constexpr int kRoom = kTile + 16;
+
+// The position of a stretch's points as vectors: x runs, the rest is the same in all lanes.
+template <class V, int D>
+STN_HD void positions(const int32_t (&p)[D], int j, V (&at)[D]) {
+  at[0] = counting<V>() + static_cast<Scalar<V>>(p[0] + j);
+  for (int d = 1; d < D; ++d) at[d] = all<V>(static_cast<Scalar<V>>(p[d]));
+}
+
+// Where the tile's points look, parametric: computed row by row. A stretch's last vector may write
+// past it, onto what the next stretch writes again.
 template <class Map, class T, int D>
 STN_HD void coordinates(const Map& map, const int64_t (&size)[3], int64_t begin, int count,
-                        T (&x)[D][kTile]) {
+                        T (&x)[D][kRoom]) {
+  using V = Native<T>;
   for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t(&p)[D]) {
-#pragma GCC ivdep
-    for (int j = 0; j < run; ++j) {
-      int32_t q[D];
-      T at[D];
-      for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
-      map.coordinate(q, at);
-      for (int d = 0; d < D; ++d) x[d][i + j] = at[d];
+    for (int j = 0; j < run; j += kLanes<T>) {
+      V at[D], look[D];
+      positions(p, j, at);
+      map.coordinate(at, look);
+      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][i + j], look[d]);
     }
   });
+}
+
+// Where the tile's points look, from a grid: copied, then turned into pixels.
+template <class T, int D, class E, bool Packed>
+STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const int64_t (&size)[3],
+                        int64_t begin, int count, T (&x)[D][kRoom]) {
+  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t(&p)[D]) {
+    for (int j = 0; j < run; ++j) {
+      int32_t q[D];
+      T value[D];
+      for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
+      map.value(q, value);
+      for (int d = 0; d < D; ++d) x[d][i + j] = value[d];
+    }
+  });
+  for (int d = 0; d < D; ++d) {
+    for (int i = 0; i < count; i += kLanes<T>) {
+      store<kLanes<T>>(&x[d][i], to_pixel(map.frame.axis[d], load<Native<T>>(&x[d][i])));
+    }
+  }
 }
 
 // The taps of a tile. A: the type in which the image's values accumulate.
 template <class A, int K, int D>
 struct alignas(64) TileTaps {
-  int32_t index[D][K][kTile];
-  A weight[D][K][kTile];
-  A slope[D][K][kTile];  // filled on request
+  int32_t index[D][K][kRoom];
+  A weight[D][K][kRoom];
+  A slope[D][K][kRoom];  // filled on request
 };
 
 template <bool Slopes, class A, int K, class T>
 STN_HD void fill_axis(const Axis<T>& axis, Padding padding, const T* x, int count,
-                      int32_t (&index)[K][kTile], A (&weight)[K][kTile], A (&slope)[K][kTile]) {
-#pragma GCC ivdep
-  for (int i = 0; i < count; ++i) {
-    Taps<T, K> taps;
-    axis_taps(axis, padding, x[i], taps);
+                      int32_t (&index)[K][kRoom], A (&weight)[K][kRoom], A (&slope)[K][kRoom]) {
+  for (int i = 0; i < count; i += kLanes<T>) {
+    Taps<Native<T>, K> taps;
+    axis_taps(axis, padding, load<Native<T>>(x + i), taps);
     for (int k = 0; k < K; ++k) {
-      index[k][i] = taps.index[k];
-      weight[k][i] = static_cast<A>(taps.weight[k]);
-      if (Slopes) slope[k][i] = static_cast<A>(taps.slope[k]);
+      store<kLanes<T>>(&index[k][i], taps.index[k]);
+      store<kLanes<T>>(&weight[k][i], taps.weight[k]);
+      if (Slopes) store<kLanes<T>>(&slope[k][i], taps.slope[k]);
     }
   }
 }
 
 template <bool Slopes, class T, class A, int K, int D>
-void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kTile], int count,
+void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom], int count,
                TileTaps<A, K, D>& taps) {
   const auto fill = [&](Padding constant) __attribute__((always_inline)) {
     for (int d = 0; d < D; ++d) {
@@ -124,7 +153,7 @@ void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kTile]
 // Where the tile's points look in pixel coordinates.
 template <class T, int D>
 void pixel_coordinates(const SampleParams& p, const Frame<T, D>& frame, int64_t n, int64_t begin,
-                       int count, T (&x)[D][kTile]) {
+                       int count, T (&x)[D][kRoom]) {
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners,
                  [&](const auto& map) { coordinates(map, p.output_size, begin, count, x); });
 }
@@ -132,7 +161,7 @@ void pixel_coordinates(const SampleParams& p, const Frame<T, D>& frame, int64_t 
 template <class T, bool Slopes, class A, int K, int D>
 void make_taps_as(const SampleParams& p, int64_t n, int64_t begin, int count,
                   TileTaps<A, K, D>& taps) {
-  alignas(64) T x[D][kTile];
+  alignas(64) T x[D][kRoom];
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
   pixel_coordinates(p, frame, n, begin, count, x);
   fill_taps<Slopes>(frame, p.padding, x, count, taps);

@@ -1,7 +1,7 @@
 // Where a coordinate lands: normalised -> pixel, and the boundary rules, each with its derivative.
 #pragma once
 
-#include "math/qualifiers.h"
+#include "math/lanes.h"
 #include "params.h"
 
 namespace stn_cuda {
@@ -31,13 +31,13 @@ STN_HD Axis<T> make_axis(int64_t size, bool align_corners) {
 }
 
 // Normalised [-1, 1] -> pixel: the corner pixels' centres with align_corners, else their edges.
-template <class T>
-STN_HD T to_pixel(const Axis<T>& axis, T normalised) {
+template <class V>
+STN_HD V to_pixel(const Axis<Scalar<V>>& axis, V normalised) {
   return (normalised + 1) * axis.half - axis.offset;
 }
 
-// Largest magnitude a pixel coordinate is allowed to keep: beyond any image (ops.cpp refuses larger
-// ones), and such that floor, +1 and +2 stay inside int32.
+// Largest magnitude a pixel coordinate is allowed to keep: beyond any image (arguments.cpp refuses
+// larger ones), and such that floor, +1 and +2 stay inside int32.
 template <class T>
 STN_HD T coordinate_limit() {
   return T(1 << 30);
@@ -45,66 +45,72 @@ STN_HD T coordinate_limit() {
 
 // NaN is read as the normalised coordinate -1; infinities and huge values are brought to where the
 // conversion to int is defined.
-template <class T>
-STN_HD T make_finite(const Axis<T>& axis, T x) {
-  x = x == x ? x : -axis.offset;
-  x = x < coordinate_limit<T>() ? x : coordinate_limit<T>();
-  return x > -coordinate_limit<T>() ? x : -coordinate_limit<T>();
+template <class V>
+STN_HD V make_finite(const Axis<Scalar<V>>& axis, V x) {
+  const V limit = all<V>(coordinate_limit<Scalar<V>>());
+  x = x == x ? x : all<V>(-axis.offset);
+  x = x < limit ? x : limit;
+  return x > -limit ? x : -limit;
 }
 
-// Floor of a coordinate that make_finite has passed; unlike std::floor it vectorises everywhere.
-template <class T>
-STN_HD int32_t floor_to_int(T x) {
-  const int32_t truncated = static_cast<int32_t>(x);
-  return truncated - (static_cast<T>(truncated) > x ? 1 : 0);
-}
-
-template <class T>
-STN_HD T floor_of(T x) {
-  return static_cast<T>(floor_to_int(x));
+// Floor of a coordinate that make_finite has passed.
+template <class V>
+STN_HD V floor_of(V x) {
+  const V truncated = to_real<V>(truncate(x));
+  return truncated > x ? truncated - 1 : truncated;
 }
 
 // Into the image; NaN (0 / 0 on an axis of one pixel) becomes 0.
-template <class T>
-STN_HD T clip(const Axis<T>& axis, T x) {
-  x = x > 0 ? x : T(0);
-  return x < axis.last ? x : axis.last;
+template <class V>
+STN_HD V clip(const Axis<Scalar<V>>& axis, V x) {
+  const V last = all<V>(axis.last);
+  x = x > 0 ? x : V{};
+  return x < last ? x : last;
 }
 
-// Reflected about the mirrors, as often as needed: x = mirror + |distance|, folded.
-template <class T>
-STN_HD T reflect(const Axis<T>& axis, T x) {
-  const T distance = std::fabs(x - axis.mirror);
-  const T flips = axis.span > 0 ? floor_of(distance / axis.span) : T(0);
-  const T extra = distance - flips * axis.span;
-  const T odd = flips - 2 * floor_of(flips / 2);
-  return (odd > 0 ? axis.span - extra : extra) + axis.mirror;
+// How often x is folded at the mirrors on its way into the image.
+template <class V>
+STN_HD V reflections(const Axis<Scalar<V>>& axis, V x) {
+  if (!(axis.span > 0)) return V{};
+  return floor_of(absolute(x - axis.mirror) / axis.span);
 }
 
-// d reflect / dx: the sign of the fold.
-template <class T>
-STN_HD T reflect_slope(const Axis<T>& axis, T x) {
-  const T flips = axis.span > 0 ? floor_of(std::fabs(x - axis.mirror) / axis.span) : T(0);
-  const T odd = flips - 2 * floor_of(flips / 2);
-  const T sign = x < axis.mirror ? T(-1) : T(1);
-  return odd > 0 ? -sign : sign;
+template <class V>
+STN_HD V remainder_by_two(V whole) {
+  return whole - 2 * floor_of(whole / 2);
+}
+
+// Reflected about the mirrors, as often as needed: the distance from the lower mirror, folded.
+template <class V>
+STN_HD V reflect(const Axis<Scalar<V>>& axis, V x) {
+  const V flips = reflections(axis, x);
+  const V extra = absolute(x - axis.mirror) - flips * axis.span;
+  return (remainder_by_two(flips) > 0 ? axis.span - extra : extra) + axis.mirror;
+}
+
+// d reflect / dx: the sign of the folds.
+template <class V>
+STN_HD V reflect_slope(const Axis<Scalar<V>>& axis, V x) {
+  const V sign = x < axis.mirror ? all<V>(-1) : all<V>(1);
+  return remainder_by_two(reflections(axis, x)) > 0 ? -sign : sign;
 }
 
 // A coordinate after the boundary rule.
-template <class T>
-STN_HD T bound(const Axis<T>& axis, Padding padding, T x) {
+template <class V>
+STN_HD V bound(const Axis<Scalar<V>>& axis, Padding padding, V x) {
   if (padding == Padding::zeros) return x;
   return clip(axis, padding == Padding::reflection ? reflect(axis, x) : x);
 }
 
 // d bound / dx. As torch: 0 on the clip limits themselves.
-template <class T>
-STN_HD T bound_slope(const Axis<T>& axis, Padding padding, T x) {
-  if (padding == Padding::zeros) return T(1);
+template <class V>
+STN_HD V bound_slope(const Axis<Scalar<V>>& axis, Padding padding, V x) {
+  if (padding == Padding::zeros) return all<V>(1);
   const bool reflected = padding == Padding::reflection;
-  const T inner = reflected ? reflect(axis, x) : x;
-  const T slope = reflected ? reflect_slope(axis, x) : T(1);
-  return (inner > 0) & (inner < axis.last) ? slope : T(0);
+  const V inner = reflected ? reflect(axis, x) : x;
+  const V slope = reflected ? reflect_slope(axis, x) : all<V>(1);
+  const V inside = inner > 0 ? slope : V{};
+  return inner < axis.last ? inside : V{};
 }
 
 }  // namespace STN_ISA

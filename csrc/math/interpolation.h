@@ -17,126 +17,117 @@ struct TapCount {
 };
 
 // The taps of one axis. slope = d weight / d x, of the coordinate before the boundary rule.
-template <class T, int K>
+template <class V, int K>
 struct Taps {
-  int32_t index[K];
-  T weight[K];
-  T slope[K];
+  Integer<V> index[K];
+  V weight[K];
+  V slope[K];
 };
 
-STN_HD int32_t clamp_index(int32_t i, int32_t low, int32_t high) {
+template <class I>
+STN_HD I clamp_index(I i, I low, I high) {
   i = i > low ? i : low;
   return i < high ? i : high;
 }
 
 // Linear interpolation's weight of a pixel at distance d = x - p.
-template <class T>
-STN_HD T tent(T d) {
-  const T weight = 1 - std::fabs(d);
-  return weight > 0 ? weight : T(0);
+template <class V>
+STN_HD V tent(V d) {
+  const V weight = 1 - absolute(d);
+  return weight > 0 ? weight : V{};
 }
 
 // d tent / d x; at the kinks the side that floor(x) takes, as torch.
-template <class T>
-STN_HD T tent_slope(T d) {
-  const T rising = (d >= -1) & (d < 0) ? T(1) : T(0);
-  return (d >= 0) & (d < 1) ? T(-1) : rising;
+template <class V>
+STN_HD V tent_slope(V d) {
+  const V right = d < 1 ? all<V>(-1) : V{};
+  const V left = d >= -1 ? all<V>(1) : V{};
+  return d >= 0 ? right : left;
 }
 
 // Cubic convolution (Keys 1981) with a = -0.75, as torch and OpenCV: the weights of the pixels at
-// floor(x) - 1 ... floor(x) + 2 for the fraction t.
-template <class T>
-STN_HD T cubic_near(T d) {  // |d| <= 1
-  const T a = T(-0.75);
+// distance d, near (d <= 1) and far (1 <= d <= 2).
+template <class V>
+STN_HD V cubic_near(V d) {
+  const Scalar<V> a = Scalar<V>(-0.75);
   return ((a + 2) * d - (a + 3)) * d * d + 1;
 }
 
-template <class T>
-STN_HD T cubic_far(T d) {  // 1 <= |d| <= 2
-  const T a = T(-0.75);
+template <class V>
+STN_HD V cubic_far(V d) {
+  const Scalar<V> a = Scalar<V>(-0.75);
   return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
 }
 
-template <class T>
-STN_HD T cubic_near_slope(T d) {
-  const T a = T(-0.75);
+template <class V>
+STN_HD V cubic_near_slope(V d) {
+  const Scalar<V> a = Scalar<V>(-0.75);
   return (3 * (a + 2) * d - 2 * (a + 3)) * d;
 }
 
-template <class T>
-STN_HD T cubic_far_slope(T d) {
-  const T a = T(-0.75);
+template <class V>
+STN_HD V cubic_far_slope(V d) {
+  const Scalar<V> a = Scalar<V>(-0.75);
   return (3 * a * d - 10 * a) * d + 8 * a;
 }
 
-// Round half to even, as torch (nearbyint), in a form that vectorises everywhere.
-template <class T>
-STN_HD int32_t round_to_int(T x) {
-  const int32_t below = floor_to_int(x);
-  const T fraction = x - static_cast<T>(below);
-  const int32_t on_tie = fraction == T(0.5) ? (below & 1) : 0;
-  return below + (fraction > T(0.5) ? 1 : on_tie);
+// Round half to even, as torch (nearbyint).
+template <class V>
+STN_HD V round_half_even(V x) {
+  const Scalar<V> half = Scalar<V>(0.5);
+  const V below = floor_of(x);
+  const V fraction = x - below;
+  const V up = fraction > half ? all<V>(1) : V{};
+  return below + (fraction == half ? remainder_by_two(below) : up);
 }
 
-template <class T>
-STN_HD void nearest_taps(const Axis<T>& axis, Padding padding, T x, Taps<T, 1>& taps) {
-  const int32_t i = round_to_int(bound(axis, padding, make_finite(axis, x)));
-  taps.index[0] = clamp_index(i, 0, axis.size - 1);
-  taps.weight[0] = taps.index[0] == i ? T(1) : T(0);
-  taps.slope[0] = T(0);
+template <class V>
+STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V, 1>& taps) {
+  const V rounded = round_half_even(bound(axis, padding, make_finite(axis, x)));
+  const V inside = clip(axis, rounded);
+  taps.index[0] = truncate(inside);
+  taps.weight[0] = inside == rounded ? all<V>(1) : V{};
+  taps.slope[0] = V{};
 }
 
 // Two neighbouring pixels base, base + 1, both inside: a look half outside shifts the pair inwards
 // and the tent gives the outside part weight 0.
-template <class T>
-STN_HD void linear_taps(const Axis<T>& axis, Padding padding, T x, Taps<T, 2>& taps) {
-  const T finite = make_finite(axis, x);
-  const T bounded = bound(axis, padding, finite);
+template <class V>
+STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V, 2>& taps) {
+  const V finite = make_finite(axis, x);
+  const V bounded = bound(axis, padding, finite);
   const bool single = axis.size == 1;
-  const int32_t base = clamp_index(floor_to_int(bounded), 0, single ? 0 : axis.size - 2);
-  const T d = bounded - static_cast<T>(base);
-  taps.index[0] = base;
-  taps.index[1] = single ? base : base + 1;
+  V base = floor_of(bounded);
+  const V highest = all<V>(single ? Scalar<V>(0) : axis.last - 1);
+  base = base > 0 ? base : V{};
+  base = base < highest ? base : highest;
+  const V d = bounded - base;
+  taps.index[0] = truncate(base);
+  taps.index[1] = single ? taps.index[0] : taps.index[0] + 1;
   taps.weight[0] = tent(d);
-  taps.weight[1] = single ? T(0) : tent(d - 1);
-  const T slope = x == x ? bound_slope(axis, padding, finite) : T(0);
+  taps.weight[1] = single ? V{} : tent(d - 1);
+  const V slope = x == x ? bound_slope(axis, padding, finite) : V{};
   taps.slope[0] = slope * tent_slope(d);
-  taps.slope[1] = single ? T(0) : slope * tent_slope(d - 1);
+  taps.slope[1] = single ? V{} : slope * tent_slope(d - 1);
 }
 
 // The boundary rule holds for each of the four pixels, not for x.
-template <class T>
-STN_HD void cubic_taps(const Axis<T>& axis, Padding padding, T x, Taps<T, 4>& taps) {
-  const T finite = make_finite(axis, x);
-  const int32_t below = floor_to_int(finite);
-  const T t = finite - static_cast<T>(below);
-  const T moves = x == x ? T(1) : T(0);
-  const T weight[4] = {cubic_far(t + 1), cubic_near(t), cubic_near(1 - t), cubic_far(2 - t)};
-  const T slope[4] = {cubic_far_slope(t + 1), cubic_near_slope(t), -cubic_near_slope(1 - t),
+template <class V>
+STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V, 4>& taps) {
+  const V finite = make_finite(axis, x);
+  const V below = floor_of(finite);
+  const V t = finite - below;
+  const V moves = x == x ? all<V>(1) : V{};
+  const V weight[4] = {cubic_far(t + 1), cubic_near(t), cubic_near(1 - t), cubic_far(2 - t)};
+  const V slope[4] = {cubic_far_slope(t + 1), cubic_near_slope(t), -cubic_near_slope(1 - t),
                       -cubic_far_slope(2 - t)};
   for (int k = 0; k < 4; ++k) {
-    const int32_t i = below - 1 + k;
-    const int32_t bounded = padding == Padding::zeros
-                                ? i
-                                : static_cast<int32_t>(bound(axis, padding, static_cast<T>(i)));
-    taps.index[k] = clamp_index(bounded, 0, axis.size - 1);
-    const bool inside = taps.index[k] == bounded;
-    taps.weight[k] = inside ? weight[k] : T(0);
-    taps.slope[k] = inside ? moves * slope[k] : T(0);
+    const V bounded = bound(axis, padding, below + Scalar<V>(k - 1));
+    const V inside = clip(axis, bounded);
+    taps.index[k] = truncate(inside);
+    taps.weight[k] = inside == bounded ? weight[k] : V{};
+    taps.slope[k] = inside == bounded ? moves * slope[k] : V{};
   }
-}
-
-template <class T>
-STN_HD void axis_taps(const Axis<T>& axis, Padding padding, T x, Taps<T, 1>& taps) {
-  nearest_taps(axis, padding, x, taps);
-}
-template <class T>
-STN_HD void axis_taps(const Axis<T>& axis, Padding padding, T x, Taps<T, 2>& taps) {
-  linear_taps(axis, padding, x, taps);
-}
-template <class T>
-STN_HD void axis_taps(const Axis<T>& axis, Padding padding, T x, Taps<T, 4>& taps) {
-  cubic_taps(axis, padding, x, taps);
 }
 
 }  // namespace STN_ISA

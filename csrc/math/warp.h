@@ -1,9 +1,12 @@
-// The coordinate maps. A map answers two questions about a point p of the output:
-//   coordinate(p, x)   where does it look, in the input's pixel coordinates (warp_grid: normalised)
-//   and what does the gradient g of that coordinate do:
-//     gradient(p, g)      free maps (a grid): the gradient of the map's own value at p, or
-//     accumulate(p, g, s) parametric maps: its part of the sums from which finish(s) makes the
-//                         gradient of the parameters.
+// The coordinate maps. A map answers two questions about points p of the output:
+//   where do they look, and what does the gradient g of that coordinate do?
+// Parametric maps compute both, for a value type V (math/lanes.h):
+//   coordinate(p, x)     in the input's pixel coordinates (warp_grid: normalised ones)
+//   accumulate(p, g, s)  the point's part of the sums from which finish(k, s[k]) makes the gradient
+//                        of parameter k
+// Free maps (a grid) hold a value per point, in memory:
+//   value(p, x)          the normalised coordinates
+//   gradient(g)          from the pixel coordinates' gradient to the values'
 // A new warp is a new functor here.
 #pragma once
 
@@ -96,16 +99,14 @@ struct GridMap {
         stride{warp.stride[0], warp.stride[1], warp.stride[2]},
         stride_k(warp.stride_k) {}
 
-  STN_HD void coordinate(const int32_t (&p)[D], T (&x)[D]) const {
+  STN_HD void value(const int32_t (&p)[D], T (&x)[D]) const {
     int64_t row = 0;
     for (int d = 1; d < D; ++d) row += p[d] * stride[d];
     const Element* at = data + row + (Packed ? int64_t(p[0]) * D : p[0] * stride[0]);
-    for (int d = 0; d < D; ++d) {
-      x[d] = to_pixel(frame.axis[d], static_cast<T>(to_float(at[Packed ? d : d * stride_k])));
-    }
+    for (int d = 0; d < D; ++d) x[d] = static_cast<T>(to_float(at[Packed ? d : d * stride_k]));
   }
 
-  STN_HD void gradient(const int32_t (&)[D], T (&g)[D]) const {
+  STN_HD void gradient(T (&g)[D]) const {
     for (int d = 0; d < D; ++d) g[d] *= frame.axis[d].half;
   }
 };
@@ -137,19 +138,19 @@ struct AffineMap {
     }
   }
 
-  STN_HD T centred(const int32_t (&p)[D], int d) const { return static_cast<T>(p[d]) - centre[d]; }
-
-  STN_HD void coordinate(const int32_t (&p)[D], T (&x)[D]) const {
+  template <class V>
+  STN_HD void coordinate(const V (&p)[D], V (&x)[D]) const {
     for (int r = 0; r < D; ++r) {
-      T sum = offset[r];
-      for (int c = D - 1; c >= 0; --c) sum += matrix[r][c] * centred(p, c);
+      V sum = all<V>(offset[r]);
+      for (int c = D - 1; c >= 0; --c) sum += matrix[r][c] * (p[c] - centre[c]);
       x[r] = sum;
     }
   }
 
-  STN_HD void accumulate(const int32_t (&p)[D], const T (&g)[D], T (&s)[sums]) const {
+  template <class V>
+  STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums]) const {
     for (int r = 0; r < D; ++r) {
-      for (int c = 0; c < D; ++c) s[r * (D + 1) + c] += g[r] * centred(p, c);
+      for (int c = 0; c < D; ++c) s[r * (D + 1) + c] += g[r] * (p[c] - centre[c]);
       s[r * (D + 1) + D] += g[r];
     }
   }

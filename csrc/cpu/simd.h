@@ -1,0 +1,91 @@
+// The CPU's vectors: the compiler's own vector types, as wide as the instruction set of the
+// translation unit. They lower to plain code where a processor has no such registers.
+#pragma once
+
+#include <cstring>
+
+#include "math/lanes.h"
+
+#if !defined(STN_VECTOR_BYTES)
+#define STN_VECTOR_BYTES 16
+#endif
+
+namespace stn_cuda {
+inline namespace STN_ISA {
+
+template <class T, int N>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+template <class T, int N>
+using Vector = typename VectorOf<T, N>::type;
+
+template <class T>
+constexpr int kLanes = STN_VECTOR_BYTES / sizeof(T);
+
+using FloatVector = Vector<float, kLanes<float>>;
+using DoubleVector = Vector<double, kLanes<double>>;
+using IntVector = Vector<int32_t, kLanes<float>>;
+using LongVector = Vector<int64_t, kLanes<double>>;
+
+template <class T>
+using Native = Vector<T, kLanes<T>>;
+
+template <>
+struct Lanes<FloatVector> {
+  using scalar = float;
+  using integer = IntVector;
+};
+template <>
+struct Lanes<DoubleVector> {
+  using scalar = double;
+  using integer = LongVector;
+};
+
+STN_HD IntVector truncate(FloatVector x) { return __builtin_convertvector(x, IntVector); }
+STN_HD LongVector truncate(DoubleVector x) { return __builtin_convertvector(x, LongVector); }
+template <>
+struct FromInteger<FloatVector> {
+  STN_HD static FloatVector convert(IntVector i) {
+    return __builtin_convertvector(i, FloatVector);
+  }
+};
+template <>
+struct FromInteger<DoubleVector> {
+  STN_HD static DoubleVector convert(LongVector i) {
+    return __builtin_convertvector(i, DoubleVector);
+  }
+};
+
+template <class V>
+STN_HD V load(const Scalar<V>* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+// Stores N lanes of v as elements of type To.
+template <int N, class To, class V>
+STN_HD void store(To* to, V v) {
+  const auto converted = __builtin_convertvector(v, Vector<To, N>);
+  std::memcpy(to, &converted, sizeof converted);
+}
+
+// 0, 1, 2, ...
+template <class V>
+STN_HD V counting() {
+  V v;
+  for (size_t k = 0; k < sizeof(V) / sizeof(Scalar<V>); ++k) v[k] = static_cast<Scalar<V>>(k);
+  return v;
+}
+
+// The sum of the lanes, in order.
+template <class V>
+STN_HD Scalar<V> sum_lanes(V v) {
+  Scalar<V> sum = 0;
+  for (size_t k = 0; k < sizeof(V) / sizeof(Scalar<V>); ++k) sum += v[k];
+  return sum;
+}
+
+}  // namespace STN_ISA
+}  // namespace stn_cuda

@@ -1,0 +1,50 @@
+// The formulas are written once for a value type V: a scalar on the device, a vector of
+// consecutive points (a compiler vector type, cpu/simd.h) on the CPU. Comparisons of vectors give
+// masks, and `mask ? a : b` selects lane by lane; on scalars it is the ordinary operator.
+#pragma once
+
+#include "math/qualifiers.h"
+
+namespace stn_cuda {
+inline namespace STN_ISA {
+
+template <class V>
+struct Lanes {
+  using scalar = V;
+  using integer = int32_t;  // what indices are computed in
+};
+
+template <class V>
+using Scalar = typename Lanes<V>::scalar;
+template <class V>
+using Integer = typename Lanes<V>::integer;
+
+// The same value in every lane.
+template <class V>
+STN_HD V all(Scalar<V> x) {
+  return V{} + x;
+}
+template <class V>
+STN_HD Integer<V> all_index(int32_t i) {
+  return Integer<V>{} + i;
+}
+
+template <class V>
+STN_HD V absolute(V x) {
+  return x > -x ? x : -x;
+}
+
+// Conversions; cpu/simd.h overloads them for vectors.
+STN_HD int32_t truncate(float x) { return static_cast<int32_t>(x); }
+STN_HD int32_t truncate(double x) { return static_cast<int32_t>(x); }
+template <class V>
+struct FromInteger {
+  STN_HD static V convert(int32_t i) { return static_cast<V>(i); }
+};
+template <class V>
+STN_HD V to_real(Integer<V> i) {
+  return FromInteger<V>::convert(i);
+}
+
+}  // namespace STN_ISA
+}  // namespace stn_cuda

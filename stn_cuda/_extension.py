@@ -15,10 +15,10 @@ _REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
 def _missing() -> ImportError:
     folder = Path(__file__).parent
     return ImportError(
-        f"stn_cuda in {folder} has no compiled module for {sys.implementation.cache_tag}: build it with "
-        f"`pip install --no-build-isolation -e .` in {folder.parent}. If stn_cuda is installed "
-        "elsewhere, Python took this source folder in its place because it was started here: "
-        "start it in another folder"
+        f"stn_cuda in {folder} has no compiled module for {sys.implementation.cache_tag}: build it "
+        f"with `pip install --no-build-isolation -e .` in {folder.parent}. If stn_cuda is "
+        "installed elsewhere, Python took this source folder in its place because it was started "
+        "here: start it in another folder"
     )
 
 
@@ -29,13 +29,13 @@ except ImportError:
 
 # Before the module is loaded: between two versions of torch it would fail with an undefined
 # symbol, or worse, not fail.
-if _build_config.TORCH_VERSION != str(torch.__version__):
+if str(torch.__version__) != _build_config.TORCH_VERSION:
     raise ImportError(
         f"stn_cuda was built against torch {_build_config.TORCH_VERSION}, but torch "
         f"{torch.__version__} is running: rebuild it with `{_REBUILD}` in its source folder, or "
         f"install torch {_build_config.TORCH_VERSION}"
     )
-if _build_config.VERSION != __version__:
+if __version__ != _build_config.VERSION:
     raise ImportError(
         f"stn_cuda's compiled module is of version {_build_config.VERSION}, but its Python code of "
         f"{__version__}: rebuild it with `{_REBUILD}` in its source folder"

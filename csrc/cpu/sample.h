@@ -52,10 +52,16 @@ STN_HD void sample_plane(const SampleParams&, const TileTaps<Accumulate<Element>
                          const int32_t (&offset)[kTile], const Element* plane, int count,
                          Accumulate<Element>* values) {
   using A = Accumulate<Element>;
+  alignas(64) Element pixels[kTile];
+  for (int i = 0; i < count; ++i) {
+    pixels[i] = plane[offset[i]];
+    __asm__ volatile("");  // as in copy_pairs
+  }
+#pragma GCC ivdep
   for (int i = 0; i < count; ++i) {
     A weight = taps.weight[0][0][i];
     for (int d = 1; d < D; ++d) weight *= taps.weight[d][0][i];
-    const A value = to_float(plane[offset[i]]);
+    const A value = to_float(pixels[i]);
     values[i] = weight != 0 ? value : A(0);
   }
 }

@@ -1,0 +1,1 @@
+"""Speed of stn_cuda against what a user would pick instead: ``python -m benchmarks``."""

@@ -1,0 +1,199 @@
+"""The matrix of cases, as data: one line per piece of work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+# Each suite holds the ones before it.
+SUITES = ("quick", "default", "full")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work to time.
+
+    op         "affine": `sample(x, Affine(theta), size)`; "smooth" and "random": `sample(x, grid)`
+               with a grid that is affine plus half a pixel of noise, or uniform over the image
+    shape      of the input, (N, C, H, W) or (N, C, D, H, W)
+    size       spatial size of the output; None: the input's
+    suite      the smallest suite that holds the case
+    theta      "noise": identity + 0.1 * randn; "identity"; "rotate45", "rotate90": rotation of the
+               pixels; "zoom4": the input's middle quarter fills the output; "zoom1/4": the reverse
+    warps      number of thetas or grids; None: the input's N. Unlike N, one side is broadcast.
+    direction  "forward"; "backward": forward, then the gradients of everything in `wrt`
+    """
+
+    op: str
+    shape: tuple[int, ...]
+    size: tuple[int, ...] | None = None
+    suite: str = "full"
+    theta: str = "noise"
+    warps: int | None = None
+    channels_last: bool = False
+    dtype: str = "float32"
+    warp_dtype: str = "float32"
+    mode: str = "bilinear"
+    padding: str = "zeros"
+    align_corners: bool = False
+    direction: str = "forward"
+    wrt: tuple[str, ...] = ("input", "warp")
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(N, C, ...) of the result."""
+        batch = max(self.shape[0], self.warps or 1)
+        return (batch, self.shape[1], *(self.size or self.shape[2:]))
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of the result."""
+        count = 1
+        for length in self.output_shape:
+            count *= length
+        return count
+
+    @property
+    def group(self) -> str:
+        """The line of the summary that the case belongs to."""
+        kind = "affine" if self.op == "affine" else "grid"
+        precision = "" if self.dtype in ("float32", "float64") else ", half types"
+        return f"{kind} {len(self.shape) - 2}-D {self.mode}{precision}"
+
+    @property
+    def work(self) -> str:
+        """What is done, without the direction, defaults left out: the label in tables."""
+        return " ".join(self._parts(short=True))
+
+    @property
+    def name(self) -> str:
+        """The unique full name, which `--filter` matches."""
+        only = "" if len(self.wrt) == 2 else f"-{self.wrt[0]}"
+        return " ".join([*self._parts(short=False), self.direction + only])
+
+    def _parts(self, short: bool) -> list[str]:
+        size = f"->{_times(self.size)}" if self.size else ""
+        dtypes = self.dtype if self.dtype == self.warp_dtype else f"{self.dtype}/{self.warp_dtype}"
+        parts = [
+            (self.op, None),
+            (_times(self.shape) + size, None),
+            (f"{self.warps}-warps" if self.warps else "", ""),
+            (self.theta, "noise"),
+            ("channels_last" if self.channels_last else "contiguous", "contiguous"),
+            (dtypes, "float32"),
+            (self.mode, "bilinear"),
+            (self.padding, "zeros"),
+            ("align_corners" if self.align_corners else "", ""),
+        ]
+        return [text for text, default in parts if text and not (short and text == default)]
+
+    def to_json(self) -> dict:
+        """Fields and derived names, ready for `json.dump`."""
+        derived = ("name", "work", "group", "output_shape", "elements")
+        return asdict(self) | {key: getattr(self, key) for key in derived}
+
+
+def _times(lengths: Iterable[int]) -> str:
+    return "x".join(map(str, lengths))
+
+
+AFFINE_2D = [
+    Case("affine", (64, 1, 28, 28), suite="quick"),
+    Case("affine", (256, 1, 28, 28), suite="default"),
+    Case("affine", (64, 1, 60, 60), (20, 20), suite="quick"),
+    Case("affine", (1, 3, 512, 512), suite="quick"),
+    Case("affine", (8, 3, 224, 224), suite="quick"),
+    Case("affine", (8, 3, 512, 512), suite="default"),
+    Case("affine", (16, 64, 64, 64), suite="quick"),
+    Case("affine", (16, 64, 64, 64), suite="quick", channels_last=True),
+    Case("affine", (1, 64, 256, 256), suite="default"),
+    Case("affine", (1, 64, 256, 256), suite="default", channels_last=True),
+    Case("affine", (1, 1, 2048, 2048), suite="default"),
+    Case("affine", (1, 3, 1080, 1920), theta="rotate45"),
+    Case("affine", (1, 3, 1080, 1920), theta="rotate90"),
+    Case("affine", (1, 3, 512, 512), theta="zoom4"),
+    Case("affine", (1, 3, 512, 512), theta="zoom1/4"),
+    Case("affine", (1, 3, 512, 512), (2048, 2048), theta="identity"),
+    Case("affine", (1, 3, 512, 512), (128, 128), theta="identity"),
+    Case("affine", (1, 3, 256, 256), (128, 128), suite="default", warps=64),
+]
+
+AFFINE_2D_VARIANTS = [
+    Case("affine", (8, 3, 224, 224), suite="default", padding="border"),
+    Case("affine", (8, 3, 224, 224), suite="default", padding="reflection"),
+    Case("affine", (8, 3, 224, 224), suite="default", align_corners=True),
+    Case("affine", (8, 3, 224, 224), suite="default", dtype="float64", warp_dtype="float64"),
+]
+
+GRID_2D = [
+    Case("smooth", (64, 1, 28, 28), suite="default"),
+    Case("smooth", (8, 3, 224, 224), suite="quick"),
+    Case("smooth", (8, 3, 512, 512)),
+    Case("smooth", (16, 64, 64, 64)),
+    Case("smooth", (16, 64, 64, 64), suite="default", channels_last=True),
+    Case("smooth", (1, 64, 256, 256)),
+    Case("smooth", (1, 1, 2048, 2048)),
+    Case("random", (1, 3, 512, 512), suite="quick"),
+    Case("random", (8, 3, 224, 224), suite="default"),
+    Case("random", (16, 64, 64, 64)),
+    Case("random", (16, 64, 64, 64), channels_last=True),
+    Case("random", (1, 1, 2048, 2048)),
+    Case("random", (1, 1, 1000, 1200), (13, 13), warps=100),
+]
+
+# The image is large and the grid small: without a gradient to the image, none of its size counts.
+GRID_2D_WARP_ONLY = [
+    Case("random", (1, 1, 1000, 1200), (13, 13), warps=100, direction="backward", wrt=("warp",)),
+    Case("smooth", (8, 3, 224, 224), direction="backward", wrt=("warp",)),
+]
+
+VOLUMES = [
+    Case("affine", (1, 1, 64, 64, 64), suite="quick"),
+    Case("affine", (1, 1, 128, 128, 128), suite="default"),
+    Case("affine", (2, 16, 32, 32, 32), suite="default"),
+    Case("affine", (2, 16, 32, 32, 32), suite="default", channels_last=True),
+    Case("smooth", (1, 1, 64, 64, 64), suite="default"),
+    Case("smooth", (1, 1, 128, 128, 128)),
+    Case("smooth", (2, 16, 32, 32, 32)),
+    Case("smooth", (2, 16, 32, 32, 32), channels_last=True),
+    Case("random", (1, 1, 64, 64, 64)),
+]
+
+HALF = [
+    Case("affine", (8, 3, 512, 512), dtype="float16"),
+    Case("affine", (8, 3, 512, 512), dtype="bfloat16"),
+    Case("affine", (16, 64, 64, 64), suite="default", dtype="float16"),
+    Case("affine", (16, 64, 64, 64), suite="quick", dtype="bfloat16"),
+    Case("affine", (16, 64, 64, 64), dtype="float16", channels_last=True),
+    Case("affine", (16, 64, 64, 64), dtype="bfloat16", channels_last=True),
+]
+
+# The other interpolations and boundaries over the shapes above, forward only.
+_SHAPES = [case for case in AFFINE_2D if case.theta == "noise" and not case.warps]
+_COMMON = (8, 3, 224, 224)
+INTERPOLATIONS = [
+    replace(case, mode=mode, suite="quick" if case.shape == _COMMON else "full")
+    for mode in ("bicubic", "nearest")
+    for case in _SHAPES
+] + [
+    replace(case, padding=padding, suite="full")
+    for padding in ("border", "reflection")
+    for case in _SHAPES
+    if case.shape != _COMMON  # there with both directions, in AFFINE_2D_VARIANTS
+]
+
+_BOTH_DIRECTIONS = AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + HALF
+
+CASES: list[Case] = [
+    *(one for case in _BOTH_DIRECTIONS for one in (case, replace(case, direction="backward"))),
+    *GRID_2D_WARP_ONLY,
+    *INTERPOLATIONS,
+]
+
+
+def select(suite: str, pattern: str = "") -> list[Case]:
+    """The cases of `suite` ("quick", "default" or "full") whose name has a match of `pattern`."""
+    wanted = SUITES[: SUITES.index(suite) + 1]
+    expression = re.compile(pattern)
+    return [case for case in CASES if case.suite in wanted and expression.search(case.name)]

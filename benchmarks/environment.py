@@ -1,0 +1,82 @@
+"""What a result depends on: versions, processor, instruction set, commit."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def describe(device: str) -> dict:
+    """Facts about this run, for the JSON file. Holds no path and no user or host name."""
+    import stn_cuda
+
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "stn_cuda": stn_cuda.build_info(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "device_name": torch.cuda.get_device_name(0) if device == "cuda" else processor(),
+        "cores": cores(),
+        "load": load(),
+    } | commit()
+
+
+def cores() -> int:
+    """The number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load() -> float | None:
+    """How many processes wanted a processor during the last minute; None where nobody counts."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    if platform.system() == "Darwin":
+        name = _output("sysctl", "-n", "machdep.cpu.brand_string")
+    else:
+        name = _cpuinfo("model name")
+        family, model = _cpuinfo("cpu family"), _cpuinfo("model")
+        # Virtual machines often hide the name; family and model still tell the generation.
+        if name and family and model:
+            name = f"{name} (family {family}, model {model})"
+    return name or platform.processor() or platform.machine()
+
+
+def commit() -> dict:
+    """The repository's commit, and whether its files differ from it; None outside a repository."""
+    head = _output("git", "rev-parse", "--verify", "--quiet", "HEAD")
+    changes = _output("git", "status", "--porcelain")
+    return {"commit": head or None, "dirty": None if changes is None else bool(changes)}
+
+
+def _cpuinfo(field: str) -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == field:
+            return value.strip()
+    return None
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

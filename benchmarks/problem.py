@@ -1,0 +1,104 @@
+"""The tensors of a case, and a case's work as a function without arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .cases import Case
+
+SEED = 0
+
+Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A case with its data: what every peer is given.
+
+    input        of the case's shape, dtype and layout, uniform in [0, 1)
+    warp         theta (N, 2, 3) / (N, 3, 4), or a grid (N, ..., 2 | 3)
+    grad_output  of the output's shape and the input's dtype and layout; None for forward alone
+    """
+
+    case: Case
+    input: torch.Tensor
+    warp: torch.Tensor
+    grad_output: torch.Tensor | None
+
+
+def build(case: Case, device: str = "cpu") -> Problem:
+    """Draw the case's data: the same numbers for every run, machine and device."""
+    generator = torch.Generator().manual_seed(SEED)
+    dtype = getattr(torch, case.dtype)
+    warp_dtype = getattr(torch, case.warp_dtype)
+    layout = torch.contiguous_format
+    if case.channels_last:
+        layout = torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d
+
+    image = torch.rand(case.shape, generator=generator)
+    theta = _theta(case, generator)
+    warp = theta if case.op == "affine" else _grid(case, theta, generator)
+    grad_output = None
+    if case.direction == "backward":
+        grad_output = torch.randn(case.output_shape, generator=generator)
+        grad_output = grad_output.to(device, dtype).contiguous(memory_format=layout)
+    return Problem(
+        case=case,
+        input=image.to(device, dtype).contiguous(memory_format=layout),
+        warp=warp.to(device, warp_dtype),
+        grad_output=grad_output,
+    )
+
+
+def work(problem: Problem, forward: Forward) -> Callable[[], tuple[torch.Tensor, ...]]:
+    """The work to time: calling it returns (output, *gradients in the order of `case.wrt`)."""
+    case = problem.case
+    if case.direction == "forward":
+        return lambda: (forward(problem.input, problem.warp),)
+
+    image = problem.input.detach().requires_grad_("input" in case.wrt)
+    warp = problem.warp.detach().requires_grad_("warp" in case.wrt)
+    needed = [{"input": image, "warp": warp}[name] for name in case.wrt]
+
+    def forward_and_backward() -> tuple[torch.Tensor, ...]:
+        output = forward(image, warp)
+        return output, *torch.autograd.grad(output, needed, problem.grad_output)
+
+    return forward_and_backward
+
+
+def _theta(case: Case, generator: torch.Generator) -> torch.Tensor:
+    dims = len(case.shape) - 2
+    count = case.warps or case.shape[0]
+    theta = torch.eye(dims, dims + 1).repeat(count, 1, 1)
+    if case.theta == "noise":
+        theta += 0.1 * torch.randn(theta.shape, generator=generator)
+    elif case.theta.startswith("zoom"):
+        # theta maps output to input, so a theta of 1/4 magnifies.
+        theta *= {"zoom4": 1 / 4, "zoom1/4": 4.0}[case.theta]
+    elif case.theta.startswith("rotate"):
+        angle = math.radians(float(case.theta.removeprefix("rotate")))
+        # Rounded, so that 90 degrees has an exact 0 on the diagonal.
+        cos, sin = round(math.cos(angle), 12), round(math.sin(angle), 12)
+        height, width = case.shape[2:]
+        # Normalised units differ between x and y; the rotation is one of pixels.
+        rotation = [[cos, -sin * height / width], [sin * width / height, cos]]
+        theta[:, :, :2] = torch.tensor(rotation)
+    elif case.theta != "identity":
+        raise ValueError(f"Case: theta is not a known kind, got {case.theta!r}")
+    return theta
+
+
+def _grid(case: Case, theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    shape = (theta.shape[0], *case.output_shape[1:])
+    grid = F.affine_grid(theta, shape, align_corners=case.align_corners)
+    if case.op == "random":
+        return 2 * torch.rand(grid.shape, generator=generator) - 1
+    # The last axis of a grid runs (x, y[, z]); half a pixel is 1 / length in normalised units.
+    half_pixel = 1 / torch.tensor(case.shape[2:]).flip(0)
+    return grid + half_pixel * torch.randn(grid.shape, generator=generator)

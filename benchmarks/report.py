@@ -1,0 +1,237 @@
+"""Results as JSON, as a table in the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from .peers import OURS
+from .timing import geometric_mean
+
+SCHEMA = 1
+DIRECTIONS = {"forward": "forward", "backward": "forward+backward"}
+
+
+def headline(cell: dict) -> tuple[str, dict] | None:
+    """(name, ratio) of the fastest headline peer of a cell; None if none could be timed.
+
+    A peer with a wrong result counts only where no other's is right.
+    """
+    rivals = {
+        name: entry
+        for name, entry in cell["peers"].items()
+        if entry.get("headline") and "ratio" in entry
+    }
+    if not rivals:
+        return None
+    name = min(rivals, key=lambda peer: (bool(rivals[peer]["wrong"]), rivals[peer]["median_s"]))
+    return name, rivals[name]["ratio"]
+
+
+def summarise(cells: Iterable[dict]) -> list[dict]:
+    """Geometric mean and worst cell of each (group, direction, threads), then over all groups.
+
+    "all" leaves out cells where the rival's result is wrong: its speed is worth nothing there.
+    """
+    buckets: dict[tuple, list[tuple[float, str]]] = {}
+    for cell in cells:
+        best = headline(cell)
+        if best is None:
+            continue
+        case = cell["case"]
+        entry = (best[1]["median"], work_label(case))
+        wrong = cell["peers"][best[0]]["wrong"]
+        for group in [case["group"]] if wrong else [case["group"], "all"]:
+            key = (group, case["direction"], cell["threads"])
+            buckets.setdefault(key, []).append(entry)
+    rows = []
+    for (group, direction, threads), entries in buckets.items():
+        worst, work = min(entries)
+        rows.append(
+            {
+                "group": group,
+                "direction": direction,
+                "threads": threads,
+                "cells": len(entries),
+                "geometric_mean": geometric_mean([value for value, _ in entries]),
+                "worst": worst,
+                "worst_work": work,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["group"] == "all", row["group"]))
+
+
+# --- terminal ---------------------------------------------------------------------------------
+
+
+class Table:
+    """The table of cells, printed row by row as they are measured."""
+
+    def __init__(self, cases: Iterable[dict], rivals: list[str]):
+        self.rivals = rivals
+        self.width = max([len(work_label(case)) for case in cases] + [len("work")])
+
+    def head(self) -> str:
+        """Two lines: the column's titles and a rule."""
+        line = f"{'work':{self.width}}  {'direction':16} thr  ns/elem    ours µs"
+        for name in self.rivals:
+            line += f"  {name + ' µs':>14} {name[:16] + '/ours':>15}  {'quartiles':13}"
+        return line + "\n" + "-" * len(line)
+
+    def row(self, cell: dict) -> str:
+        """One cell. A rival's wrong result is marked with †, a failed rival has no time."""
+        case = cell["case"]
+        ours = cell["peers"][OURS]["median_s"]
+        line = f"{self._start(case, cell['threads'])} {ours / case['elements'] * 1e9:8.2f} "
+        line += f"{ours * 1e6:10.1f}"
+        for name in self.rivals:
+            entry = cell["peers"].get(name, {})
+            if "ratio" not in entry:
+                line += f"  {'failed' if 'error' in entry else '-':>14} {'':15}  {'':13}"
+                continue
+            ratio = entry["ratio"]
+            mark = "†" if entry["wrong"] else " "
+            spread = f"{ratio['q1']:.2f}-{ratio['q3']:.2f}"
+            line += f"  {entry['median_s'] * 1e6:14.1f} {ratio['median']:13.2f}x{mark}"
+            line += f"  {spread:13}"
+        return line.rstrip()
+
+    def refusal(self, case: dict, threads: int, reason: str) -> str:
+        """A cell that was not timed."""
+        return f"{self._start(case, threads)}  WRONG, not timed: {reason}"
+
+    def _start(self, case: dict, threads: int) -> str:
+        direction = DIRECTIONS[case["direction"]]
+        return f"{work_label(case):{self.width}}  {direction:16} {threads:3d}"
+
+
+def times(ratio: float) -> str:
+    """A ratio with the digits that mean something: "0.94x", "6.2x"."""
+    return f"{ratio:.2f}x" if ratio < 2 else f"{ratio:.1f}x"
+
+
+def work_label(case: dict) -> str:
+    """What is done, with the one gradient that is asked for if it is one alone."""
+    only = f", to {case['wrt'][0]} only" if len(case["wrt"]) == 1 else ""
+    return case["work"] + only
+
+
+def summary_text(cells: list[dict]) -> str:
+    """The geometric means and worst cells, aligned."""
+    rows = summarise(cells)
+    width = max([len(row["group"]) for row in rows] + [5])
+    lines = [f"{'group':{width}}  {'direction':16}  thr  cells  geo. mean   worst"]
+    for row in rows:
+        lines.append(
+            f"{row['group']:{width}}  {DIRECTIONS[row['direction']]:16}  {row['threads']:3d}"
+            f"  {row['cells']:5d}  {row['geometric_mean']:8.2f}x  {row['worst']:5.2f}x"
+            f"  {row['worst_work']}"
+        )
+    return "\n".join(lines)
+
+
+# --- Markdown ---------------------------------------------------------------------------------
+
+
+def markdown(results: dict) -> str:
+    """The table for a README: one line per piece of work, a column per direction and threads."""
+    cells = results["cells"]
+    columns = sorted(
+        {(cell["case"]["direction"], cell["threads"]) for cell in cells},
+        key=lambda column: (column[0] != "forward", column[1]),
+    )
+    titles = [f"{DIRECTIONS[direction]}, {_threads(count)}" for direction, count in columns]
+    lines = [_provenance(results), "", _line(["work", *titles]), _rule(len(columns))]
+    rows: dict[str, dict[tuple, str]] = {}
+    for cell in cells:
+        case = cell["case"]
+        row = rows.setdefault(work_label(case), {})
+        row[case["direction"], cell["threads"]] = _markdown_cell(cell)
+    lines += [
+        _line([work, *(row.get(column, "") for column in columns)]) for work, row in rows.items()
+    ]
+    if any(entry.get("wrong") for cell in cells for entry in cell["peers"].values()):
+        lines += ["", "† what it is compared with gives a wrong result there."]
+    lines += ["", _line(["group", "direction", "threads", "cells", "geometric mean", "worst cell"])]
+    lines.append(_rule(5))
+    for row in summarise(cells):
+        direction = DIRECTIONS[row["direction"]]
+        worst = f"{row['worst']:.2f}x ({row['worst_work']})"
+        mean = f"{row['geometric_mean']:.2f}x"
+        lines.append(
+            _line([row["group"], direction, str(row["threads"]), str(row["cells"]), mean, worst])
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _provenance(results: dict) -> str:
+    facts = results["environment"]
+    rivals = {name for cell in results["cells"] for name in cell["peers"]} - {OURS}
+    against = " or ".join(sorted(rivals)) or "nothing"
+    commit = (facts["commit"] or "no commit")[:12] + (" + changes" if facts["dirty"] else "")
+    return (
+        f"Time of stn_cuda per output element, and how many times as long the fastest of "
+        f"{against} takes (medians of interleaved blocks, same run). {facts['device_name']}, "
+        f"{facts['cores']} cores, {facts['stn_cuda']['cpu_isa']}, torch {facts['torch']}, "
+        f"stn_cuda {facts['stn_cuda']['version']} ({commit}), {facts['date'][:10]}."
+    )
+
+
+def _markdown_cell(cell: dict) -> str:
+    nanoseconds = cell["peers"][OURS]["median_s"] / cell["case"]["elements"] * 1e9
+    best = headline(cell)
+    if best is None:
+        return f"{nanoseconds:.2f} ns"
+    name, ratio = best
+    mark = "†" if cell["peers"][name]["wrong"] else ""
+    return f"{nanoseconds:.2f} ns, **{times(ratio['median'])}**{mark}"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _line(columns: list[str]) -> str:
+    return "| " + " | ".join(columns) + " |"
+
+
+def _rule(numbers: int) -> str:
+    return "|---|" + "---:|" * numbers
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or an interruption, never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.chmod(name, 0o644)  # mkstemp makes it private
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def to_json(results: dict) -> str:
+    """The file's text; NaN and Inf, which JSON does not know, are refused."""
+    return json.dumps(results, indent=1, allow_nan=False) + "\n"
+
+
+def load(path: Path) -> dict:
+    """Read results.json; ValueError if it is not one of ours."""
+    try:
+        results = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: must be a JSON file, got {error}") from error
+    schema = results.get("schema") if isinstance(results, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: schema must be {SCHEMA}, got {schema}")
+    return results

@@ -1,0 +1,282 @@
+"""What the tests are run on: calls of `sample` over modes, sizes, memory layouts and dtypes.
+
+A `Call` is one call of the public function together with the way to evaluate it by an oracle in
+float64; `sample_inputs` is the list that correctness, gradients and opcheck share.
+"""
+
+import itertools
+import math
+import zlib
+from dataclasses import dataclass, replace
+
+import reference
+import torch
+
+import stn_cuda
+
+PADDINGS = ("zeros", "border", "reflection")
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, *LOW_PRECISION)
+NAN = float("nan")
+
+
+def modes(dims):
+    return ("bilinear", "nearest", "bicubic") if dims == 2 else ("bilinear", "nearest")
+
+
+# (dims, mode, padding_mode, align_corners)
+CONFIGURATIONS = [
+    (dims, mode, padding, align)
+    for dims in (2, 3)
+    for mode, padding, align in itertools.product(modes(dims), PADDINGS, (False, True))
+]
+
+
+def configuration_id(configuration):
+    dims, mode, padding, align = configuration
+    return f"{dims}d-{mode}-{padding}-{'corners' if align else 'edges'}"
+
+
+# ((N, C, *input size), output size). Rows around the vector lengths 16 and the tile of 256 output
+# points, single pixels, odd sizes, channel counts around 4 and 16, output unlike input.
+SHAPES_2D = [
+    ((1, 1, 1, 1), (1, 1)),
+    ((2, 1, 5, 1), (7, 15)),
+    ((1, 2, 1, 9), (3, 16)),
+    ((2, 3, 7, 11), (5, 17)),
+    ((1, 5, 9, 13), (8, 33)),
+    ((1, 16, 6, 5), (3, 300)),
+    ((2, 17, 11, 8), (16, 16)),
+    ((1, 3, 40, 37), (33, 31)),
+    ((3, 1, 28, 28), (28, 28)),
+    ((1, 1, 2, 2), (1, 257)),
+    ((3, 4, 13, 18), (19, 1)),
+]
+SHAPES_3D = [
+    ((1, 1, 1, 1, 1), (1, 1, 1)),
+    ((2, 3, 3, 5, 4), (2, 3, 15)),
+    ((1, 2, 1, 7, 5), (4, 4, 17)),
+    ((1, 16, 4, 3, 9), (2, 2, 33)),
+    ((1, 5, 5, 6, 7), (4, 8, 8)),
+    ((2, 17, 2, 2, 3), (1, 2, 300)),
+    ((1, 1, 9, 8, 7), (9, 8, 7)),
+    ((3, 4, 1, 1, 6), (5, 1, 1)),
+]
+
+
+def shapes(dims):
+    return SHAPES_2D if dims == 2 else SHAPES_3D
+
+
+def generator(*key):
+    """A random generator that depends on the key alone, in every process."""
+    return torch.Generator().manual_seed(zlib.crc32(repr(key).encode()))
+
+
+# ---------------------------------------------------------------------------- memory layouts
+
+
+def channels_last(x):
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def _inside_nan(x, step, offset):
+    """A view with x's values, every step-th column of a larger storage that is NaN elsewhere."""
+    shape = [*x.shape[:-2], x.shape[-2] + 2, x.shape[-1] * step + 3]
+    storage = torch.full((math.prod(shape) + offset,), NAN, dtype=x.dtype, device=x.device)
+    room = storage[offset:].view(shape)
+    view = room[..., 1:-1, 2 : 2 + x.shape[-1] * step : step]
+    return view.copy_(x)
+
+
+def _reversed_order(x):
+    """The same values with the storage in the opposite order of axes."""
+    axes = tuple(reversed(range(x.dim())))
+    return x.permute(axes).contiguous().permute(axes)
+
+
+def _channels_in_nan(x):
+    """Channels last, with twice as many channels in the storage."""
+    last = x.movedim(1, -1)
+    room = torch.full((*last.shape[:-1], 2 * x.shape[1] + 1), NAN, dtype=x.dtype, device=x.device)
+    view = room[..., 1 : 1 + x.shape[1]]
+    return view.copy_(last).movedim(-1, 1)
+
+
+IMAGE_LAYOUTS = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels_last": lambda x: x.contiguous(memory_format=channels_last(x)),
+    "rows in NaN": lambda x: _inside_nan(x, step=1, offset=1),
+    "every second column in NaN": lambda x: _inside_nan(x, step=2, offset=0),
+    "reversed order": _reversed_order,
+    "channels in NaN": _channels_in_nan,
+    "expanded channels": lambda x: x[:, :1].expand_as(x),
+    "expanded batch": lambda x: x[:1].expand_as(x),
+}
+
+GRID_LAYOUTS = {
+    "contiguous": lambda g: g.contiguous(),
+    "planar": lambda g: g.movedim(-1, 1).contiguous().movedim(1, -1),
+    "points in NaN": lambda g: _inside_nan(g, step=1, offset=1),
+    "components in NaN": lambda g: _inside_nan(g, step=2, offset=0),
+    "reversed order": _reversed_order,
+    "expanded rows": lambda g: g[..., :1, :, :].expand_as(g),
+    "expanded batch": lambda g: g[:1].expand_as(g),
+}
+
+THETA_LAYOUTS = {
+    "contiguous": lambda t: t.contiguous(),
+    "transposed": lambda t: t.mT.contiguous().mT,
+    "in NaN": lambda t: _inside_nan(t, step=2, offset=1),
+    "expanded": lambda t: t[:1].expand_as(t),
+}
+
+
+# ---------------------------------------------------------------------------- values
+
+
+def image(shape, dtype=torch.float32, key=0):
+    values = torch.randn(shape, generator=generator("image", shape, key), dtype=torch.float64)
+    return values.to(dtype)
+
+
+def scattered_grid(batch, size, dtype=torch.float32, key=0, reach=1.6):
+    """Every point looks somewhere else, some outside the image."""
+    shape = (batch, *size, len(size))
+    values = torch.rand(shape, generator=generator("grid", shape, key), dtype=torch.float64)
+    return ((2 * values - 1) * reach).to(dtype)
+
+
+def thetas(batch, dims, dtype=torch.float32, key=0, spread=0.4):
+    """Near the identity: rotated, scaled, sheared and shifted by up to about `spread`."""
+    noise = torch.rand(
+        batch, dims, dims + 1, generator=generator("theta", batch, dims, key), dtype=torch.float64
+    )
+    return (torch.eye(dims, dims + 1) + spread * (2 * noise - 1)).to(dtype)
+
+
+def smooth_grid(batch, size, dtype=torch.float32, key=0, spread=0.4):
+    """Neighbouring points look at neighbouring places, as of an affine map."""
+    theta = thetas(batch, len(size), torch.float64, key, spread)
+    return reference.affine_grid(theta, size).to(dtype)
+
+
+# ---------------------------------------------------------------------------- calls
+
+
+def torch_sample(image, grid, mode, padding_mode, align_corners):
+    """The oracle where torch is right: float64, no NaN, equal batches."""
+    return torch.nn.functional.grid_sample(image, grid, mode, padding_mode, align_corners)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of stn_cuda.sample. map is "grid" or "affine"; size is the output's (affine)."""
+
+    input: torch.Tensor
+    warp: torch.Tensor
+    map: str = "grid"
+    size: tuple | None = None
+    mode: str = "bilinear"
+    padding_mode: str = "zeros"
+    align_corners: bool = False
+    label: str = ""
+
+    def __str__(self):
+        def describe(t):
+            return f"{tuple(t.shape)} {str(t.dtype)[6:]} strides {t.stride()}"
+
+        return (
+            f"{self.label} input {describe(self.input)}, {self.map} {describe(self.warp)}, "
+            f"size {self.size}, {self.mode}, {self.padding_mode}, align {self.align_corners}"
+        )
+
+    @property
+    def dims(self):
+        return self.input.dim() - 2
+
+    @property
+    def output_size(self):
+        if self.map == "grid":
+            return tuple(self.warp.shape[1:-1])
+        return tuple(self.size or self.input.shape[2:])
+
+    @property
+    def output_shape(self):
+        batch = torch.broadcast_shapes(self.input.shape[:1], self.warp.shape[:1])
+        return (*batch, self.input.shape[1], *self.output_size)
+
+    @property
+    def keywords(self):
+        return dict(
+            mode=self.mode, padding_mode=self.padding_mode, align_corners=self.align_corners
+        )
+
+    def on(self, device):
+        return replace(self, input=self.input.to(device), warp=self.warp.to(device))
+
+    def run(self, input=None, warp=None):
+        """The product's answer."""
+        input = self.input if input is None else input
+        warp = self.warp if warp is None else warp
+        if self.map == "affine":
+            return stn_cuda.sample(input, stn_cuda.Affine(warp), self.size, **self.keywords)
+        return stn_cuda.sample(input, warp, **self.keywords)
+
+    def grid64(self, warp=None):
+        """The float64 grid of normalised coordinates that the call looks at."""
+        warp = (self.warp if warp is None else warp).cpu().double()
+        if self.map == "grid":
+            return warp
+        return reference.affine_grid(warp, self.output_size, self.align_corners)
+
+    def expect(self, oracle=reference.sample, input=None, warp=None):
+        """The oracle's answer in float64 on the same (quantised) values."""
+        input = (self.input if input is None else input).cpu().double()
+        return oracle(input, self.grid64(warp), **self.keywords)
+
+    def cotangent(self):
+        """A gradient for the output, in the input's dtype."""
+        values = torch.randn(self.output_shape, generator=generator("cotangent", self.output_shape))
+        return values.to(self.input.dtype)
+
+    def gradients(self, cotangent):
+        """The product's (output, grad_input, grad_warp). The leaves keep their strides."""
+        input = self.input.detach().requires_grad_()
+        warp = self.warp.detach().requires_grad_()
+        output = self.run(input, warp)
+        return output.detach(), *torch.autograd.grad(output, (input, warp), cotangent)
+
+    def expect_gradients(self, cotangent, oracle=reference.sample):
+        """The oracle's (output, grad_input, grad_warp), float64."""
+        input = self.input.detach().cpu().double().requires_grad_()
+        warp = self.warp.detach().cpu().double().requires_grad_()
+        output = self.expect(oracle, input, warp)
+        grads = torch.autograd.grad(
+            output,
+            (input, warp),
+            cotangent.cpu().double(),
+            allow_unused=True,  # `nearest` does not depend on the grid at all
+            materialize_grads=True,
+        )
+        return output.detach(), *grads
+
+
+def sample_inputs(dtype=torch.float64, maps=("grid", "affine")):
+    """Small calls of every mode x padding x align_corners x dims x map."""
+    for dims, mode, padding, align in CONFIGURATIONS:
+        for kind in maps:
+            shape, size = ((2, 3, 4, 5), (3, 6)) if dims == 2 else ((2, 2, 3, 4, 3), (2, 3, 4))
+            if kind == "grid":
+                warp = scattered_grid(shape[0], size, dtype, key=(mode, padding, align))
+            else:
+                warp = thetas(shape[0], dims, dtype, key=(mode, padding, align))
+            yield Call(
+                image(shape, dtype),
+                warp,
+                kind,
+                None if kind == "grid" else size,
+                mode,
+                padding,
+                align,
+            )

@@ -1,0 +1,177 @@
+"""The sampler written from its definitions, in float64 and in no hurry.
+
+Every formula of the product stands here a second time, in its plainest form and without a look at
+the kernels: normalised -> pixel coordinate, boundary rule, interpolation weights, weighted sum.
+All of it is torch arithmetic, so that autograd supplies the gradients.
+
+Axes are in coordinate order (x, y[, z]), which is the reverse of the tensor's (..., H, W). `test_
+reference.py` holds this file against torch's float64 kernels.
+"""
+
+import itertools
+
+import torch
+
+# Beyond any image; keeps the products with infinite coordinates finite (inf * 0 is NaN).
+HUGE = 1e30
+CUBIC_A = -0.75  # as torch and OpenCV
+
+
+def sizes_of(image):
+    """(W, H[, D]) of an (N, C, [D,] H, W) tensor."""
+    return tuple(reversed(image.shape[2:]))
+
+
+def to_pixel(normalised, size, align_corners):
+    """[-1, 1] -> pixels: the corner pixels' centres with align_corners, else their outer edges.
+
+    NaN is read as -1, infinities as huge numbers.
+    """
+    finite = torch.where(normalised.isnan(), -torch.ones_like(normalised), normalised)
+    finite = torch.where(finite.isinf(), HUGE * finite.sign(), finite)
+    if align_corners:
+        return (finite + 1) / 2 * (size - 1)
+    return ((finite + 1) * size - 1) / 2
+
+
+def from_pixel(pixel, size, align_corners):
+    """The inverse of to_pixel (an axis of one pixel with align_corners has none: 0)."""
+    if align_corners:
+        return 2 * pixel / (size - 1) - 1 if size > 1 else torch.zeros_like(pixel)
+    return (2 * pixel + 1) / size - 1
+
+
+def clip(x, size):
+    """Into [0, size - 1]; on the limits themselves the slope is 0, as torch has it."""
+    inside = (x > 0) & (x < size - 1)
+    return torch.where(inside, x, x.detach().clamp(0, size - 1))
+
+
+def reflect(x, size, align_corners):
+    """Folded about 0 and size - 1 with align_corners, else about -0.5 and size - 0.5."""
+    low, span = (0.0, size - 1) if align_corners else (-0.5, size)
+    if span == 0:
+        return torch.zeros_like(x)
+    distance = (x - low).abs()
+    turn = distance.detach().remainder(2 * span)
+    start = distance.detach() - turn
+    return low + torch.where(turn < span, distance - start, 2 * span - (distance - start))
+
+
+def bound(x, size, padding_mode, align_corners):
+    """The coordinate after the boundary rule."""
+    if padding_mode == "zeros":
+        return x
+    if padding_mode == "reflection":
+        x = reflect(x, size, align_corners)
+    return clip(x, size)
+
+
+def cubic_weight(distance):
+    """Cubic convolution (Keys 1981) of a pixel at the given distance."""
+    d, a = distance.abs(), CUBIC_A
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def axis_taps(x, size, mode, padding_mode, align_corners):
+    """[(index, weight)] along one axis of the pixels that a look at pixel coordinate x reads.
+
+    Indices are whole float64 numbers and may lie outside the image: those taps count as 0.
+    """
+    if mode == "bicubic":  # here the boundary rule holds for each pixel, not for x
+        below = x.detach().floor()
+        pixels = [below + k for k in (-1, 0, 1, 2)]
+        weights = [cubic_weight(x - pixel) for pixel in pixels]
+        bounded = [bound(pixel, size, padding_mode, align_corners) for pixel in pixels]
+        return list(zip(bounded, weights, strict=True))
+    x = bound(x, size, padding_mode, align_corners)
+    if mode == "nearest":
+        return [(x.detach().round(), torch.ones_like(x))]  # halves to even
+    below = x.detach().floor()
+    return [(below, 1 - (x - below)), (below + 1, x - below)]
+
+
+def all_taps(coordinates, sizes, mode, padding_mode, align_corners):
+    """[(flat index, inside, weight)] over the product of the axes, each (N, *out).
+
+    coordinates (N, *out, dims) are in pixels; sizes is (W, H[, D]).
+    """
+    per_axis = [
+        axis_taps(coordinates[..., axis], size, mode, padding_mode, align_corners)
+        for axis, size in enumerate(sizes)
+    ]
+    result = []
+    for combination in itertools.product(*per_axis):
+        flat, stride = 0, 1
+        inside, weight = True, 1.0
+        for (index, w), size in zip(combination, sizes, strict=True):
+            inside = ((index >= 0) & (index < size)) & inside
+            flat = index.clamp(0, size - 1).long() * stride + flat
+            weight = w * weight
+            stride *= size
+        result.append((flat, inside, weight))
+    return result
+
+
+def pixel_coordinates(grid, sizes, align_corners):
+    """(N, *out, dims) pixel coordinates of a grid of normalised ones."""
+    return torch.stack(
+        [to_pixel(grid[..., a], size, align_corners) for a, size in enumerate(sizes)], dim=-1
+    )
+
+
+def sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
+    """image (N, C, [D,] H, W), grid (N, *out, dims) -> (N, C, *out), all float64.
+
+    A batch of 1 on either side is broadcast. A tap outside the image is not read: a NaN or an
+    infinity there does not matter.
+    """
+    image, grid = image.double(), grid.double()
+    batch = torch.broadcast_shapes(image.shape[:1], grid.shape[:1])
+    image = image.expand(*batch, *image.shape[1:])
+    grid = grid.expand(*batch, *grid.shape[1:])
+    sizes = sizes_of(image)
+    channels, out = image.shape[1], grid.shape[1:-1]
+    planes = image.reshape(*batch, channels, -1)
+    coordinates = pixel_coordinates(grid, sizes, align_corners)
+    total = torch.zeros(*batch, channels, out.numel(), dtype=torch.float64)
+    for flat, inside, weight in all_taps(coordinates, sizes, mode, padding_mode, align_corners):
+        index = flat.reshape(*batch, 1, -1).expand(-1, channels, -1)
+        here = inside.reshape(*batch, 1, -1)
+        value = torch.where(here, planes.gather(2, index), 0.0)
+        total = total + value * torch.where(here, weight.reshape(*batch, 1, -1), 0.0)
+    return total.reshape(*batch, channels, *out)
+
+
+def base_coordinates(size, align_corners):
+    """Normalised centres of an output's points, (*out, dims + 1) with the constant 1 last.
+
+    size is (H, W) or (D, H, W). With align_corners an axis of one point lies at 0.
+    """
+    axes = []
+    for length in reversed(size):
+        points = torch.arange(length, dtype=torch.float64)
+        if align_corners:
+            axes.append(2 * points / (length - 1) - 1 if length > 1 else torch.zeros(length).double())
+        else:
+            axes.append((2 * points + 1) / length - 1)
+    mesh = torch.meshgrid(*reversed(axes), indexing="ij")  # (z,) y, x
+    return torch.stack([*reversed(mesh), torch.ones(tuple(size), dtype=torch.float64)], dim=-1)
+
+
+def affine_grid(theta, size, align_corners=False):
+    """theta (N, dims, dims + 1), size the output's spatial size -> grid (N, *out, dims), float64.
+
+    Jaderberg et al. 2015, eq. 1: the normalised source is theta times (normalised target, 1).
+    """
+    base = base_coordinates(size, align_corners)
+    theta = theta.double()
+    return torch.stack(
+        [
+            (base * theta[:, axis].reshape(-1, *[1] * len(size), len(size) + 1)).sum(-1)
+            for axis in range(len(size))
+        ],
+        dim=-1,
+    )

@@ -1,0 +1,411 @@
+"""The benchmark's harness: its matrix, statistics, gate and files. Nothing here asserts a time."""
+
+import builtins
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+# Last, so that the source folder stn_cuda/ does not hide an installed stn_cuda.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import chart, check, peers, report, runner, timing
+from benchmarks.cases import CASES, SUITES, Case, select
+from benchmarks.cli import main
+from benchmarks.problem import build, work
+
+pytestmark = pytest.mark.quick
+
+TINY = Case("affine", (2, 3, 9, 7), direction="backward")
+# One small case in both directions, as short as can be.
+SMOKE = ["--quick", "--filter=64x1x60x60", "--threads=1", "--repeats=1", "--min-time=0.001"]
+
+
+def results_of(*cells, **changes):
+    """A results file's content, with facts that no machine has."""
+    facts = {
+        "date": "2001-02-03T04:05:06+00:00",
+        "stn_cuda": {"version": "1.2.3", "cpu_isa": "abacus"},
+        "torch": "9.9",
+        "device_name": "Slide Rule",
+        "cores": 2,
+        "commit": "0123456789abcdef",
+        "dirty": False,
+    }
+    return {"schema": report.SCHEMA, "environment": facts, "cells": list(cells), **changes}
+
+
+def synthetic_cell(case=TINY, threads=1, theirs=4.0, **remarks):
+    """A cell in which ours takes 1 s and torch takes `theirs` in every block."""
+    timed = {
+        name: {"blocks_s": [seconds] * 3, "runs_per_block": 1}
+        for name, seconds in ((peers.OURS, 1.0), ("torch", theirs))
+    }
+    about = {
+        peers.OURS: {"wrong": None, "headline": False},
+        "torch": {"wrong": None, "headline": True} | remarks,
+    }
+    return runner.cell(case, threads, timed, about)
+
+
+# --- cases ------------------------------------------------------------------------------------
+
+
+def test_names_are_unique():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+def test_each_suite_holds_the_smaller_one():
+    sizes = [len(select(suite)) for suite in SUITES]
+    assert 0 < sizes[0] < sizes[1] < sizes[2] == len(CASES)
+    assert set(select("quick")) < set(select("default")) < set(select("full"))
+
+
+def test_quick_is_representative():
+    quick = select("quick")
+    assert {case.op for case in quick} == {"affine", "smooth", "random"}
+    assert {case.direction for case in quick} == {"forward", "backward"}
+    assert {case.mode for case in quick} == {"bilinear", "bicubic", "nearest"}
+    assert {case.channels_last for case in quick} == {False, True}
+    assert {len(case.shape) for case in quick} == {4, 5}
+    assert "bfloat16" in {case.dtype for case in quick}
+
+
+def test_filter():
+    assert all("channels_last" in case.name for case in select("full", "channels_last"))
+    assert select("full", "channels_last")
+    assert select("full", "no such case") == []
+
+
+@pytest.mark.parametrize("kind", sorted({case.theta for case in CASES}))
+def test_every_theta_can_be_built(kind):
+    problem = build(Case("affine", (1, 1, 6, 8), theta=kind))
+    assert problem.warp.shape == (1, 2, 3)
+
+
+def test_rotation_is_one_of_pixels():
+    case = Case("affine", (1, 1, 5, 9), theta="rotate90")
+    problem = build(case)
+    rotated = peers.torch_eager(problem)(problem.input, problem.warp)
+    # The middle column of the output is the middle row of the input, out to the output's height.
+    torch.testing.assert_close(
+        rotated[0, 0, :, 4].flip(0), problem.input[0, 0, 2, 2:7], check_stride=False
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("affine", (2, 3, 4, 5), (6, 7), channels_last=True, dtype="bfloat16"),
+        Case("smooth", (1, 2, 4, 5), (3, 3), warps=4),
+        Case("random", (1, 2, 4, 5, 6), direction="backward"),
+    ],
+    ids=lambda case: case.name,
+)
+def test_problem_has_what_the_case_says(case):
+    problem = build(case)
+    assert problem.input.shape == case.shape
+    assert problem.input.dtype == getattr(torch, case.dtype)
+    assert problem.warp.dtype == torch.float32
+    results = work(problem, peers.torch_eager(problem))()
+    assert results[0].shape == case.output_shape
+    assert results[0].numel() == case.elements
+    assert len(results) == (3 if case.direction == "backward" else 1)
+    if case.channels_last:
+        assert problem.input.is_contiguous(memory_format=torch.channels_last)
+
+
+# --- statistics -------------------------------------------------------------------------------
+
+
+def test_quartiles():
+    assert timing.quartiles([5.0]) == (5.0, 5.0, 5.0)
+    assert timing.quartiles([4.0, 1.0, 3.0, 2.0, 5.0]) == (2.0, 3.0, 4.0)
+    with pytest.raises(ValueError, match="at least one"):
+        timing.quartiles([])
+
+
+def test_ratio_is_taken_round_by_round():
+    # A slow spell in the second round hits both and leaves the ratio alone.
+    assert timing.ratio([4.0, 40.0, 4.0], [2.0, 20.0, 2.0]) == {"median": 2, "q1": 2, "q3": 2}
+    with pytest.raises(ValueError, match="zip"):
+        timing.ratio([1.0], [1.0, 2.0])
+
+
+def test_geometric_mean_of_a_ratio_and_its_inverse_is_one():
+    assert timing.geometric_mean([4.0, 0.25]) == pytest.approx(1)
+
+
+def test_calibration_fills_a_block():
+    runs = timing.calibrate(lambda: None, lambda work, runs: 0.001, block_time=0.0105)
+    assert runs == 11
+    assert timing.calibrate(lambda: None, lambda work, runs: 1.0, block_time=0.01) == 1
+
+
+def test_interleaving_takes_turns():
+    order = []
+
+    def block(work, runs):
+        order.append(work())
+        return 1.0
+
+    works = {"ours": lambda: "ours", "torch": lambda: "torch"}
+    timed = timing.interleave(works, block, timing.Effort(repeats=3, min_time=0.0))
+    assert order == [
+        *("ours", "torch"),  # calibration
+        *("ours", "torch", "torch", "ours", "ours", "torch"),
+    ]
+    assert [len(entry["blocks_s"]) for entry in timed.values()] == [3, 3]
+
+
+# --- the gate ---------------------------------------------------------------------------------
+
+
+def shifted(image, warp, size=None, **options):
+    """A wrong sampler: a hundredth of the image too far to the right."""
+    grid = warp.grid(size, options["align_corners"]) + 0.02
+    return F.grid_sample(image, grid, **options)
+
+
+def without_a_pixel(image, warp, size=None, **options):
+    grid = warp.grid(size, options["align_corners"])
+    output = F.grid_sample(image, grid, **options).clone()
+    output[0, 0, 4, 3] = 0
+    return output
+
+
+def half_gradient(image, warp, size=None, **options):
+    """Right forward; the gradient to the image is half of what it should be."""
+    image = (image + image.detach()) / 2
+    return F.grid_sample(image, warp.grid(size, options["align_corners"]), **options)
+
+
+def failing(*arguments, **options):
+    raise RuntimeError("out of order\nsecond line")
+
+
+@pytest.mark.parametrize(
+    ("direction", "broken", "reason"),
+    [
+        ("forward", shifted, "^output"),
+        ("backward", shifted, "^output"),
+        ("forward", without_a_pixel, "^output"),
+        ("backward", half_gradient, "^grad_input"),
+        ("forward", lambda *a, **k: shifted(*a, **k).double(), "^output must have dtype"),
+        ("forward", lambda *a, **k: shifted(*a, **k)[..., 1:], "^output must have shape"),
+        ("forward", lambda *a, **k: shifted(*a, **k) * float("nan"), "^output must be finite"),
+        ("forward", failing, "^RuntimeError: out of order$"),
+    ],
+)
+def test_wrong_results_are_refused(monkeypatch, direction, broken, reason):
+    monkeypatch.setattr("stn_cuda.sample", broken)
+    case = dataclasses.replace(TINY, direction=direction)
+    effort = timing.Effort(repeats=1, min_time=0.0, block_time=1e-6)
+    [(_, _, outcome)] = runner.run([case], peers.chosen(False), [1], "cpu", effort)
+    assert isinstance(outcome, runner.WrongResult)
+    assert re.search(reason, str(outcome))
+
+
+def test_a_refusal_fails_the_command(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("stn_cuda.sample", shifted)
+    assert main([*SMOKE, "--out", str(tmp_path)]) == 1
+    assert "WRONG, not timed" in capsys.readouterr().out
+    results = report.load(tmp_path / "results.json")
+    assert results["cells"] == []
+    assert [set(entry) for entry in results["refused"]] == [{"name", "threads", "reason"}] * 2
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("op", ["affine", "smooth", "random"])
+def test_the_gate_passes_torch_in_float32(op, mode):
+    problem = build(Case(op, (2, 3, 40, 50), mode=mode, direction="backward"))
+    expected = check.reference(problem)
+    assert check.disagreement(work(problem, peers.torch_eager(problem))(), expected) is None
+
+
+def test_the_gate_counts_the_points_on_a_jump():
+    # After a quarter turn every sample lies on a pixel's centre, where the gradient jumps.
+    assert check.reference(build(Case("affine", (1, 1, 8, 12), theta="rotate90"))).jumps == 1
+    assert check.reference(build(Case("affine", (1, 1, 8, 12)))).jumps < 0.05
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_json_round_trip(tmp_path):
+    results = results_of(synthetic_cell())
+    path = tmp_path / "deep" / "results.json"
+    report.write_atomically(path, report.to_json(results))
+    assert report.load(path) == json.loads(json.dumps(results))
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+    assert report.markdown(report.load(path)) == report.markdown(results)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "JSON"), ("[]", "schema"), ("{}", "schema")])
+def test_load_refuses_other_files(tmp_path, text, message):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        report.load(path)
+
+
+def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    report.write_atomically(path, "old")
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        report.write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_summary():
+    slow = dataclasses.replace(TINY, shape=(1, 1, 5, 5))
+    cells = [synthetic_cell(theirs=8.0), synthetic_cell(slow, theirs=0.5)]
+    rows = report.summarise(cells)
+    assert [row["group"] for row in rows] == ["affine 2-D bilinear", "all"]
+    for row in rows:
+        assert row["cells"] == 2
+        assert row["geometric_mean"] == pytest.approx(2)
+        assert (row["worst"], row["worst_work"]) == (0.5, slow.work)
+
+
+def test_a_wrong_peer_is_marked_and_left_out_of_all():
+    cell = synthetic_cell(wrong="output is off")
+    assert [row["group"] for row in report.summarise([cell])] == ["affine 2-D bilinear"]
+    cell["peers"]["other"] = {"error": "RuntimeError: no"}
+    row = report.Table([cell["case"]], ["torch", "other"]).row(cell)
+    assert "†" in row
+    assert "failed" in row
+    text = report.markdown(results_of(cell))
+    assert "**4.0x**†" in text
+    assert "† what it is compared with gives a wrong result" in text
+
+
+def test_the_headline_is_the_fastest_peer_that_is_right():
+    cell = synthetic_cell(theirs=4.0)
+    fast = {"wrong": None, "headline": True, "median_s": 2.0, "ratio": {"median": 2.0}}
+    cell["peers"]["fast"] = fast
+    assert report.headline(cell)[0] == "fast"
+    fast["wrong"] = "output is off"
+    assert report.headline(cell)[0] == "torch"
+    del cell["peers"]["torch"]
+    assert report.headline(cell)[0] == "fast"
+    fast["headline"] = False
+    assert report.headline(cell) is None
+
+
+def test_markdown():
+    forward = dataclasses.replace(TINY, direction="forward")
+    text = report.markdown(
+        results_of(
+            synthetic_cell(forward, threads=1, theirs=4.0),
+            synthetic_cell(forward, threads=2, theirs=1.5),
+            synthetic_cell(TINY, threads=1, theirs=20.0),
+        )
+    )
+    for fact in ("Slide Rule", "abacus", "torch 9.9", "1.2.3", "0123456789ab", "2001-02-03"):
+        assert fact in text
+    lines = text.splitlines()
+    assert "| work | forward, 1 thread | forward, 2 threads | forward+backward, 1 thread |" in lines
+    [row] = [line for line in lines if line.startswith(f"| {TINY.work} |")]
+    assert [column.partition(", ")[2] for column in row.split(" | ")[1:]] == [
+        "**4.0x**",
+        "**1.50x**",
+        "**20.0x** |",
+    ]
+
+
+def test_chart():
+    pytest.importorskip("matplotlib")
+    cells = [
+        synthetic_cell(threads=threads, theirs=theirs) for threads, theirs in ((1, 6), (2, 0.7))
+    ]
+    assert chart.draw(results_of(*cells)).startswith(b"\x89PNG")
+    assert chart.draw(results_of()) is None
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_smoke(tmp_path, capsys):
+    threads = torch.get_num_threads()
+    assert main([*SMOKE, "--out", str(tmp_path)]) == 0
+    assert torch.get_num_threads() == threads
+    printed = capsys.readouterr().out
+    assert "geo. mean" in printed
+
+    results = report.load(tmp_path / "results.json")
+    facts = {"date", "stn_cuda", "torch", "python", "system", "device", "device_name", "cores"}
+    assert facts | {"commit", "dirty", "load"} == set(results["environment"])
+    assert results["environment"]["stn_cuda"]["cpu_isa"]
+    assert [cell["case"]["direction"] for cell in results["cells"]] == ["forward", "backward"]
+    for cell in results["cells"]:
+        assert set(cell["peers"]) == {"stn_cuda", "torch"}
+        for entry in cell["peers"].values():
+            assert entry["wrong"] is None
+            assert entry["median_s"] > 0
+            assert entry["blocks_s"]
+        ratio = cell["peers"]["torch"]["ratio"]
+        assert ratio["q1"] <= ratio["median"] <= ratio["q3"]
+
+    assert main(["--render", str(tmp_path / "results.json")]) == 0
+    assert capsys.readouterr().out == (tmp_path / "results.md").read_text()
+
+
+def test_without_matplotlib_the_chart_is_left_out(monkeypatch, tmp_path, capsys):
+    real_import = builtins.__import__
+
+    def no_matplotlib(name, *arguments, **options):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real_import(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", no_matplotlib)
+    assert main([*SMOKE, "--out", str(tmp_path)]) == 0
+    assert "no chart: matplotlib is not installed" in capsys.readouterr().out
+    assert {file.name for file in tmp_path.iterdir()} == {"results.json", "results.md"}
+
+
+def test_interruption_keeps_what_was_measured(monkeypatch, tmp_path):
+    def interrupted(cases, *arguments):
+        yield cases[0], 1, synthetic_cell(cases[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    assert main([*SMOKE, "--out", str(tmp_path)]) == 130
+    results = report.load(tmp_path / "results.json")
+    assert results["interrupted"]
+    assert len(results["cells"]) == 1
+
+
+def test_list(capsys):
+    assert main(["--list", "--quick"]) == 0
+    assert capsys.readouterr().out.splitlines() == [case.name for case in select("quick")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--filter", "no such case"], "--filter must match a case"),
+        (["--filter", "("], "parenthesis|subpattern"),
+        (["--threads", "0"], "must be positive, got 0"),
+        (["--render", "missing.json"], "missing.json"),
+        (["--quick", "--full"], "not allowed with"),
+    ],
+)
+def test_calls_that_make_no_sense(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert re.search(message, capsys.readouterr().err)

@@ -1,0 +1,119 @@
+"""Loading the compiled module: what build_info tells, and how a wrong build is refused."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import stn_cuda
+
+pytestmark = pytest.mark.quick
+
+PACKAGE = Path(stn_cuda.__file__).parent
+
+
+def python(code, folder, **environ):
+    """Run code in a Python of its own, started in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+    )
+
+
+def import_error(result):
+    """The message of the ImportError that ended a run."""
+    assert result.returncode == 1, result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: "), result.stderr
+    return last.removeprefix("ImportError: ")
+
+
+@pytest.fixture
+def unbuilt(tmp_path):
+    """A folder with stn_cuda's loader as a package, but nothing compiled, and a torch 2.13.0."""
+    package = tmp_path / "stn_cuda"
+    package.mkdir()
+    (package / "__init__.py").write_text("import stn_cuda._extension\n")
+    for name in ("_extension.py", "_version.py"):
+        shutil.copy(PACKAGE / name, package)
+    (tmp_path / "torch.py").write_text("__version__ = '2.13.0+cpu'\n")
+    return tmp_path
+
+
+def config(torch_version="2.13.0+cpu", version=stn_cuda.__version__):
+    return f"VERSION = '{version}'\nTORCH_VERSION = '{torch_version}'\n"
+
+
+def test_build_info():
+    info = stn_cuda.build_info()
+    assert list(info) == ["version", "torch", "cuda", "cuda_architectures", "cpu_isa", "threads"]
+    assert info["version"] == stn_cuda.__version__
+    assert info["torch"] == str(torch.__version__)
+    assert info["cpu_isa"] in ("baseline", "avx2", "avx512")
+    assert (info["cuda"] is None) == (info["cuda_architectures"] == [])
+    assert all(name.startswith(("sm_", "compute_")) for name in info["cuda_architectures"])
+
+
+def test_build_info_cannot_be_changed_from_outside():
+    stn_cuda.build_info()["cuda_architectures"].append("sm_00")
+    assert "sm_00" not in stn_cuda.build_info()["cuda_architectures"]
+
+
+def test_build_info_counts_torchs_threads(threads):
+    for count in (1, 2):
+        threads(count)
+        assert stn_cuda.build_info()["threads"] == count
+
+
+@pytest.mark.parametrize("built_against", ["2.14.1+cu130", "2.13.0+cu130", "2.13.0"])
+def test_another_torch_is_refused(unbuilt, built_against):
+    (unbuilt / "stn_cuda/_build_config.py").write_text(config(torch_version=built_against))
+    # Loading it is what must not happen.
+    (unbuilt / "stn_cuda/_C.py").write_text("raise SystemExit('loaded')\n")
+    message = import_error(python("import stn_cuda", unbuilt))
+    assert f"built against torch {built_against}, but torch 2.13.0+cpu is running" in message
+    assert "pip install --no-build-isolation --force-reinstall --no-deps ." in message
+
+
+def test_module_of_another_version_is_refused(unbuilt):
+    (unbuilt / "stn_cuda/_build_config.py").write_text(config(version="0.0.9"))
+    message = import_error(python("import stn_cuda", unbuilt))
+    assert f"is of version 0.0.9, but its Python code of {stn_cuda.__version__}" in message
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_missing_module(unbuilt, configured):
+    if configured:  # as another Python's build leaves it
+        (unbuilt / "stn_cuda/_build_config.py").write_text(config())
+    message = import_error(python("import stn_cuda", unbuilt))
+    assert "has no compiled module" in message
+    assert f"pip install --no-build-isolation -e .` in {unbuilt}" in message
+    assert "start it in another folder" in message
+
+
+def test_other_import_errors_are_not_hidden(unbuilt):
+    (unbuilt / "stn_cuda/_build_config.py").write_text(config())
+    (unbuilt / "stn_cuda/_C.py").write_text("raise ImportError('undefined symbol: x')\n")
+    assert import_error(python("import stn_cuda", unbuilt)) == "undefined symbol: x"
+
+
+ISA = "import stn_cuda; print(stn_cuda.build_info()['cpu_isa'])"
+
+
+def test_isa_can_be_forced():
+    result = python(ISA, PACKAGE.parent, STN_CUDA_ISA="baseline")
+    assert result.stdout == "baseline\n", result.stderr
+
+
+def test_unknown_isa():
+    message = import_error(python(ISA, PACKAGE.parent, STN_CUDA_ISA="sse9"))
+    assert "STN_CUDA_ISA must be" in message
+    assert "baseline" in message
+    assert "got 'sse9'" in message

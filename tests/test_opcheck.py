@@ -1,0 +1,154 @@
+"""torch.library.opcheck over every op that the extension registers."""
+
+import pytest
+import torch
+from cases import Call, image, sample_inputs, scattered_grid, thetas
+
+import stn_cuda
+
+NAMESPACE = "stn_cuda::"
+
+
+def registered_ops():
+    """Names of all ops in torch.ops.stn_cuda, from the dispatcher's own list."""
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted({n.removeprefix(NAMESPACE).split(".")[0] for n in names if n.startswith(NAMESPACE)})
+
+
+def calls(dtype=torch.float64):
+    """Small calls of every kind, and those whose shapes are special."""
+    yield from sample_inputs(dtype)
+    for warp, kind in ((scattered_grid(1, (3, 4), dtype), "grid"), (thetas(1, 2, dtype), "affine")):
+        yield Call(image((3, 2, 4, 5), dtype), warp, kind, (3, 4))  # batches broadcast
+        yield Call(image((1, 2, 4, 5), dtype), warp.expand(3, *warp.shape[1:]), kind, (3, 4))
+        last = image((1, 2, 4, 5), dtype).contiguous(memory_format=torch.channels_last)
+        yield Call(last, warp, kind, (3, 4))
+        yield Call(image((1, 0, 4, 5), dtype), warp, kind, (3, 4))
+    yield Call(image((1, 2, 4, 5), dtype), scattered_grid(1, (3, 4), torch.float32))
+    yield Call(image((1, 2, 4, 5), dtype), thetas(1, 2, torch.float32), "affine", (0, 4))
+
+
+def how(call):
+    return call.mode, call.padding_mode, call.align_corners
+
+
+def size_of(call):
+    return [] if call.map == "grid" else list(call.output_size)
+
+
+def is_channels_last(x):
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def detached(*tensors):
+    return [t.detach().clone() for t in tensors]
+
+
+# For each op: a call of `sample` -> the op's arguments (None: the op has no part in such a call),
+# and which of the tensors among them are differentiable.
+def sample_arguments(call):
+    input, warp = detached(call.input, call.warp)
+    return (input.requires_grad_(), warp.requires_grad_(), call.map, size_of(call), *how(call))
+
+
+def splat_arguments(call):
+    values, warp = detached(call.cotangent(), call.warp)
+    last = is_channels_last(call.input)
+    shape = list(call.input.shape)
+    return (values.requires_grad_(), warp.requires_grad_(), call.map, shape, last, *how(call))
+
+
+def sample_grad_warp_arguments(call):
+    # Not differentiable: a backward through it raises NotImplementedError (see test_gradients).
+    return (*detached(call.cotangent(), call.input, call.warp), call.map, *how(call))
+
+
+def warp_grid_arguments(call):
+    if call.map == "grid":
+        return None
+    (warp,) = detached(call.warp)
+    return warp.requires_grad_(), call.map, size_of(call), call.align_corners
+
+
+def warp_grid_backward_arguments(call):
+    if call.map == "grid":
+        return None
+    grad, warp = detached(call.grid64().to(call.warp.dtype), call.warp)
+    return grad.requires_grad_(), warp, call.map, call.align_corners
+
+
+ARGUMENTS = {
+    "sample": sample_arguments,
+    "splat": splat_arguments,
+    "sample_grad_warp": sample_grad_warp_arguments,
+    "warp_grid": warp_grid_arguments,
+    "warp_grid_backward": warp_grid_backward_arguments,
+}
+
+
+@pytest.mark.quick
+def test_every_op_has_samples():
+    assert registered_ops() == sorted(ARGUMENTS), "an op without samples is not checked"
+
+
+def check(name, call, **keywords):
+    arguments = ARGUMENTS[name](call)
+    if arguments is not None:
+        op = getattr(torch.ops.stn_cuda, name).default
+        try:
+            torch.library.opcheck(op, arguments, **keywords)
+        except Exception as error:
+            raise AssertionError(f"opcheck of {name} failed for {call}") from error
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+def test_opcheck(name):
+    """Schema, autograd registration, fake tensors, and AOT dispatch with dynamic shapes."""
+    for number, call in enumerate(calls()):
+        # AOT dispatch traces and compiles; every fifth of the regular samples tells enough.
+        cheap = number % 5 and number < 60
+        check(
+            name,
+            call,
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
+            if cheap
+            else (
+                "test_schema",
+                "test_autograd_registration",
+                "test_faketensor",
+                "test_aot_dispatch_dynamic",
+            ),
+        )
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+def test_opcheck_quick(name):
+    for call in (*list(sample_inputs())[::13], *list(calls())[60:]):
+        check(name, call, test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+
+
+@pytest.mark.quick
+def test_fake_results_match_real_ones():
+    """Shapes, strides, dtypes and devices under FakeTensorMode, low precision included."""
+    from torch._subclasses import FakeTensorMode
+
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        for call in calls(dtype):
+            real = call.run()
+            with FakeTensorMode() as mode:
+                input, warp = mode.from_tensor(call.input), mode.from_tensor(call.warp)
+                fake = call.run(input, warp)
+            told = (fake.shape, fake.stride(), fake.dtype, fake.device)
+            assert told == (real.shape, real.stride(), real.dtype, real.device), str(call)
+
+
+@pytest.mark.quick
+def test_meta_tensors():
+    """On the meta device a call tells its result's shape and does nothing."""
+    x, theta = torch.empty(4, 3, 1000, 1000, device="meta"), torch.empty(4, 2, 3, device="meta")
+    y = stn_cuda.sample(x, stn_cuda.Affine(theta), (500, 600))
+    assert y.device.type == "meta" and y.shape == (4, 3, 500, 600)
+    grid = stn_cuda.affine_grid(theta, (4, 3, 500, 600), align_corners=False)
+    assert grid.device.type == "meta" and grid.shape == (4, 500, 600, 2)
+    assert stn_cuda.grid_sample(x, grid, align_corners=False).shape == (4, 3, 500, 600)

@@ -1,0 +1,48 @@
+"""The reference is itself held against torch's float64 kernels, where those are right."""
+
+import pytest
+import reference
+import torch
+from accuracy import Checks, smooth_points
+from cases import (
+    CONFIGURATIONS,
+    Call,
+    configuration_id,
+    image,
+    scattered_grid,
+    shapes,
+    smooth_grid,
+    thetas,
+    torch_sample,
+)
+
+# Both sides are float64 sums of at most 64 terms of magnitude 10; gradients scale with the size.
+CLOSE = 1e-11
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+def test_reference_equals_torch(configuration):
+    dims, *settings = configuration
+    with Checks() as checks:
+        for shape, size in shapes(dims):
+            for make in (scattered_grid, smooth_grid):
+                grid = make(shape[0], size, torch.float64)
+                call = Call(image(shape, torch.float64), grid, "grid", None, *settings)
+                keep = smooth_points(call).unsqueeze(1)
+                results = [
+                    call.expect_gradients(call.cotangent() * keep, oracle)
+                    for oracle in (reference.sample, torch_sample)
+                ]
+                for name, ours, theirs in zip(("out", "grad_input", "grad_grid"), *results, strict=True):
+                    checks.close(ours, theirs, CLOSE * max(1, max(shape)), f"{name} of {call}")
+
+
+@pytest.mark.quick
+def test_reference_affine_grid_equals_torch():
+    with Checks() as checks:
+        for size in ((4, 7), (1, 5), (1, 1), (3, 4, 5), (1, 2, 1)):
+            theta = thetas(2, len(size), torch.float64)
+            for align in (False, True):
+                wanted = torch.nn.functional.affine_grid(theta, (2, 1, *size), align_corners=align)
+                checks.close(reference.affine_grid(theta, size, align), wanted, CLOSE, f"{size}")

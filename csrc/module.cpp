@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "checks.h"
 #include "cpu/kernels.h"
 #include "ops.h"
 
@@ -96,6 +97,26 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   define(m, "splat", splat);
   define(m, "sample_grad_warp", sample_grad_warp);
   define(m, "warp_grid", warp_grid);
+  // The checks alone, for the fake functions.
+  define(m, "check_sample", [](const Tensor& input, const Tensor& warp, Name map, Size size,
+                               Name mode, Name padding_mode) {
+    stn_cuda::check_sample(input, warp, map, size, mode, padding_mode);
+  });
+  define(m, "check_splat", [](const Tensor& values, const Tensor& warp, Name map, Size shape,
+                              Name mode, Name padding_mode) {
+    stn_cuda::check_splat(values, warp, map, shape, mode, padding_mode);
+  });
+  define(m, "check_sample_grad_warp",
+         [](const Tensor& grad, const Tensor& input, const Tensor& warp, Name map, Name mode,
+            Name padding_mode) {
+           stn_cuda::check_sample_grad_warp(grad, input, warp, map, mode, padding_mode);
+         });
+  define(m, "check_warp_grid", [](const Tensor& warp, Name map, Size size) {
+    stn_cuda::check_warp_grid(warp, map, size);
+  });
+  define(m, "check_warp_grid_backward", [](const Tensor& grad, const Tensor& warp, Name map) {
+    stn_cuda::check_warp_grid_backward(grad, warp, map);
+  });
   define(m, "cpu_isa", [] { return std::string(stn_cuda::cpu::kernels().name); });
   define(m, "num_threads", [] { return at::get_num_threads(); });
   // A wrong STN_CUDA_ISA is told at import, not in the middle of the first call.

@@ -4,12 +4,14 @@
 
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include <map>
 
 #include "arguments.h"
 #include "backend.h"
+#include "checks.h"
 
 TORCH_LIBRARY(stn_cuda, m) {
   m.set_python_module("stn_cuda.ops");  // where the fake functions and autograd formulas stand
@@ -59,18 +61,28 @@ at::MemoryFormat format_of(bool channels_last, int64_t dims) {
   return dims == 2 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::ChannelsLast3d;
 }
 
-// What sample, splat and sample_grad_warp have in common.
-SampleParams make_params(const char* op, c10::string_view map, c10::string_view mode,
-                         c10::string_view padding_mode, bool align_corners, int64_t dims) {
+// What sample, splat and sample_grad_warp have in common. The arguments are checked.
+SampleParams make_params(const char* op, const at::Tensor& image, c10::string_view map,
+                         c10::string_view mode, c10::string_view padding_mode,
+                         bool align_corners) {
   SampleParams p{};
-  p.dims = static_cast<int32_t>(dims);
+  p.dims = static_cast<int32_t>(image.dim() - 2);
+  p.channels = image.size(1);
   p.map = parse_map(op, map);
   p.interpolation = parse_mode(op, mode);
   p.padding = parse_padding(op, padding_mode);
   p.align_corners = align_corners;
   p.deterministic = at::globalContext().deterministicAlgorithms();
-  check_mode_dims(op, p.interpolation, dims);
   return p;
+}
+
+int64_t broadcast_batch(const at::Tensor& input, const at::Tensor& warp) {
+  return input.size(0) == 1 ? warp.size(0) : input.size(0);
+}
+
+// A map's parameters are read as one block; a grid by its strides.
+at::Tensor readable_warp(const at::Tensor& warp, MapKind map) {
+  return map == MapKind::grid ? warp : warp.contiguous();
 }
 
 // Flowing back: the values at the output points, in a layout that the kernels read.
@@ -92,21 +104,13 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_v
                   at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
                   bool align_corners) {
   const char* op = "sample";
-  check_image(op, "input", input);
-  const int64_t dims = input.dim() - 2;
-  SampleParams p = make_params(op, map, mode, padding_mode, align_corners, dims);
-  check_warp(op, warp, p.map, dims, input);
-  p.batch = broadcast_batch(op, input, warp);
-  check_spatial(op, "input", input.sizes());
-  const bool grid = p.map == MapKind::grid;
-  TORCH_CHECK_VALUE(!grid || size.empty(), op,
-                    ": size must be None with a grid, whose own size it is, got ",
-                    shape_text(size));
-  const at::IntArrayRef output_size = grid ? warp.sizes().slice(1, dims) : size;
-  check_size(op, output_size, dims);
+  check_sample(input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode);
   const Backend& backend = backend_of(op, input);
+  SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
+  p.batch = broadcast_batch(input, warp);
+  const at::IntArrayRef output_size =
+      p.map == MapKind::grid ? warp.sizes().slice(1, p.dims) : size;
 
-  p.channels = input.size(1);
   std::vector<int64_t> shape{p.batch, p.channels};
   shape.insert(shape.end(), output_size.begin(), output_size.end());
   at::Tensor output =
@@ -114,10 +118,11 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_v
   if (output.numel() == 0) return output;
   copy_spatial(input.sizes().slice(2), p.input_size);
   copy_spatial(output_size, p.output_size);
-  const at::Tensor parameters = grid ? warp : warp.contiguous();
+  const at::Tensor parameters = readable_warp(warp, p.map);
   p.input = image_of(input, p.batch);
   p.output = image_of(output, p.batch);
   p.warp = warp_of(parameters, p.map, p.batch);
+  const c10::OptionalDeviceGuard guard(input.device());
   backend.sample(p);
   return output;
 }
@@ -126,38 +131,23 @@ at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_v
                  at::IntArrayRef shape, bool channels_last, c10::string_view mode,
                  c10::string_view padding_mode, bool align_corners) {
   const char* op = "splat";
-  check_image(op, "values", values);
-  const int64_t dims = values.dim() - 2;
-  SampleParams p = make_params(op, map, mode, padding_mode, align_corners, dims);
-  check_warp(op, warp, p.map, dims, values);
-  p.batch = values.size(0);
-  p.channels = values.size(1);
-  TORCH_CHECK_VALUE(static_cast<int64_t>(shape.size()) == dims + 2 && shape[1] == p.channels &&
-                        (shape[0] == p.batch || shape[0] == 1),
-                    op, ": shape must be (N or 1, C, *spatial size) for values of shape ",
-                    shape_text(values.sizes()), ", got ", shape_text(shape));
-  TORCH_CHECK(warp.size(0) == p.batch || warp.size(0) == 1, op,
-              ": warp must have batch size 1 or that of values, ", p.batch, ", got ",
-              warp.size(0));
-  TORCH_CHECK(p.map != MapKind::grid ||
-                  warp.sizes().slice(1, dims) == values.sizes().slice(2),
-              op, ": values must have the grid's spatial size ",
-              shape_text(warp.sizes().slice(1, dims)), ", got ",
-              shape_text(values.sizes().slice(2)));
-  check_spatial(op, "shape", shape);
+  check_splat(values, warp, map, c10::fromIntArrayRefSlow(shape), mode, padding_mode);
   const Backend& backend = backend_of(op, values);
+  SampleParams p = make_params(op, values, map, mode, padding_mode, align_corners);
+  p.batch = values.size(0);
 
-  const auto format = format_of(channels_last, dims);
+  const auto format = format_of(channels_last, p.dims);
   at::Tensor image = at::empty(shape, values.options().memory_format(format));
   if (image.numel() == 0) return image;
   if (values.numel() == 0) return image.zero_();
   copy_spatial(shape.slice(2), p.input_size);
   copy_spatial(values.sizes().slice(2), p.output_size);
   const at::Tensor source = readable(values, channels_last);
-  const at::Tensor parameters = p.map == MapKind::grid ? warp : warp.contiguous();
+  const at::Tensor parameters = readable_warp(warp, p.map);
   p.input = image_of(image, p.batch);
   p.output = image_of(source, p.batch);
   p.warp = warp_of(parameters, p.map, p.batch);
+  const c10::OptionalDeviceGuard guard(values.device());
   backend.splat(p);
   return image;
 }
@@ -166,25 +156,10 @@ at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input,
                             const at::Tensor& warp, c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode, bool align_corners) {
   const char* op = "sample_grad_warp";
-  check_image(op, "grad", grad);
-  check_image(op, "input", input);
-  const int64_t dims = input.dim() - 2;
-  SampleParams p = make_params(op, map, mode, padding_mode, align_corners, dims);
-  check_warp(op, warp, p.map, dims, input);
-  check_same_device(op, "grad", grad, "input", input);
-  p.batch = broadcast_batch(op, input, warp);
-  p.channels = input.size(1);
-  TORCH_CHECK(grad.dim() == dims + 2 && grad.size(0) == p.batch && grad.size(1) == p.channels &&
-                  grad.scalar_type() == input.scalar_type(),
-              op, ": grad must be ", dims + 2, "-D with batch ", p.batch, ", ", p.channels,
-              " channels and dtype ", input.scalar_type(), ", got shape ",
-              shape_text(grad.sizes()), " and dtype ", grad.scalar_type());
-  TORCH_CHECK(p.map != MapKind::grid || warp.sizes().slice(1, dims) == grad.sizes().slice(2), op,
-              ": grad must have the grid's spatial size ",
-              shape_text(warp.sizes().slice(1, dims)), ", got ",
-              shape_text(grad.sizes().slice(2)));
-  check_spatial(op, "input", input.sizes());
+  check_sample_grad_warp(grad, input, warp, map, mode, padding_mode);
   const Backend& backend = backend_of(op, input);
+  SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
+  p.batch = broadcast_batch(input, warp);
 
   at::Tensor grad_warp = at::empty(warp.sizes(), warp.options());
   if (grad_warp.numel() == 0) return grad_warp;
@@ -192,14 +167,14 @@ at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input,
   if (p.interpolation == Interpolation::nearest || grad.numel() == 0) return grad_warp.zero_();
   copy_spatial(input.sizes().slice(2), p.input_size);
   copy_spatial(grad.sizes().slice(2), p.output_size);
-  const bool channels_last =
-      input.suggest_memory_format() != at::MemoryFormat::Contiguous;
+  const bool channels_last = input.suggest_memory_format() != at::MemoryFormat::Contiguous;
   const at::Tensor source = readable(grad, channels_last);
-  const at::Tensor parameters = p.map == MapKind::grid ? warp : warp.contiguous();
+  const at::Tensor parameters = readable_warp(warp, p.map);
   p.input = image_of(input, p.batch);
   p.output = image_of(source, p.batch);
   p.warp = warp_of(parameters, p.map, p.batch);
   p.grad_warp = warp_of(grad_warp, p.map, p.batch);
+  const c10::OptionalDeviceGuard guard(input.device());
   backend.grad_warp(p);
   return grad_warp;
 }
@@ -207,27 +182,24 @@ at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input,
 at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
                      bool align_corners) {
   const char* op = "warp_grid";
-  GridParams p{};
-  p.map = parse_map(op, map);
-  p.dims = static_cast<int32_t>(size.size());
-  TORCH_CHECK_VALUE(p.dims == 2 || p.dims == 3, op, ": size must be (H, W) or (D, H, W), got ",
-                    shape_text(size));
-  check_size(op, size, p.dims);
-  TORCH_CHECK_VALUE(p.map != MapKind::grid, op, ": map must be a parametric one, got 'grid'");
-  check_warp(op, warp, p.map, p.dims, {});
+  check_warp_grid(warp, map, c10::fromIntArrayRefSlow(size));
   const Backend& backend = backend_of(op, warp);
-
+  GridParams p{};
+  p.dims = static_cast<int32_t>(size.size());
+  p.map = parse_map(op, map);
   p.align_corners = align_corners;
   p.batch = warp.size(0);
+
   std::vector<int64_t> shape{p.batch};
   shape.insert(shape.end(), size.begin(), size.end());
   shape.push_back(p.dims);
   at::Tensor grid = at::empty(shape, warp.options());
   if (grid.numel() == 0) return grid;
   copy_spatial(size, p.output_size);
-  const at::Tensor parameters = warp.contiguous();
+  const at::Tensor parameters = readable_warp(warp, p.map);
   p.warp = warp_of(parameters, p.map, p.batch);
   p.grid = warp_of(grid, MapKind::grid, p.batch);
+  const c10::OptionalDeviceGuard guard(warp.device());
   backend.warp_grid(p);
   return grid;
 }
@@ -235,43 +207,44 @@ at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, at::IntArrayR
 at::Tensor warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c10::string_view map,
                               bool align_corners) {
   const char* op = "warp_grid_backward";
-  GridParams p{};
-  p.map = parse_map(op, map);
-  const int64_t dims = grad.dim() - 2;
-  p.dims = static_cast<int32_t>(dims);
-  TORCH_CHECK_VALUE(p.map != MapKind::grid, op, ": map must be a parametric one, got 'grid'");
-  TORCH_CHECK((dims == 2 || dims == 3) && grad.size(-1) == dims &&
-                  grad.scalar_type() == warp.scalar_type(),
-              op, ": grad must be (N, *size, dims) of dtype ", warp.scalar_type(),
-              ", got shape ", shape_text(grad.sizes()), " and dtype ", grad.scalar_type());
-  check_warp(op, warp, p.map, dims, grad);
-  TORCH_CHECK(warp.size(0) == grad.size(0), op, ": grad must have theta's batch size ",
-              warp.size(0), ", got ", grad.size(0));
+  check_warp_grid_backward(grad, warp, map);
   const Backend& backend = backend_of(op, grad);
-
+  GridParams p{};
+  p.dims = static_cast<int32_t>(grad.dim() - 2);
+  p.map = parse_map(op, map);
   p.align_corners = align_corners;
   p.batch = grad.size(0);
+
   at::Tensor grad_warp = at::empty(warp.sizes(), warp.options());
   if (grad_warp.numel() == 0) return grad_warp;
   if (grad.numel() == 0) return grad_warp.zero_();
-  copy_spatial(grad.sizes().slice(1, dims), p.output_size);
-  const at::Tensor parameters = warp.contiguous();
+  copy_spatial(grad.sizes().slice(1, p.dims), p.output_size);
+  const at::Tensor parameters = readable_warp(warp, p.map);
   p.warp = warp_of(parameters, p.map, p.batch);
   p.grid = warp_of(grad, MapKind::grid, p.batch);
   p.grad_warp = warp_of(grad_warp, p.map, p.batch);
+  const c10::OptionalDeviceGuard guard(grad.device());
   backend.warp_grid_backward(p);
   return grad_warp;
 }
 
 }  // namespace stn_cuda
 
-// The same functions for every device: backend_of finds the kernels, or says what is missing.
-#define STN_IMPLEMENT(m)                                      \
-  m.impl("sample", stn_cuda::sample);                         \
-  m.impl("splat", stn_cuda::splat);                           \
-  m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);     \
-  m.impl("warp_grid", stn_cuda::warp_grid);                   \
-  m.impl("warp_grid_backward", stn_cuda::warp_grid_backward)
+// The same functions for every device: backend_of finds the kernels, or says what is missing. The
+// layouts that the checks refuse are registered so that they get to say so.
+#define STN_IMPLEMENT(KEY)                                     \
+  TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                       \
+    m.impl("sample", stn_cuda::sample);                        \
+    m.impl("splat", stn_cuda::splat);                          \
+    m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);    \
+    m.impl("warp_grid", stn_cuda::warp_grid);                  \
+    m.impl("warp_grid_backward", stn_cuda::warp_grid_backward); \
+  }
 
-TORCH_LIBRARY_IMPL(stn_cuda, CPU, m) { STN_IMPLEMENT(m); }
-TORCH_LIBRARY_IMPL(stn_cuda, CUDA, m) { STN_IMPLEMENT(m); }
+STN_IMPLEMENT(CPU)
+STN_IMPLEMENT(CUDA)
+STN_IMPLEMENT(SparseCPU)
+STN_IMPLEMENT(SparseCUDA)
+STN_IMPLEMENT(SparseCsrCPU)
+STN_IMPLEMENT(SparseCsrCUDA)
+STN_IMPLEMENT(MkldnnCPU)

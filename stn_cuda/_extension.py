@@ -45,6 +45,11 @@ try:
     import stn_cuda._C as _C
 except ModuleNotFoundError:
     raise _missing() from None
+except ImportError as error:
+    if error.__cause__ is None:
+        raise
+    # What the module itself raised stands behind pybind11's "initialization failed".
+    raise ImportError(str(error.__cause__)) from None
 
 __all__ = ["_C", "build_info"]
 

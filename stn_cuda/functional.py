@@ -99,8 +99,10 @@ def sample(
         size = () if map == "grid" else input.shape[2:]
     elif map == "grid":
         raise ValueError(
-            f"sample: size must be None with a grid, whose own size it is, got {tuple(size)}"
+            f"sample: size must be None with a grid, whose own size it is, got {size!r}"
         )
+    else:
+        size = ops.extents("sample", size)
     return _sample("sample", input, parameters, map, size, mode, padding_mode, align_corners)
 
 

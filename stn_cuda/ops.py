@@ -6,6 +6,7 @@ The schemas stand in ``csrc/ops.cpp``. The functions here take what the kernels 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,14 @@ _CHANNELS_LAST = (torch.channels_last, torch.channels_last_3d)
 
 def _format(channels_last: bool, dims: int) -> torch.memory_format:
     return _CHANNELS_LAST[dims - 2] if channels_last else torch.contiguous_format
+
+
+def extents(op: str, size: Sequence[int]) -> list[int]:
+    """``size`` as the kernels take it: integers, or the symbolic ones of a compiler's trace."""
+    try:
+        return [e if isinstance(e, (int, torch.SymInt)) else operator.index(e) for e in size]
+    except TypeError:
+        raise TypeError(f"{op}: size must be a sequence of integers, got {size!r}") from None
 
 
 # --- sample -----------------------------------------------------------------------------------
@@ -44,6 +53,7 @@ def sample(
 
 @torch.library.register_fake("stn_cuda::sample")
 def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners):
+    _C.check_sample(input, warp, map, size, mode, padding_mode)
     spatial = warp.shape[1:-1] if map == "grid" else size
     batch = warp.shape[0] if input.shape[0] == 1 else input.shape[0]
     output = input.new_empty((batch, input.shape[1], *spatial))
@@ -97,6 +107,7 @@ def splat(
 
 @torch.library.register_fake("stn_cuda::splat")
 def _splat_fake(values, warp, map, shape, channels_last, mode, padding_mode, align_corners):
+    _C.check_splat(values, warp, map, shape, mode, padding_mode)
     image = values.new_empty(shape)
     return image.contiguous(memory_format=_format(channels_last, values.dim() - 2))
 
@@ -145,6 +156,7 @@ def sample_grad_warp(
 
 @torch.library.register_fake("stn_cuda::sample_grad_warp")
 def _sample_grad_warp_fake(grad, input, warp, map, mode, padding_mode, align_corners):
+    _C.check_sample_grad_warp(grad, input, warp, map, mode, padding_mode)
     return warp.new_empty(warp.shape)
 
 
@@ -170,6 +182,7 @@ def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) 
 
 @torch.library.register_fake("stn_cuda::warp_grid")
 def _warp_grid_fake(warp, map, size, align_corners):
+    _C.check_warp_grid(warp, map, size)
     return warp.new_empty((warp.shape[0], *size, len(size)))
 
 
@@ -193,6 +206,7 @@ torch.library.register_autograd(
 
 @torch.library.register_fake("stn_cuda::warp_grid_backward")
 def _warp_grid_backward_fake(grad, warp, map, align_corners):
+    _C.check_warp_grid_backward(grad, warp, map)
     return warp.new_empty(warp.shape)
 
 

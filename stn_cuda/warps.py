@@ -37,8 +37,10 @@ class Warp:
             ``sample(x, warp.grid(size))`` within rounding.
 
         Raises:
+            TypeError: if ``size`` is not a sequence of integers.
             ValueError: if ``size`` does not fit the map's number of dimensions.
         """
+        size = ops.extents(type(self).__name__ + ".grid", size)
         return ops.warp_grid(self.parameters, self.map, size, align_corners)
 
 

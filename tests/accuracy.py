@@ -105,9 +105,13 @@ def _magnitude(call):
 
 
 def _stored(dtype, expected):
-    """The rounding of a result to the dtype it is stored in (half a spacing when subnormal)."""
+    """The rounding of a result to the dtype it is stored in (half a spacing when subnormal).
+
+    A result near or beyond the dtype's largest number may be stored as infinity.
+    """
     info = torch.finfo(dtype)
-    return UNIT_ROUNDOFF[dtype] * expected.abs().clamp(min=info.tiny)
+    rounding = UNIT_ROUNDOFF[dtype] * expected.abs().clamp(min=info.tiny)
+    return torch.where(expected.abs() > info.max * (1 - info.eps), torch.inf, rounding)
 
 
 def _relative_error(call):

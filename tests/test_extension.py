@@ -16,10 +16,10 @@ pytestmark = pytest.mark.quick
 PACKAGE = Path(stn_cuda.__file__).parent
 
 
-def python(code, folder, **environ):
+def python(code, folder, *options, **environ):
     """Run code in a Python of its own, started in a folder."""
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, *options, "-c", code],
         cwd=folder,
         env={**os.environ, **environ},
         capture_output=True,
@@ -45,6 +45,12 @@ def unbuilt(tmp_path):
         shutil.copy(PACKAGE / name, package)
     (tmp_path / "torch.py").write_text("__version__ = '2.13.0+cpu'\n")
     return tmp_path
+
+
+def unbuilt_import(folder):
+    """The error of `import stn_cuda` in the fixture's folder."""
+    # -S: without installed packages, among them an editable stn_cuda that fills in what is missing.
+    return import_error(python("import stn_cuda", folder, "-S"))
 
 
 def config(torch_version="2.13.0+cpu", version=stn_cuda.__version__):
@@ -77,14 +83,14 @@ def test_another_torch_is_refused(unbuilt, built_against):
     (unbuilt / "stn_cuda/_build_config.py").write_text(config(torch_version=built_against))
     # Loading it is what must not happen.
     (unbuilt / "stn_cuda/_C.py").write_text("raise SystemExit('loaded')\n")
-    message = import_error(python("import stn_cuda", unbuilt))
+    message = unbuilt_import(unbuilt)
     assert f"built against torch {built_against}, but torch 2.13.0+cpu is running" in message
     assert "pip install --no-build-isolation --force-reinstall --no-deps ." in message
 
 
 def test_module_of_another_version_is_refused(unbuilt):
     (unbuilt / "stn_cuda/_build_config.py").write_text(config(version="0.0.9"))
-    message = import_error(python("import stn_cuda", unbuilt))
+    message = unbuilt_import(unbuilt)
     assert f"is of version 0.0.9, but its Python code of {stn_cuda.__version__}" in message
 
 
@@ -92,7 +98,7 @@ def test_module_of_another_version_is_refused(unbuilt):
 def test_missing_module(unbuilt, configured):
     if configured:  # as another Python's build leaves it
         (unbuilt / "stn_cuda/_build_config.py").write_text(config())
-    message = import_error(python("import stn_cuda", unbuilt))
+    message = unbuilt_import(unbuilt)
     assert "has no compiled module" in message
     assert f"pip install --no-build-isolation -e .` in {unbuilt}" in message
     assert "start it in another folder" in message
@@ -101,7 +107,14 @@ def test_missing_module(unbuilt, configured):
 def test_other_import_errors_are_not_hidden(unbuilt):
     (unbuilt / "stn_cuda/_build_config.py").write_text(config())
     (unbuilt / "stn_cuda/_C.py").write_text("raise ImportError('undefined symbol: x')\n")
-    assert import_error(python("import stn_cuda", unbuilt)) == "undefined symbol: x"
+    assert unbuilt_import(unbuilt) == "undefined symbol: x"
+
+
+def test_what_the_module_raises_is_told(unbuilt):
+    (unbuilt / "stn_cuda/_build_config.py").write_text(config())
+    failure = "raise ImportError('initialization failed') from RuntimeError('X must be 1, got 2')\n"
+    (unbuilt / "stn_cuda/_C.py").write_text(failure)
+    assert unbuilt_import(unbuilt) == "X must be 1, got 2"
 
 
 ISA = "import stn_cuda; print(stn_cuda.build_info()['cpu_isa'])"

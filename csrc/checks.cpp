@@ -1,0 +1,231 @@
+#include "checks.h"
+
+#include <c10/util/Exception.h>
+
+#include <sstream>
+#include <string>
+
+#include "arguments.h"
+
+namespace stn_cuda {
+namespace {
+
+using at::Tensor;
+using c10::SymInt;
+using c10::SymIntArrayRef;
+
+// boundary.h: coordinate_limit, with room.
+constexpr int64_t kLargestAxis = int64_t(1) << 29;
+
+std::string shape_text(SymIntArrayRef shape) {
+  std::ostringstream text;
+  text << "(";
+  for (size_t k = 0; k < shape.size(); ++k) text << (k ? ", " : "") << shape[k];
+  text << (shape.size() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+std::string shape_text(const Tensor& tensor) { return shape_text(tensor.sym_sizes()); }
+
+void check_defined(const char* op, const char* name, const Tensor& tensor) {
+  TORCH_CHECK(tensor.defined(), op, ": ", name, " must be a tensor, got None");
+}
+
+void check_storage(const char* op, const char* name, const Tensor& tensor) {
+  TORCH_CHECK(tensor.layout() == at::kStrided, op, ": ", name,
+              " must be a dense tensor, got layout ", tensor.layout(),
+              " (expected input and grid to have torch.strided layout)");
+  const auto type = tensor.scalar_type();
+  TORCH_CHECK(type == at::kFloat || type == at::kDouble || type == at::kHalf ||
+                  type == at::kBFloat16,
+              op, ": ", name, " must be float32, float64, float16 or bfloat16, got ", type,
+              " (not implemented for '", type, "')");
+}
+
+void check_same_device(const char* op, const char* name, const Tensor& tensor,
+                       const char* like_name, const Tensor& like) {
+  TORCH_CHECK(tensor.device() == like.device(), op, ": ", name, " must be on ", like_name,
+              "'s device ", like.device(), ", got ", tensor.device(),
+              " (expected input and grid to be on same device)");
+}
+
+// What torch says where the numbers of dimensions do not fit: it looks at the grid's last dimension
+// first.
+std::string torch_dimensions_text(int64_t image_dims, const Tensor& grid) {
+  if (grid.defined() && grid.dim() > 0 && grid.sym_size(-1) != image_dims - 2) {
+    return "(expected grid to have size " + std::to_string(image_dims - 2) + " in last dimension)";
+  }
+  return "(expected 4D or 5D input and grid with same number of dimensions)";
+}
+
+// (N, C, H, W) or (N, C, D, H, W). `grid`: what comes with it, if that is a grid.
+void check_image(const char* op, const char* name, const Tensor& image, const Tensor& grid = {}) {
+  check_defined(op, name, image);
+  TORCH_CHECK(image.dim() == 4 || image.dim() == 5, op, ": ", name,
+              " must be (N, C, H, W) or (N, C, D, H, W), got shape ", shape_text(image), " ",
+              torch_dimensions_text(image.dim(), grid));
+  check_storage(op, name, image);
+}
+
+// No spatial dimension of the image is 0, or too large for the coordinate arithmetic.
+void check_spatial(const char* op, const char* name, SymIntArrayRef shape) {
+  for (size_t d = 2; d < shape.size(); ++d) {
+    TORCH_CHECK(shape[d] > 0, op, ": ", name, " must have no empty spatial dimension, got shape ",
+                shape_text(shape), " (expected ", name, " to have non-empty spatial dimensions)");
+    TORCH_CHECK(shape[d] <= kLargestAxis, op, ": ", name, " must have at most ", kLargestAxis,
+                " pixels along each dimension, got shape ", shape_text(shape));
+  }
+}
+
+// A spatial size asked for: one entry per dimension, none negative.
+void check_size(const char* op, SymIntArrayRef size, int64_t dims) {
+  TORCH_CHECK_VALUE(static_cast<int64_t>(size.size()) == dims, op, ": size must have ", dims,
+                    " entries, the output's spatial size, got ", shape_text(size));
+  for (const SymInt& extent : size) {
+    TORCH_CHECK_VALUE(extent >= 0 && extent <= kLargestAxis, op, ": size must be between 0 and ",
+                      kLargestAxis, " in each dimension, got ", shape_text(size));
+  }
+}
+
+// A grid, or a map's parameters, for `dims` spatial dimensions.
+void check_warp(const char* op, const Tensor& warp, MapKind map, int64_t dims) {
+  const char* name = map == MapKind::grid ? "grid" : "theta";
+  check_defined(op, name, warp);
+  if (map == MapKind::grid) {
+    TORCH_CHECK(warp.dim() == dims + 2, op, ": grid must have ", dims + 2, " dimensions for a ",
+                dims + 2, "-D input, got shape ", shape_text(warp), " ",
+                torch_dimensions_text(dims + 2, warp));
+    TORCH_CHECK(warp.sym_size(-1) == dims, op, ": grid must have last dimension ", dims, " for a ",
+                dims + 2, "-D input, got shape ", shape_text(warp), " (expected grid to have size ",
+                dims, " in last dimension)");
+    check_size(op, warp.sym_sizes().slice(1, dims), dims);
+  } else {
+    TORCH_CHECK_VALUE(warp.dim() == 3 && warp.sym_size(1) == dims && warp.sym_size(2) == dims + 1,
+                      op, ": theta must have shape (N, ", dims, ", ", dims + 1, ") for ", dims,
+                      " spatial dimensions, got shape ", shape_text(warp));
+  }
+  check_storage(op, name, warp);
+}
+
+// Equal, or 1 on either side.
+void check_batch(const char* op, const Tensor& input, const Tensor& warp) {
+  const SymInt a = input.sym_size(0), b = warp.sym_size(0);
+  TORCH_CHECK(a == b || a == 1 || b == 1, op,
+              ": input and warp must have the same batch size, or 1 on either side, got ", a,
+              " and ", b, " (expected grid and input to have same batch size)");
+}
+
+void check_modes(const char* op, c10::string_view mode, c10::string_view padding_mode,
+                 int64_t dims) {
+  const Interpolation interpolation = parse_mode(op, mode);
+  parse_padding(op, padding_mode);
+  TORCH_CHECK(interpolation != Interpolation::bicubic || dims == 2, op,
+              ": mode 'bicubic' must be used with a 4-D input, got a ", dims + 2,
+              "-D input (bicubic interpolation only supports 4D input)");
+}
+
+// The image, the warp and the modes: what all the sampling ops share. Returns the map.
+MapKind check_sampling(const char* op, const char* name, const Tensor& image, const Tensor& warp,
+                       c10::string_view map, c10::string_view mode,
+                       c10::string_view padding_mode) {
+  const MapKind kind = parse_map(op, map);
+  check_image(op, name, image, kind == MapKind::grid ? warp : Tensor());
+  check_modes(op, mode, padding_mode, image.dim() - 2);
+  check_warp(op, warp, kind, image.dim() - 2);
+  check_same_device(op, kind == MapKind::grid ? "grid" : "theta", warp, name, image);
+  return kind;
+}
+
+// Values at the output points of a grid have the grid's size.
+void check_grid_size(const char* op, const char* name, const Tensor& values, const Tensor& warp) {
+  const SymIntArrayRef size = warp.sym_sizes().slice(1, warp.dim() - 2);
+  TORCH_CHECK(values.sym_sizes().slice(2) == size, op, ": ", name,
+              " must have the grid's spatial size ", shape_text(size), ", got shape ",
+              shape_text(values));
+}
+
+MapKind check_parametric(const char* op, c10::string_view map) {
+  const MapKind kind = parse_map(op, map);
+  TORCH_CHECK_VALUE(kind != MapKind::grid, op, ": map must be a parametric one, got '", map, "'");
+  return kind;
+}
+
+}  // namespace
+
+void check_sample(const Tensor& input, const Tensor& warp, c10::string_view map,
+                  SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode) {
+  const char* op = "sample";
+  const MapKind kind = check_sampling(op, "input", input, warp, map, mode, padding_mode);
+  check_batch(op, input, warp);
+  check_spatial(op, "input", input.sym_sizes());
+  if (kind == MapKind::grid) {
+    TORCH_CHECK_VALUE(size.empty(), op,
+                      ": size must be None with a grid, whose own size it is, got ",
+                      shape_text(size));
+  } else {
+    check_size(op, size, input.dim() - 2);
+  }
+}
+
+void check_splat(const Tensor& values, const Tensor& warp, c10::string_view map,
+                 SymIntArrayRef shape, c10::string_view mode, c10::string_view padding_mode) {
+  const char* op = "splat";
+  const MapKind kind = check_sampling(op, "values", values, warp, map, mode, padding_mode);
+  const SymInt batch = values.sym_size(0);
+  TORCH_CHECK_VALUE(static_cast<int64_t>(shape.size()) == values.dim() &&
+                        shape[1] == values.sym_size(1) && (shape[0] == batch || shape[0] == 1),
+                    op, ": shape must be (N or 1, C, *spatial size) for values of shape ",
+                    shape_text(values), ", got ", shape_text(shape));
+  TORCH_CHECK(warp.sym_size(0) == batch || warp.sym_size(0) == 1, op,
+              ": warp must have batch size 1 or that of values, ", batch, ", got ",
+              warp.sym_size(0));
+  if (kind == MapKind::grid) check_grid_size(op, "values", values, warp);
+  check_spatial(op, "shape", shape);
+}
+
+void check_sample_grad_warp(const Tensor& grad, const Tensor& input, const Tensor& warp,
+                            c10::string_view map, c10::string_view mode,
+                            c10::string_view padding_mode) {
+  const char* op = "sample_grad_warp";
+  const MapKind kind = check_sampling(op, "input", input, warp, map, mode, padding_mode);
+  check_image(op, "grad", grad);
+  check_same_device(op, "grad", grad, "input", input);
+  check_batch(op, input, warp);
+  check_spatial(op, "input", input.sym_sizes());
+  const SymInt batch = input.sym_size(0) == 1 ? warp.sym_size(0) : input.sym_size(0);
+  TORCH_CHECK(grad.dim() == input.dim() && grad.sym_size(0) == batch &&
+                  grad.sym_size(1) == input.sym_size(1) &&
+                  grad.scalar_type() == input.scalar_type(),
+              op, ": grad must be ", input.dim(), "-D with batch ", batch, ", ", input.sym_size(1),
+              " channels and dtype ", input.scalar_type(), ", got shape ", shape_text(grad),
+              " and dtype ", grad.scalar_type());
+  if (kind == MapKind::grid) check_grid_size(op, "grad", grad, warp);
+}
+
+void check_warp_grid(const Tensor& warp, c10::string_view map, SymIntArrayRef size) {
+  const char* op = "warp_grid";
+  const MapKind kind = check_parametric(op, map);
+  TORCH_CHECK_VALUE(size.size() == 2 || size.size() == 3, op,
+                    ": size must be (H, W) or (D, H, W), got ", shape_text(size));
+  const int64_t dims = static_cast<int64_t>(size.size());
+  check_size(op, size, dims);
+  check_warp(op, warp, kind, dims);
+}
+
+void check_warp_grid_backward(const Tensor& grad, const Tensor& warp, c10::string_view map) {
+  const char* op = "warp_grid_backward";
+  const MapKind kind = check_parametric(op, map);
+  check_defined(op, "grad", grad);
+  const int64_t dims = grad.dim() - 2;
+  check_storage(op, "grad", grad);
+  TORCH_CHECK((dims == 2 || dims == 3) && grad.sym_size(-1) == dims &&
+                  grad.scalar_type() == warp.scalar_type(),
+              op, ": grad must be (N, *size, dims) of dtype ", warp.scalar_type(),
+              ", got shape ", shape_text(grad), " and dtype ", grad.scalar_type());
+  check_warp(op, warp, kind, dims);
+  check_same_device(op, "theta", warp, "grad", grad);
+  TORCH_CHECK(warp.sym_size(0) == grad.sym_size(0), op, ": grad must have theta's batch size ",
+              warp.sym_size(0), ", got ", grad.sym_size(0));
+}
+
+}  // namespace stn_cuda

@@ -1,0 +1,23 @@
+// The argument checks, once for all ops and devices, real and fake tensors: sizes may be symbolic.
+//
+// Messages read "op: X must be ..., got ..."; the words in parentheses are torch's own for the same
+// mistake, so that code which matches torch's messages keeps matching.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace stn_cuda {
+
+// Each takes its op's arguments as far as they can be wrong.
+void check_sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
+                  c10::SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode);
+void check_splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
+                 c10::SymIntArrayRef shape, c10::string_view mode, c10::string_view padding_mode);
+void check_sample_grad_warp(const at::Tensor& grad, const at::Tensor& input,
+                            const at::Tensor& warp, c10::string_view map, c10::string_view mode,
+                            c10::string_view padding_mode);
+void check_warp_grid(const at::Tensor& warp, c10::string_view map, c10::SymIntArrayRef size);
+void check_warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp,
+                              c10::string_view map);
+
+}  // namespace stn_cuda

@@ -1,0 +1,107 @@
+// One output point: where it looks, and the taps that this makes.
+#pragma once
+
+#include "cuda/work.h"
+#include "math/interpolation.h"
+#include "math/warp.h"
+
+namespace stn_cuda {
+namespace cuda {
+inline namespace STN_ISA {
+
+// A grid of any element type: asked for at every point, a branch that all threads take alike.
+template <class T, int D>
+struct AnyGrid {
+  static constexpr bool parametric = false;
+
+  const Warp* warp;
+  const Frame<T, D>* frame;
+  int64_t n;
+
+  template <class F>
+  STN_HD void with_grid(F&& f) const {
+    switch (warp->type) {
+      case ElementType::f32:
+        return f(GridMap<T, D, float, false>(*warp, n, *frame));
+      case ElementType::f64:
+        return f(GridMap<T, D, double, false>(*warp, n, *frame));
+      case ElementType::f16:
+        return f(GridMap<T, D, Half, false>(*warp, n, *frame));
+      case ElementType::bf16:
+        return f(GridMap<T, D, BFloat16, false>(*warp, n, *frame));
+    }
+  }
+};
+
+// Where point p looks, in the input's pixel coordinates.
+template <class T, int D>
+STN_HD void look(const AnyGrid<T, D>& map, const int32_t (&p)[D], T (&x)[D]) {
+  map.with_grid([&](const auto& grid) { grid.value(p, x); });
+  for (int d = 0; d < D; ++d) x[d] = to_pixel(map.frame->axis[d], x[d]);
+}
+
+template <class T, int D>
+STN_HD void position(const int32_t (&p)[D], T (&at)[D]) {
+  for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
+}
+
+template <class T, int D>
+STN_HD void look(const AffineMap<T, D>& map, const int32_t (&p)[D], T (&x)[D]) {
+  T at[D];
+  position(p, at);
+  map.coordinate(at, x);
+}
+
+// The taps of a point. A: the type in which the image's values accumulate. Offsets count elements
+// along each axis.
+template <class A, int K, int D>
+struct PointTaps {
+  int64_t offset[D][K];
+  A weight[D][K];
+  A slope[D][K];
+};
+
+template <class T, class A, int K, int D>
+STN_HD void make_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D],
+                      const int64_t (&stride)[3], PointTaps<A, K, D>& taps) {
+#pragma unroll
+  for (int d = 0; d < D; ++d) {
+    Taps<T, K> axis;
+    axis_taps(frame.axis[d], padding, x[d], axis);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      taps.offset[d][k] = axis.index[k] * stride[d];
+      taps.weight[d][k] = static_cast<A>(axis.weight[k]);
+      taps.slope[d][k] = static_cast<A>(axis.slope[k]);
+    }
+  }
+}
+
+// f(offset, weight) for each tap.
+template <class A, int K, int D, class F>
+STN_HD void for_each_tap(const PointTaps<A, K, D>& taps, F&& f) {
+#pragma unroll
+  for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
+    const A wz = D == 3 ? taps.weight[D - 1][kz] : A(1);
+    const int64_t z = D == 3 ? taps.offset[D - 1][kz] : 0;
+#pragma unroll
+    for (int ky = 0; ky < K; ++ky) {
+      const A wzy = wz * taps.weight[1][ky];
+      const int64_t row = z + taps.offset[1][ky];
+#pragma unroll
+      for (int kx = 0; kx < K; ++kx) f(row + taps.offset[0][kx], wzy * taps.weight[0][kx]);
+    }
+  }
+}
+
+// The offset of point p in an image's plane.
+template <int D>
+STN_HD int64_t offset_of(const int32_t (&p)[D], const int64_t (&stride)[3]) {
+  int64_t offset = 0;
+  for (int d = 0; d < D; ++d) offset += p[d] * stride[d];
+  return offset;
+}
+
+}  // namespace STN_ISA
+}  // namespace cuda
+}  // namespace stn_cuda

@@ -1,0 +1,112 @@
+// The work of one thread of the forward kernel: a point's value in some images and channels.
+#pragma once
+
+#include "cuda/point.h"
+
+namespace stn_cuda {
+namespace cuda {
+inline namespace STN_ISA {
+
+template <class T, int D>
+struct SampleLaunch {
+  SampleParams p;
+  Frame<T, D> frame;
+  Work work;
+};
+
+// N consecutive channels, moved as one.
+template <class Element, int N>
+struct alignas(sizeof(Element) * N) Pack {
+  Element of[N];
+};
+
+// Steps of a thread whose loads are in flight together.
+template <int K, int D, int N>
+constexpr int unrolled_steps() {
+  constexpr int taps = D == 3 ? K * K * K : K * K;
+  return N > 1 || taps > 8 ? 1 : (taps == 8 ? 2 : 4);
+}
+
+// N: channels per step, 1 or as many as 16 bytes hold (consecutive and aligned).
+template <class Element, int K, int N, class Map, class T, int D>
+STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, const Place& place,
+                          int thread) {
+  using A = Accumulate<Element>;
+  using Values = Pack<Element, N>;
+  constexpr int kSteps = unrolled_steps<K, D, N>();
+  const SampleParams& p = launch.p;
+  const Spot<D> spot = spot_of<D>(launch.work, p.output_size, place.tile, thread);
+  if (!spot.inside) return;
+  T x[D];
+  look(map, spot.p, x);
+  PointTaps<A, K, D> taps;
+  make_taps(launch.frame, p.padding, x, p.input.stride, taps);
+  const int64_t point = offset_of(spot.p, p.output.stride);
+  const int64_t step = int64_t(N) << launch.work.log_share;
+  for (int64_t n = place.image_begin; n < place.image_end; ++n) {
+    const Element* input = static_cast<const Element*>(p.input.data) + n * p.input.stride_n;
+    Element* output = static_cast<Element*>(p.output.data) + n * p.output.stride_n + point;
+    for (int64_t first = place.channel_begin + spot.share * N; first < place.channel_end;
+         first += step * kSteps) {
+      A sum[kSteps][N];
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+        const int64_t c = first + s * step;
+#pragma unroll
+        for (int j = 0; j < N; ++j) sum[s][j] = A(0);
+        if (c >= place.channel_end) continue;
+        const Element* plane = input + c * p.input.stride_c;
+        for_each_tap(taps, [&](int64_t offset, A weight) {
+          if (weight == 0) return;
+          const Values pixel = *reinterpret_cast<const Values*>(plane + offset);
+#pragma unroll
+          for (int j = 0; j < N; ++j) sum[s][j] += weight * to_float(pixel.of[j]);
+        });
+      }
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+        const int64_t c = first + s * step;
+        if (c >= place.channel_end) continue;
+        Values value;
+#pragma unroll
+        for (int j = 0; j < N; ++j) value.of[j] = Rounded<Element>::from(sum[s][j]);
+        *reinterpret_cast<Values*>(output + c * p.output.stride_c) = value;
+      }
+    }
+  }
+}
+
+// Whether every access to the image may move `bytes` bytes: consecutive channels, all aligned.
+inline bool packable(const SampleParams& p, const Image& image, int64_t element, int64_t bytes) {
+  if (image.stride_c != 1 || p.channels % (bytes / element) != 0) return false;
+  int64_t bits = reinterpret_cast<intptr_t>(image.data) | image.stride_n * element;
+  for (int d = 0; d < p.dims; ++d) bits |= image.stride[d] * element;
+  return bits % bytes == 0;
+}
+
+inline bool channels_inside(const SampleParams& p) {
+  return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
+}
+
+// Threads that share a point: with consecutive channels as many as the channels keep busy, so that
+// a group's accesses are consecutive too.
+inline int share_of_channels(int64_t steps) {
+  const int log = ceil_log2(steps);
+  return log < 5 ? log : 5;
+}
+
+inline int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
+
+template <class T, int D>
+SampleLaunch<T, D> make_sample_launch(const SampleParams& p, int pack, int steps) {
+  const int log_share = channels_inside(p) ? share_of_channels(p.channels / pack) : 0;
+  SampleLaunch<T, D> launch{p, pixel_frame<T, D>(p.input_size, p.align_corners),
+                            make_work(p.output_size, D, p.warp.batch, images_per_warp(p),
+                                      p.channels, log_share)};
+  split(launch.work, (int64_t(pack) << log_share) * steps);
+  return launch;
+}
+
+}  // namespace STN_ISA
+}  // namespace cuda
+}  // namespace stn_cuda

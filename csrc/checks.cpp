@@ -36,10 +36,10 @@ void check_storage(const char* op, const char* name, const Tensor& tensor) {
               " must be a dense tensor, got layout ", tensor.layout(),
               " (expected input and grid to have torch.strided layout)");
   const auto type = tensor.scalar_type();
-  TORCH_CHECK(type == at::kFloat || type == at::kDouble || type == at::kHalf ||
-                  type == at::kBFloat16,
-              op, ": ", name, " must be float32, float64, float16 or bfloat16, got ", type,
-              " (not implemented for '", type, "')");
+  TORCH_CHECK(
+      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16, op,
+      ": ", name, " must be float32, float64, float16 or bfloat16, got ", type,
+      " (not implemented for '", type, "')");
 }
 
 void check_same_device(const char* op, const char* name, const Tensor& tensor,
@@ -126,8 +126,7 @@ void check_modes(const char* op, c10::string_view mode, c10::string_view padding
 
 // The image, the warp and the modes: what all the sampling ops share. Returns the map.
 MapKind check_sampling(const char* op, const char* name, const Tensor& image, const Tensor& warp,
-                       c10::string_view map, c10::string_view mode,
-                       c10::string_view padding_mode) {
+                       c10::string_view map, c10::string_view mode, c10::string_view padding_mode) {
   const MapKind kind = parse_map(op, map);
   check_image(op, name, image, kind == MapKind::grid ? warp : Tensor());
   check_modes(op, mode, padding_mode, image.dim() - 2);
@@ -220,8 +219,8 @@ void check_warp_grid_backward(const Tensor& grad, const Tensor& warp, c10::strin
   check_storage(op, "grad", grad);
   TORCH_CHECK((dims == 2 || dims == 3) && grad.sym_size(-1) == dims &&
                   grad.scalar_type() == warp.scalar_type(),
-              op, ": grad must be (N, *size, dims) of dtype ", warp.scalar_type(),
-              ", got shape ", shape_text(grad), " and dtype ", grad.scalar_type());
+              op, ": grad must be (N, *size, dims) of dtype ", warp.scalar_type(), ", got shape ",
+              shape_text(grad), " and dtype ", grad.scalar_type());
   check_warp(op, warp, kind, dims);
   check_same_device(op, "theta", warp, "grad", grad);
   TORCH_CHECK(warp.sym_size(0) == grad.sym_size(0), op, ": grad must have theta's batch size ",

@@ -13,11 +13,10 @@ void check_sample(const at::Tensor& input, const at::Tensor& warp, c10::string_v
                   c10::SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode);
 void check_splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
                  c10::SymIntArrayRef shape, c10::string_view mode, c10::string_view padding_mode);
-void check_sample_grad_warp(const at::Tensor& grad, const at::Tensor& input,
-                            const at::Tensor& warp, c10::string_view map, c10::string_view mode,
+void check_sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
+                            c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode);
 void check_warp_grid(const at::Tensor& warp, c10::string_view map, c10::SymIntArrayRef size);
-void check_warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp,
-                              c10::string_view map);
+void check_warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c10::string_view map);
 
 }  // namespace stn_cuda

@@ -98,14 +98,16 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   define(m, "sample_grad_warp", sample_grad_warp);
   define(m, "warp_grid", warp_grid);
   // The checks alone, for the fake functions.
-  define(m, "check_sample", [](const Tensor& input, const Tensor& warp, Name map, Size size,
-                               Name mode, Name padding_mode) {
-    stn_cuda::check_sample(input, warp, map, size, mode, padding_mode);
-  });
-  define(m, "check_splat", [](const Tensor& values, const Tensor& warp, Name map, Size shape,
-                              Name mode, Name padding_mode) {
-    stn_cuda::check_splat(values, warp, map, shape, mode, padding_mode);
-  });
+  define(m, "check_sample",
+         [](const Tensor& input, const Tensor& warp, Name map, Size size, Name mode,
+            Name padding_mode) {
+           stn_cuda::check_sample(input, warp, map, size, mode, padding_mode);
+         });
+  define(m, "check_splat",
+         [](const Tensor& values, const Tensor& warp, Name map, Size shape, Name mode,
+            Name padding_mode) {
+           stn_cuda::check_splat(values, warp, map, shape, mode, padding_mode);
+         });
   define(m, "check_sample_grad_warp",
          [](const Tensor& grad, const Tensor& input, const Tensor& warp, Name map, Name mode,
             Name padding_mode) {

@@ -63,8 +63,7 @@ at::MemoryFormat format_of(bool channels_last, int64_t dims) {
 
 // What sample, splat and sample_grad_warp have in common. The arguments are checked.
 SampleParams make_params(const char* op, const at::Tensor& image, c10::string_view map,
-                         c10::string_view mode, c10::string_view padding_mode,
-                         bool align_corners) {
+                         c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
   SampleParams p{};
   p.dims = static_cast<int32_t>(image.dim() - 2);
   p.channels = image.size(1);
@@ -108,8 +107,7 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_v
   const Backend& backend = backend_of(op, input);
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
-  const at::IntArrayRef output_size =
-      p.map == MapKind::grid ? warp.sizes().slice(1, p.dims) : size;
+  const at::IntArrayRef output_size = p.map == MapKind::grid ? warp.sizes().slice(1, p.dims) : size;
 
   std::vector<int64_t> shape{p.batch, p.channels};
   shape.insert(shape.end(), output_size.begin(), output_size.end());
@@ -152,8 +150,8 @@ at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_v
   return image;
 }
 
-at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input,
-                            const at::Tensor& warp, c10::string_view map, c10::string_view mode,
+at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
+                            c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode, bool align_corners) {
   const char* op = "sample_grad_warp";
   check_sample_grad_warp(grad, input, warp, map, mode, padding_mode);
@@ -232,12 +230,12 @@ at::Tensor warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c1
 
 // The same functions for every device: backend_of finds the kernels, or says what is missing. The
 // layouts that the checks refuse are registered so that they get to say so.
-#define STN_IMPLEMENT(KEY)                                     \
-  TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                       \
-    m.impl("sample", stn_cuda::sample);                        \
-    m.impl("splat", stn_cuda::splat);                          \
-    m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);    \
-    m.impl("warp_grid", stn_cuda::warp_grid);                  \
+#define STN_IMPLEMENT(KEY)                                      \
+  TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                        \
+    m.impl("sample", stn_cuda::sample);                         \
+    m.impl("splat", stn_cuda::splat);                           \
+    m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);     \
+    m.impl("warp_grid", stn_cuda::warp_grid);                   \
     m.impl("warp_grid_backward", stn_cuda::warp_grid_backward); \
   }
 

@@ -13,8 +13,8 @@ at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_v
                  at::IntArrayRef shape, bool channels_last, c10::string_view mode,
                  c10::string_view padding_mode, bool align_corners);
 
-at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input,
-                            const at::Tensor& warp, c10::string_view map, c10::string_view mode,
+at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
+                            c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode, bool align_corners);
 
 at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,

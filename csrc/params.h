@@ -51,8 +51,8 @@ struct SampleParams {
   bool deterministic;  // the caller asks for bitwise repeatable results (always so on CPU)
   int64_t batch, channels;
   int64_t input_size[3], output_size[3];
-  Image input;     // sample, grad_warp: the image. splat: the image being accumulated (written).
-  Image output;    // sample: written. splat, grad_warp: the values that flow back.
+  Image input;   // sample, grad_warp: the image. splat: the image being accumulated (written).
+  Image output;  // sample: written. splat, grad_warp: the values that flow back.
   Warp warp;
   Warp grad_warp;  // grad_warp only: written
 };

@@ -1,7 +1,7 @@
 """Differentiable sampling: a coordinate map x an interpolation x a boundary rule, in one kernel.
 
-    y = stn_cuda.sample(x, grid)                              # what F.grid_sample does
-    y = stn_cuda.sample(x, stn_cuda.Affine(theta), (28, 28))  # the fused spatial transformer
+y = stn_cuda.sample(x, grid)                              # what F.grid_sample does
+y = stn_cuda.sample(x, stn_cuda.Affine(theta), (28, 28))  # the fused spatial transformer
 """
 
 from stn_cuda._extension import build_info

@@ -79,9 +79,7 @@ def _sample_backward(ctx, grad):
     return grad_input, grad_warp, None, None, None, None, None
 
 
-torch.library.register_autograd(
-    "stn_cuda::sample", _sample_backward, setup_context=_sample_setup
-)
+torch.library.register_autograd("stn_cuda::sample", _sample_backward, setup_context=_sample_setup)
 
 
 # --- splat, the adjoint of sample in its first argument ---------------------------------------

@@ -193,7 +193,7 @@ def grad_warp_bound(call, cotangent, expected):
     error, largest = _grad_grid_parts(call, cotangent)
     if call.map == "affine":
         base = reference.base_coordinates(call.output_size, call.align_corners).abs()
-        points = error[0, ..., 0].numel()
+        points = math.prod(call.output_size)
         summing = (16 + 4 * math.sqrt(points)) * weight_roundoff(call)
         per_point = error + summing * largest
         error = torch.einsum("n...a,...k->nak", per_point, base)

@@ -9,6 +9,7 @@ reference.py` holds this file against torch's float64 kernels.
 """
 
 import itertools
+import math
 
 import torch
 
@@ -134,14 +135,15 @@ def sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=Fal
     grid = grid.expand(*batch, *grid.shape[1:])
     sizes = sizes_of(image)
     channels, out = image.shape[1], grid.shape[1:-1]
-    planes = image.reshape(*batch, channels, -1)
+    points = out.numel()
+    planes = image.reshape(*batch, channels, math.prod(sizes))
     coordinates = pixel_coordinates(grid, sizes, align_corners)
-    total = torch.zeros(*batch, channels, out.numel(), dtype=torch.float64)
+    total = torch.zeros(*batch, channels, points, dtype=torch.float64)
     for flat, inside, weight in all_taps(coordinates, sizes, mode, padding_mode, align_corners):
-        index = flat.reshape(*batch, 1, -1).expand(-1, channels, -1)
-        here = inside.reshape(*batch, 1, -1)
+        index = flat.reshape(*batch, 1, points).expand(-1, channels, -1)
+        here = inside.reshape(*batch, 1, points)
         value = torch.where(here, planes.gather(2, index), 0.0)
-        total = total + value * torch.where(here, weight.reshape(*batch, 1, -1), 0.0)
+        total = total + value * torch.where(here, weight.reshape(*batch, 1, points), 0.0)
     return total.reshape(*batch, channels, *out)
 
 

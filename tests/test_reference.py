@@ -39,6 +39,7 @@ def test_reference_equals_torch(configuration):
 
 
 @pytest.mark.quick
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid behavior")
 def test_reference_affine_grid_equals_torch():
     with Checks() as checks:
         for size in ((4, 7), (1, 5), (1, 1), (3, 4, 5), (1, 2, 1)):

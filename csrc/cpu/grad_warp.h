@@ -50,8 +50,7 @@ STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>
                        Dots<Accumulate<Element>, K, D>& dots) {
   for (int i = 0; i < count; ++i) {
     for (int k = 0; k < TapProduct<K, D>::count; ++k) {
-      dots.of[k][i] +=
-          grad[i] * to_float(plane[tap_offset<Element>(p.input.stride, taps, k, i)]);
+      dots.of[k][i] += grad[i] * to_float(plane[tap_offset<Element>(p.input.stride, taps, k, i)]);
     }
   }
 }
@@ -107,7 +106,7 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, int
   using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
   Element* data = static_cast<Element*>(out.data) + n * out.stride_n + begin * D;
-  for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t(&)[D]) {
+  for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t (&)[D]) {
     for (int j = 0; j < run; ++j) {
       T g[D];
       for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][i + j]);
@@ -124,7 +123,7 @@ STN_HD void sum_gradient(const Map& map, const int64_t (&size)[3], int64_t begin
   using T = typename std::decay<decltype(map.half[0])>::type;
   using V = Native<T>;
   V sums[Map::sums] = {};
-  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t(&p)[D]) {
+  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t (&p)[D]) {
     for (int j = 0; j < run; j += kLanes<T>) {
       V at[D], g[D];
       positions(p, j, at);
@@ -142,7 +141,7 @@ STN_HD void sum_gradient(const Map& map, const int64_t (&size)[3], int64_t begin
 
 template <class T, class A, int D>
 void hand_to_map(const SampleParams& p, int64_t n, int64_t begin, int count,
-                        const A (&grad)[D][kRoom], double* partial) {
+                 const A (&grad)[D][kRoom], double* partial) {
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
     using Map = typename std::decay<decltype(map)>::type;
@@ -175,9 +174,8 @@ void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, int64_t beg
     }
     for (int64_t c = 0; c < p.channels; ++c) {
       const Element* plane = plane_of<const Element>(p.input, m, c);
-      const A* values =
-          fetch(plane_of<const Element>(p.output, m, c) + begin * p.output.stride[0],
-                p.output.stride[0], count, buffer);
+      const A* values = fetch(plane_of<const Element>(p.output, m, c) + begin * p.output.stride[0],
+                              p.output.stride[0], count, buffer);
       if constexpr (K == 2) {
         if (linear) {
           dot_plane<Element, D>(p, offset, plane, values, count, dots);
@@ -231,9 +229,9 @@ void finish(MapKind kind, const Warp& warp, const Warp& grad_warp, const Frame<T
       if constexpr (Map::parametric) {
         for (int k = 0; k < Map::sums; ++k) {
           double sum = 0;
-          for (int64_t g = 0; g < groups; ++g) sum += plan.partial[(n * groups + g) * Map::sums + k];
-          store_as(grad_warp.data, grad_warp.type, n * grad_warp.stride_n + k,
-                   map.finish(k, sum));
+          for (int64_t g = 0; g < groups; ++g)
+            sum += plan.partial[(n * groups + g) * Map::sums + k];
+          store_as(grad_warp.data, grad_warp.type, n * grad_warp.stride_n + k, map.finish(k, sum));
         }
       }
     });

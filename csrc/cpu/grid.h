@@ -42,13 +42,13 @@ void sum_grid(const GridParams& p, int64_t n, int64_t begin, int count, double* 
   with_element(p.grid.type, [&](auto element) {
     using Element = decltype(element);
     const Element* data = static_cast<const Element*>(p.grid.data) + n * p.grid.stride_n;
-    for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t(&at)[D]) {
+    for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t (&at)[D]) {
       int64_t row = 0;
       for (int d = 0; d < D; ++d) row += at[d] * p.grid.stride[d];
       for (int j = 0; j < run; ++j) {
         for (int d = 0; d < D; ++d) {
-          grad[d][i + j] = static_cast<T>(
-              to_float(data[row + j * p.grid.stride[0] + d * p.grid.stride_k]));
+          grad[d][i + j] =
+              static_cast<T>(to_float(data[row + j * p.grid.stride[0] + d * p.grid.stride_k]));
         }
       }
     });

@@ -110,8 +110,7 @@ void grad_warp(const SampleParams& p) {
   Plan plan = parametric ? group_plan(total, p.warp.batch) : tile_plan(total, p.warp.batch);
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();
-  run(kernels().grad_warp, p, plan,
-      kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
+  run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
   if (parametric) kernels().finish_grad_warp(p, plan);
 }
 

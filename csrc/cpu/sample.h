@@ -168,8 +168,9 @@ STN_HD void sample_channels(const SampleParams& p, const TileTaps<Accumulate<Ele
 }
 
 template <class Element, int K, int D>
-void sample_tile(const SampleParams& p, Layout layout, const TileTaps<Accumulate<Element>, K, D>& taps,
-                 BatchRange images, int64_t begin, int count) {
+void sample_tile(const SampleParams& p, Layout layout,
+                 const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images, int64_t begin,
+                 int count) {
   using A = Accumulate<Element>;
   if (layout == Layout::channels) {
     for (int64_t n = images.begin; n < images.end; ++n) {

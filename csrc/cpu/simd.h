@@ -46,9 +46,7 @@ STN_HD IntVector truncate(FloatVector x) { return __builtin_convertvector(x, Int
 STN_HD LongVector truncate(DoubleVector x) { return __builtin_convertvector(x, LongVector); }
 template <>
 struct FromInteger<FloatVector> {
-  STN_HD static FloatVector convert(IntVector i) {
-    return __builtin_convertvector(i, FloatVector);
-  }
+  STN_HD static FloatVector convert(IntVector i) { return __builtin_convertvector(i, FloatVector); }
 };
 template <>
 struct FromInteger<DoubleVector> {

@@ -191,14 +191,16 @@ void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, in
   }
 }
 
-// Zeroes the slab in an image that it accumulates into directly.
-template <class A, int D>
-void zero_slab(const SampleParams& p, const Slab<A>& slab, bool channels_inside) {
-  const int64_t outer = slab.stride[D - 1];
-  const int64_t run = (slab.high - slab.low) * outer;
-  const int64_t planes = channels_inside ? 1 : p.channels;
-  for (int64_t c = 0; c < planes; ++c) {
-    A* first = slab.data + c * slab.stride_c + slab.low * outer;
+// Zeroes the slab in an image that it accumulates into directly: `plane` pixels of every channel,
+// in one run where the channels lie inside. (Not told by the strides: those of an axis of one pixel
+// say nothing.)
+template <class A>
+void zero_slab(const Slab<A>& slab, int64_t inner, int64_t plane, int64_t channels,
+               bool channels_inside) {
+  const int64_t run = channels_inside ? plane * channels : plane;
+  const int64_t start = slab.low * inner * (channels_inside ? channels : 1);
+  for (int64_t c = 0; c < (channels_inside ? 1 : channels); ++c) {
+    A* first = slab.data + c * slab.stride_c + start;
     std::fill(first, first + run, A(0));
   }
 }
@@ -230,7 +232,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
       slab.data = plane_of<A>(p.input, image, c);
       slab.stride_c = p.input.stride_c;
       std::copy(p.input.stride, p.input.stride + 3, slab.stride);
-      zero_slab<A, D>(p, slab, channels_inside);
+      zero_slab(slab, inner, plane, channels, channels_inside);
     } else {
       const int64_t pixel = channels_inside ? channels : 1;
       slab.stride_c = channels_inside ? 1 : plane;

@@ -5,8 +5,13 @@
 #include "cpu/sample.h"
 #include "cpu/splat.h"
 
-#define STN_KERNELS(NAME)                                                                      \
-  const ::stn_cuda::cpu::Kernels stn_cuda::cpu::NAME##_kernels = {                             \
-      #NAME, ::stn_cuda::cpu::sample, ::stn_cuda::cpu::splat, ::stn_cuda::cpu::grad_warp,      \
-      ::stn_cuda::cpu::warp_grid, ::stn_cuda::cpu::warp_grid_backward,                         \
-      ::stn_cuda::cpu::finish_grad_warp, ::stn_cuda::cpu::finish_warp_grid_backward}
+#define STN_KERNELS(NAME)                                          \
+  const ::stn_cuda::cpu::Kernels stn_cuda::cpu::NAME##_kernels = { \
+      #NAME,                                                       \
+      ::stn_cuda::cpu::sample,                                     \
+      ::stn_cuda::cpu::splat,                                      \
+      ::stn_cuda::cpu::grad_warp,                                  \
+      ::stn_cuda::cpu::warp_grid,                                  \
+      ::stn_cuda::cpu::warp_grid_backward,                         \
+      ::stn_cuda::cpu::finish_grad_warp,                           \
+      ::stn_cuda::cpu::finish_warp_grid_backward}

@@ -79,7 +79,7 @@ template <class Map, class T, int D>
 STN_HD void coordinates(const Map& map, const int64_t (&size)[3], int64_t begin, int count,
                         T (&x)[D][kRoom]) {
   using V = Native<T>;
-  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t(&p)[D]) {
+  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t (&p)[D]) {
     for (int j = 0; j < run; j += kLanes<T>) {
       V at[D], look[D];
       positions(p, j, at);
@@ -93,7 +93,7 @@ STN_HD void coordinates(const Map& map, const int64_t (&size)[3], int64_t begin,
 template <class T, int D, class E, bool Packed>
 STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const int64_t (&size)[3],
                         int64_t begin, int count, T (&x)[D][kRoom]) {
-  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t(&p)[D]) {
+  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t (&p)[D]) {
     for (int j = 0; j < run; ++j) {
       int32_t q[D];
       T value[D];
@@ -207,10 +207,12 @@ STN_HD void with_types(const SampleParams& p, ElementType type, F&& f) {
   with_element(type, [&](auto element) {
     switch (p.interpolation) {
       case Interpolation::bilinear:
-        if (p.dims == 2) return f(element, InterpolationTag<Interpolation::bilinear>{}, DimsTag<2>{});
+        if (p.dims == 2)
+          return f(element, InterpolationTag<Interpolation::bilinear>{}, DimsTag<2>{});
         return f(element, InterpolationTag<Interpolation::bilinear>{}, DimsTag<3>{});
       case Interpolation::nearest:
-        if (p.dims == 2) return f(element, InterpolationTag<Interpolation::nearest>{}, DimsTag<2>{});
+        if (p.dims == 2)
+          return f(element, InterpolationTag<Interpolation::nearest>{}, DimsTag<2>{});
         return f(element, InterpolationTag<Interpolation::nearest>{}, DimsTag<3>{});
       case Interpolation::bicubic:  // 2-D only: ops.cpp refuses the rest
         return f(element, InterpolationTag<Interpolation::bicubic>{}, DimsTag<2>{});

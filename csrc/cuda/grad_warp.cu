@@ -12,7 +12,7 @@ namespace stn_cuda {
 namespace cuda {
 namespace {
 
-template <class Element, int K, class Map, class T, int D>
+template <class Element, int K, class Index, class Map, class T, int D>
 __global__ void __launch_bounds__(kThreads)
     grad_warp_kernel(const __grid_constant__ SampleLaunch<T, D> launch, double* partial) {
   using A = Accumulate<Element>;
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kThreads)
   const auto& map = shared.make(launch.p, launch.frame, place.warp);
   const Spot<D> spot = spot_of<D>(launch.work, launch.p.output_size, place.tile, threadIdx.x);
   A grad[D];
-  coordinate_gradient<Element, K>(launch, map, place, spot, grad);
+  coordinate_gradient<Element, K, Index>(launch, map, place, spot, grad);
   T g[D];
 #pragma unroll
   for (int d = 0; d < D; ++d) {
@@ -38,12 +38,12 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class Element, int K, class Map, int D>
+template <class Element, int K, class Index, class Map, int D>
 cudaError_t run(const SampleParams& p, double* partial, cudaStream_t stream) {
   const auto launch = make_gradient_launch<Coordinate<Map>, D>(p);
   if (launch.work.blocks > kLargestGrid) return cudaErrorInvalidConfiguration;
   const auto blocks = static_cast<unsigned>(launch.work.blocks);
-  grad_warp_kernel<Element, K, Map><<<blocks, kThreads, 0, stream>>>(launch, partial);
+  grad_warp_kernel<Element, K, Index, Map><<<blocks, kThreads, 0, stream>>>(launch, partial);
   const cudaError_t error = cudaGetLastError();
   if constexpr (Map::parametric) {
     if (error != cudaSuccess) return error;
@@ -74,8 +74,13 @@ cudaError_t grad_warp(const SampleParams& p, void* scratch, cudaStream_t stream)
         return cudaErrorInvalidValue;
       } else {
         return with_map<D>(p.map, p.warp.type, [&](auto map) {
-          return run<Element, K, typename decltype(map)::type, D>(
-              p, static_cast<double*>(scratch), stream);
+          using Map = typename decltype(map)::type;
+          double* partial = static_cast<double*>(scratch);
+          // The fast form for the usual coordinates; one kernel serves all images of the others.
+          if constexpr (sizeof(Coordinate<Map>) == sizeof(float)) {
+            if (fits_int32(p)) return run<Element, K, int32_t, Map, D>(p, partial, stream);
+          }
+          return run<Element, K, int64_t, Map, D>(p, partial, stream);
         });
       }
     });

@@ -10,12 +10,9 @@ namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-template <int K, int D>
-constexpr int kTaps = D == 3 ? K * K * K : K * K;
-
 // A tap whose coefficient is 0 does not count, whatever its pixel holds.
-template <class A, int K, int D>
-STN_HD A slope_sum(const PointTaps<A, K, D>& taps, const A (&dot)[kTaps<K, D>], int axis) {
+template <class Index, class A, int K, int D>
+STN_HD A slope_sum(const PointTaps<Index, A, K, D>& taps, const A (&dot)[kTaps<K, D>], int axis) {
   A sum = 0;
 #pragma unroll
   for (int k = 0; k < kTaps<K, D>; ++k) {
@@ -32,16 +29,17 @@ STN_HD A slope_sum(const PointTaps<A, K, D>& taps, const A (&dot)[kTaps<K, D>], 
 
 // This thread's part of the gradient of its point's pixel coordinates: over the images and channels
 // of the block that fall to it. 0 outside the output.
-template <class Element, int K, class Map, class T, int D>
+template <class Element, int K, class Index, class Map, class T, int D>
 STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map,
-                                const Place& place, const Spot<D>& spot, Accumulate<Element> (&grad)[D]) {
+                                const Place& place, const Spot<D>& spot,
+                                Accumulate<Element> (&grad)[D]) {
   using A = Accumulate<Element>;
   const SampleParams& p = launch.p;
   for (int d = 0; d < D; ++d) grad[d] = A(0);
   if (!spot.inside) return;
   T x[D];
   look(map, spot.p, x);
-  PointTaps<A, K, D> taps;
+  PointTaps<Index, A, K, D> taps;
   make_taps(launch.frame, p.padding, x, p.input.stride, taps);
   A dot[kTaps<K, D>] = {};
   const int64_t point = offset_of(spot.p, p.output.stride);
@@ -52,18 +50,18 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
         static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
 #pragma unroll(kTaps<K, D> > 4 ? 1 : 2)
     for (int64_t c = place.channel_begin + spot.share; c < place.channel_end; c += step) {
-      const A value = to_float(output[c * p.output.stride_c]);
+      const A value = widen(output[c * p.output.stride_c]);
       const Element* plane = input + c * p.input.stride_c;
 #pragma unroll
       for (int k = 0; k < kTaps<K, D>; ++k) {
-        int64_t offset = taps.offset[0][k % K] + taps.offset[1][k / K % K];
+        Index offset = taps.offset[0][k % K] + taps.offset[1][k / K % K];
         if (D == 3) offset += taps.offset[D - 1][k / (K * K)];
-        dot[k] += value * to_float(plane[offset]);
+        dot[k] += value * widen(plane[offset]);
       }
     }
   }
 #pragma unroll
-  for (int d = 0; d < D; ++d) grad[d] = slope_sum<A, K, D>(taps, dot, d);
+  for (int d = 0; d < D; ++d) grad[d] = slope_sum(taps, dot, d);
 }
 
 // A grid's gradient at a point, written.

@@ -52,44 +52,49 @@ STN_HD void look(const AffineMap<T, D>& map, const int32_t (&p)[D], T (&x)[D]) {
   map.coordinate(at, x);
 }
 
-// The taps of a point. A: the type in which the image's values accumulate. Offsets count elements
-// along each axis.
-template <class A, int K, int D>
+// The taps of a point. A: the type in which the image's values accumulate. Index: the type of
+// offsets inside a plane, in elements, here along each axis.
+template <class Index, class A, int K, int D>
 struct PointTaps {
-  int64_t offset[D][K];
+  Index offset[D][K];
   A weight[D][K];
   A slope[D][K];
 };
 
-template <class T, class A, int K, int D>
+template <class T, class Index, class A, int K, int D>
 STN_HD void make_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D],
-                      const int64_t (&stride)[3], PointTaps<A, K, D>& taps) {
+                      const int64_t (&stride)[3], PointTaps<Index, A, K, D>& taps) {
 #pragma unroll
   for (int d = 0; d < D; ++d) {
     Taps<T, K> axis;
     axis_taps(frame.axis[d], padding, x[d], axis);
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      taps.offset[d][k] = axis.index[k] * stride[d];
+      taps.offset[d][k] = static_cast<Index>(axis.index[k]) * static_cast<Index>(stride[d]);
       taps.weight[d][k] = static_cast<A>(axis.weight[k]);
       taps.slope[d][k] = static_cast<A>(axis.slope[k]);
     }
   }
 }
 
-// f(offset, weight) for each tap.
-template <class A, int K, int D, class F>
-STN_HD void for_each_tap(const PointTaps<A, K, D>& taps, F&& f) {
+template <int K, int D>
+constexpr int kTaps = D == 3 ? K * K * K : K * K;
+
+// f(tap, offset, weight) for each tap.
+template <class Index, class A, int K, int D, class F>
+STN_HD void for_each_tap(const PointTaps<Index, A, K, D>& taps, F&& f) {
 #pragma unroll
   for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
     const A wz = D == 3 ? taps.weight[D - 1][kz] : A(1);
-    const int64_t z = D == 3 ? taps.offset[D - 1][kz] : 0;
+    const Index z = D == 3 ? taps.offset[D - 1][kz] : 0;
 #pragma unroll
     for (int ky = 0; ky < K; ++ky) {
       const A wzy = wz * taps.weight[1][ky];
-      const int64_t row = z + taps.offset[1][ky];
+      const Index row = z + taps.offset[1][ky];
 #pragma unroll
-      for (int kx = 0; kx < K; ++kx) f(row + taps.offset[0][kx], wzy * taps.weight[0][kx]);
+      for (int kx = 0; kx < K; ++kx) {
+        f((kz * K + ky) * K + kx, row + taps.offset[0][kx], wzy * taps.weight[0][kx]);
+      }
     }
   }
 }
@@ -100,6 +105,13 @@ STN_HD int64_t offset_of(const int32_t (&p)[D], const int64_t (&stride)[3]) {
   int64_t offset = 0;
   for (int d = 0; d < D; ++d) offset += p[d] * stride[d];
   return offset;
+}
+
+// Whether the offsets inside a plane of the image fit 32 bits.
+inline bool fits_int32(const SampleParams& p) {
+  int64_t last = 0;
+  for (int d = 0; d < p.dims; ++d) last += (p.input_size[d] - 1) * p.input.stride[d];
+  return last < (int64_t(1) << 31);
 }
 
 }  // namespace STN_ISA

@@ -1,6 +1,7 @@
 // The work of one thread of the forward kernel: a point's value in some images and channels.
 #pragma once
 
+#include "cuda/element.h"
 #include "cuda/point.h"
 
 namespace stn_cuda {
@@ -23,12 +24,11 @@ struct alignas(sizeof(Element) * N) Pack {
 // Steps of a thread whose loads are in flight together.
 template <int K, int D, int N>
 constexpr int unrolled_steps() {
-  constexpr int taps = D == 3 ? K * K * K : K * K;
-  return N > 1 || taps > 8 ? 1 : (taps == 8 ? 2 : 4);
+  return N > 1 || kTaps<K, D> > 8 ? 1 : (kTaps<K, D> == 8 ? 2 : 4);
 }
 
 // N: channels per step, 1 or as many as 16 bytes hold (consecutive and aligned).
-template <class Element, int K, int N, class Map, class T, int D>
+template <class Element, int K, int N, class Index, class Map, class T, int D>
 STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, const Place& place,
                           int thread) {
   using A = Accumulate<Element>;
@@ -39,7 +39,7 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   if (!spot.inside) return;
   T x[D];
   look(map, spot.p, x);
-  PointTaps<A, K, D> taps;
+  PointTaps<Index, A, K, D> taps;
   make_taps(launch.frame, p.padding, x, p.input.stride, taps);
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << launch.work.log_share;
@@ -48,40 +48,50 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
     Element* output = static_cast<Element*>(p.output.data) + n * p.output.stride_n + point;
     for (int64_t first = place.channel_begin + spot.share * N; first < place.channel_end;
          first += step * kSteps) {
-      A sum[kSteps][N];
+      // First all loads, without branches between them, so that they overlap.
+      Values pixel[kSteps][kTaps<K, D>] = {};
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
         const int64_t c = first + s * step;
-#pragma unroll
-        for (int j = 0; j < N; ++j) sum[s][j] = A(0);
-        if (c >= place.channel_end) continue;
+        const bool active = c < place.channel_end;
         const Element* plane = input + c * p.input.stride_c;
-        for_each_tap(taps, [&](int64_t offset, A weight) {
-          if (weight == 0) return;
-          const Values pixel = *reinterpret_cast<const Values*>(plane + offset);
-#pragma unroll
-          for (int j = 0; j < N; ++j) sum[s][j] += weight * to_float(pixel.of[j]);
+        for_each_tap(taps, [&](int k, Index offset, A weight) {
+          if (active && weight != 0) {
+            pixel[s][k] = *reinterpret_cast<const Values*>(plane + offset);
+          }
         });
       }
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
         const int64_t c = first + s * step;
-        if (c >= place.channel_end) continue;
+        A sum[N] = {};
+        for_each_tap(taps, [&](int k, Index, A weight) {
+#pragma unroll
+          for (int j = 0; j < N; ++j) sum[j] += weight * widen(pixel[s][k].of[j]);
+        });
         Values value;
 #pragma unroll
-        for (int j = 0; j < N; ++j) value.of[j] = Rounded<Element>::from(sum[s][j]);
-        *reinterpret_cast<Values*>(output + c * p.output.stride_c) = value;
+        for (int j = 0; j < N; ++j) value.of[j] = Narrow<Element>::from(sum[j]);
+        if (c < place.channel_end) {
+          *reinterpret_cast<Values*>(output + c * p.output.stride_c) = value;
+        }
       }
     }
   }
 }
 
-// Whether every access to the image may move `bytes` bytes: consecutive channels, all aligned.
-inline bool packable(const SampleParams& p, const Image& image, int64_t element, int64_t bytes) {
-  if (image.stride_c != 1 || p.channels % (bytes / element) != 0) return false;
-  int64_t bits = reinterpret_cast<intptr_t>(image.data) | image.stride_n * element;
-  for (int d = 0; d < p.dims; ++d) bits |= image.stride[d] * element;
+// Whether every access to the image may move 16 bytes: consecutive channels, all aligned.
+template <class Element>
+bool packable(const SampleParams& p, const Image& image) {
+  constexpr int64_t bytes = 16, size = sizeof(Element);
+  if (image.stride_c != 1 || p.channels % (bytes / size) != 0) return false;
+  int64_t bits = reinterpret_cast<intptr_t>(image.data) | image.stride_n * size;
+  for (int d = 0; d < p.dims; ++d) bits |= image.stride[d] * size;
   return bits % bytes == 0;
+}
+template <class Element>
+bool packed(const SampleParams& p) {
+  return packable<Element>(p, p.input) && packable<Element>(p, p.output);
 }
 
 inline bool channels_inside(const SampleParams& p) {

@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(kThreads)
     round_kernel(const float* sums, Element* image, int64_t count) {
   const int64_t step = int64_t(gridDim.x) * kThreads;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) {
-    image[i] = Rounded<Element>::from(sums[i]);
+    image[i] = Narrow<Element>::from(sums[i]);
   }
 }
 

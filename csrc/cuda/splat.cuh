@@ -8,13 +8,22 @@ namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-template <class Sums, class Element, int K, class Map, class T, int D>
+template <class Element, int K, class Index, class Map, class Sums, class T, int D>
 __global__ void __launch_bounds__(kThreads)
     splat_kernel(const __grid_constant__ SampleLaunch<T, D> launch, const Sums sums) {
   __shared__ BlockMap<Map> shared;
   const Place place = place_of(launch.work, blockIdx.x);
-  splat_thread<Sums, Element, K>(launch, sums, shared.make(launch.p, launch.frame, place.warp),
-                                 place, threadIdx.x);
+  splat_thread<Element, K, Index>(launch, sums, shared.make(launch.p, launch.frame, place.warp),
+                                  place, threadIdx.x);
+}
+
+template <class Element, int K, class Index, class Map, int D, class Sums>
+cudaError_t add_values_as(const SampleParams& p, const Sums& sums, cudaStream_t stream) {
+  const auto launch = make_sample_launch<Coordinate<Map>, D>(p, 1, 1);
+  if (launch.work.blocks > kLargestGrid) return cudaErrorInvalidConfiguration;
+  const auto blocks = static_cast<unsigned>(launch.work.blocks);
+  splat_kernel<Element, K, Index, Map><<<blocks, kThreads, 0, stream>>>(launch, sums);
+  return cudaGetLastError();
 }
 
 // Adds all values to `sums`.
@@ -24,11 +33,11 @@ cudaError_t add_values(const SampleParams& p, const Sums& sums, cudaStream_t str
     constexpr int K = decltype(taps)::value, D = decltype(dims)::value;
     return with_map<D>(p.map, p.warp.type, [&](auto map) {
       using Map = typename decltype(map)::type;
-      const auto launch = make_sample_launch<Coordinate<Map>, D>(p, 1, 1);
-      if (launch.work.blocks > kLargestGrid) return cudaErrorInvalidConfiguration;
-      const auto blocks = static_cast<unsigned>(launch.work.blocks);
-      splat_kernel<Sums, Element, K, Map><<<blocks, kThreads, 0, stream>>>(launch, sums);
-      return cudaGetLastError();
+      // The fast form for the usual coordinates; one kernel serves all images of the others.
+      if constexpr (sizeof(Coordinate<Map>) == sizeof(float)) {
+        if (fits_int32(p)) return add_values_as<Element, K, int32_t, Map, D>(p, sums, stream);
+      }
+      return add_values_as<Element, K, int64_t, Map, D>(p, sums, stream);
     });
   });
 }

@@ -36,7 +36,7 @@ struct RepeatableSums {
   STN_HD Adder adder() const { return {fixed, FixedScale<A>(fixed)}; }
 };
 
-template <class Sums, class Element, int K, class Map, class T, int D>
+template <class Element, int K, class Index, class Sums, class Map, class T, int D>
 STN_HD void splat_thread(const SampleLaunch<T, D>& launch, const Sums& sums, const Map& map,
                          const Place& place, int thread) {
   using A = Accumulate<Element>;
@@ -45,7 +45,7 @@ STN_HD void splat_thread(const SampleLaunch<T, D>& launch, const Sums& sums, con
   if (!spot.inside) return;
   T x[D];
   look(map, spot.p, x);
-  PointTaps<A, K, D> taps;
+  PointTaps<Index, A, K, D> taps;
   make_taps(launch.frame, p.padding, x, p.input.stride, taps);
   const auto adder = sums.adder();
   const int64_t point = offset_of(spot.p, p.output.stride);
@@ -55,9 +55,9 @@ STN_HD void splat_thread(const SampleLaunch<T, D>& launch, const Sums& sums, con
         static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
     const int64_t image = n * p.input.stride_n;
     for (int64_t c = place.channel_begin + spot.share; c < place.channel_end; c += step) {
-      const A value = to_float(values[c * p.output.stride_c]);
+      const A value = widen(values[c * p.output.stride_c]);
       const int64_t plane = image + c * p.input.stride_c;
-      for_each_tap(taps, [&](int64_t offset, A weight) {
+      for_each_tap(taps, [&](int, Index offset, A weight) {
         if (weight != 0) adder.add(plane + offset, weight, value);
       });
     }

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads)
       offset = (i - row * axes.size[0]) * axes.stride[0] +
                (row - plane * axes.size[1]) * axes.stride[1] + plane * axes.stride[2];
     }
-    const Fixed bits = magnitude_bits(to_float(values[offset]));
+    const Fixed bits = magnitude_bits(widen(values[offset]));
     most = most > bits ? most : bits;
   }
   for (int lane = 16; lane > 0; lane /= 2) {
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads)
   const FixedScale<A> scale(sums);
   const int64_t step = int64_t(gridDim.x) * kThreads;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) {
-    image[i] = Rounded<Element>::from(fixed_value(sums, scale, i));
+    image[i] = Narrow<Element>::from(fixed_value(sums, scale, i));
   }
 }
 

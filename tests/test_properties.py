@@ -1,0 +1,179 @@
+"""Random search: shapes, strides, dtypes, modes, hostile coordinates; and memory that is not ours.
+
+Every drawn call must equal the float64 reference within the derived bounds, and must neither read
+nor write outside its tensors: images and grids lie inside storage full of NaN, at the end of a
+mapped page, and results are checked by a malloc with canaries.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accuracy import Checks, check_call
+from cases import (
+    DTYPES,
+    GRID_LAYOUTS,
+    IMAGE_LAYOUTS,
+    PADDINGS,
+    THETA_LAYOUTS,
+    Call,
+    generator,
+    image,
+    modes,
+    scattered_grid,
+    thetas,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+HOSTILE = [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 3e38, -3e38, 1e9, -1e9, 1e-40]
+HOSTILE += [0.0, -0.0, 1.0, -1.0, 0.5, -3.0, 65504.0, 2.0**31, -(2.0**31), 2.0**63, 1e5]
+MAPS = ("grid", "affine")
+
+
+@st.composite
+def calls(draw):
+    """A call of sample, small enough to be quick and odd enough to find the corners."""
+    dims = draw(st.sampled_from((2, 3)))
+    batch = draw(st.integers(0, 3))
+    channels = draw(st.sampled_from((0, 1, 1, 2, 3, 4, 5, 8, 9, 16, 17)))
+    spatial = tuple(draw(st.integers(1, 9)) for _ in range(dims))
+    size = tuple(draw(st.integers(0, 6)) for _ in range(dims - 1)) + (draw(st.integers(0, 40)),)
+    input_dtype, warp_dtype = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DTYPES))
+    kind = draw(st.sampled_from(MAPS))
+    align = draw(st.booleans())
+    one_image, one_warp = draw(st.booleans()), draw(st.booleans())
+    key = draw(st.integers(0, 2**32))
+
+    pixels = image((1 if one_image and batch else batch, channels, *spatial), input_dtype, key)
+    if pixels.numel():
+        pixels = IMAGE_LAYOUTS[draw(st.sampled_from(sorted(IMAGE_LAYOUTS)))](pixels)
+    warps = 1 if one_warp and batch else batch
+    hostile = draw(st.lists(st.sampled_from(HOSTILE), max_size=6))
+    if kind == "grid":
+        warp = scattered_grid(warps, size, torch.float64, key, reach=2.5)
+        if draw(st.booleans()):  # on whole pixels and halves
+            steps = torch.tensor(list(reversed(spatial)), dtype=torch.float64)
+            steps = (steps - 1).clamp(min=1) if align else steps
+            warp = (warp * steps).round() / steps
+    else:
+        warp = thetas(warps, dims, torch.float64, key, spread=draw(st.sampled_from((0.1, 1.0, 4.0))))
+    if warp.numel() and hostile:
+        places = torch.randint(warp.numel(), (len(hostile),), generator=generator(key))
+        warp.view(-1)[places] = torch.tensor(hostile, dtype=torch.float64)
+    warp = warp.to(warp_dtype)
+    layouts = GRID_LAYOUTS if kind == "grid" else THETA_LAYOUTS
+    if warp.numel():
+        warp = layouts[draw(st.sampled_from(sorted(layouts)))](warp)
+    mode, padding = draw(st.sampled_from(modes(dims))), draw(st.sampled_from(PADDINGS))
+    return Call(pixels, warp, kind, None if kind == "grid" else size, mode, padding, align)
+
+
+def bounded(call):
+    """Whether the error bounds say anything: huge theta or reflected coordinates are unbounded."""
+    warp = call.warp.double().nan_to_num(nan=1.0, posinf=1e30, neginf=-1e30)
+    return not warp.numel() or warp.abs().max() < 1e4 or (
+        call.map == "grid" and call.padding_mode != "reflection"
+    )
+
+
+@pytest.mark.quick
+@settings(max_examples=400)
+@given(calls())
+def test_random_calls_equal_the_reference(call):
+    if not bounded(call):
+        return
+    with Checks() as checks:
+        check_call(checks, call)
+
+
+@pytest.mark.quick
+@settings(max_examples=300)
+@given(calls())
+def test_random_calls_stay_finite_and_in_range(call):
+    """Finite images give finite results whatever the warp; outputs stay within the image's range."""
+    output, grad_input, grad_warp = call.gradients(call.cotangent())
+    assert output.shape == call.output_shape and output.dtype == call.input.dtype
+    assert output.isfinite().all() and grad_input.isfinite().all()
+    if output.numel():
+        # linear interpolation is a mean; cubic convolution overshoots by up to 1.375 an axis
+        reach = {"bicubic": 1.375**2}.get(call.mode, 1.0) * call.input.abs().max().double()
+        assert output.abs().max().double() <= reach * (1 + 2.0**-7)
+    if bounded(call) and call.warp.dtype != torch.float16:  # float16 overflows at 65504
+        assert grad_warp.isfinite().all()
+    assert not grad_warp.isnan().any() or not bounded(call)
+
+
+@pytest.mark.quick
+@settings(max_examples=100)
+@given(calls())
+def test_random_calls_are_repeatable(call):
+    """The same call twice: the same bits, forward and backward."""
+    first, second = (call.gradients(call.cotangent()) for _ in range(2))
+    with Checks() as checks:
+        for name, ours, again in zip(("output", "grad_input", "grad_warp"), first, second, strict=True):
+            checks.same(ours, again, f"{name} of {call}")
+
+
+@pytest.mark.quick
+@settings(max_examples=100)
+@given(calls(), st.integers(0, 2**32))
+def test_random_calls_are_linear_in_the_gradient(call, key):
+    """Doubling the incoming gradient doubles both gradients, exactly: a power of two rounds nothing."""
+    cotangent = call.cotangent()
+    once, twice = call.gradients(cotangent), call.gradients(2 * cotangent)
+    normal = call.input.dtype not in (torch.float16,) and call.warp.dtype not in (torch.float16,)
+    if normal:  # float16's subnormals and overflow do not double
+        with Checks() as checks:
+            checks.same(twice[0], once[0], f"output of {call}")
+            checks.same(twice[1], 2 * once[1], f"grad_input of {call}")
+            if bounded(call):
+                checks.same(twice[2], 2 * once[2], f"grad_warp of {call}")
+
+
+def run_worker(*arguments, **environment):
+    """Runs memory_worker.py, which ends abnormally when memory is touched that is not ours."""
+    import os
+
+    worker = Path(__file__).with_name("memory_worker.py")
+    return subprocess.run(
+        [sys.executable, str(worker), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guard pages are set up for Linux only")
+@pytest.mark.parametrize("side", ("end", "start"))
+def test_nothing_is_read_outside(side):
+    """Images, grids and gradients end (or start) at an unreadable page: reading on is a crash."""
+    result = run_worker("pages", side)
+    assert result.returncode == 0 and "calls" in result.stdout, (
+        f"exit status {result.returncode} ({-result.returncode} is the signal)\n"
+        f"last calls:\n{result.stdout[-1500:]}\n{result.stderr[-1500:]}"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc's checks are glibc's")
+def test_nothing_is_written_outside():
+    """Under glibc's checking malloc a write past a result's end aborts when it is freed."""
+    libraries = [
+        Path(folder) / "libc_malloc_debug.so.0"
+        for folder in ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64")
+    ]
+    library = next((str(path) for path in libraries if path.exists()), None)
+    if library is None:
+        pytest.skip("glibc's libc_malloc_debug.so.0 is not installed")
+    # The detector itself first: a write one byte past the end must be caught.
+    broken = run_worker("canary", LD_PRELOAD=library, MALLOC_CHECK_="3")
+    assert broken.returncode != 0, "the checking malloc does not notice a write past the end"
+    result = run_worker("malloc", LD_PRELOAD=library, MALLOC_CHECK_="3")
+    assert result.returncode == 0 and "calls" in result.stdout, (
+        f"exit status {result.returncode} ({-result.returncode} is the signal)\n"
+        f"last calls:\n{result.stdout[-1500:]}\n{result.stderr[-1500:]}"
+    )

@@ -7,6 +7,8 @@ VENV ?= .venv
 EPOCHS ?= 3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# What is made here is for this machine: without a GPU, compiling for all of them would be in vain.
+export STN_CUDA_BUILD ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo auto || echo cpu)
 
 python := $(VENV)/bin/python
 lint_venv := $(VENV)-lint
@@ -29,7 +31,8 @@ help:
 	@echo "PYTHON=$(PYTHON)       the Python of the environment"
 	@echo "TORCH='$(TORCH)'  the torch that pip installs into it"
 	@echo "VENV=$(VENV)           the environment's folder"
-	@echo "STN_CUDA_BUILD, TORCH_CUDA_ARCH_LIST, MAX_JOBS: see setup.py"
+	@echo "STN_CUDA_BUILD=$(STN_CUDA_BUILD)   cpu where there is no GPU, else auto; see setup.py, which also"
+	@echo "                     tells of TORCH_CUDA_ARCH_LIST and MAX_JOBS"
 
 .PHONY: demo
 demo: build

@@ -131,7 +131,8 @@ def write_picture(folder: Path, images: Tensor, transformed: Tensor) -> None:
     for axes, title, batch in zip(
         figure.subplots(1, 2), titles, (images, transformed), strict=True
     ):
-        axes.imshow(tiled(denormalise(batch.cpu())).clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+        grey = tiled(denormalise(batch.cpu())).clamp(0, 1)
+        axes.imshow(grey.numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(title)
         axes.set_axis_off()
     with replacing(folder / PICTURE) as temporary:

@@ -67,3 +67,11 @@ def needs_memory():
             pytest.skip(f"needs {gib} GiB of memory and room to spare, {free:.1f} GiB available")
 
     return check
+
+
+@pytest.fixture
+def mnist_data():
+    """Skips the test where MNIST is not at hand: tests download nothing."""
+    folder = os.environ.get("STN_CUDA_DATA")
+    if not folder or not Path(folder, "mnist", "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip("needs MNIST's files in $STN_CUDA_DATA/mnist")

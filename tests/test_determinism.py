@@ -1,0 +1,131 @@
+"""The same bits with any number of threads; the same numbers with any instruction set."""
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import outputs_worker
+import pytest
+import torch
+from accuracy import Checks, forward_bound, grad_input_bound, grad_warp_bound, smooth_points
+
+import stn_cuda
+
+NAMES = ("output", "grad_input", "grad_warp")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return outputs_worker.calls()
+
+
+@pytest.mark.quick
+def test_thread_counts(threads, pairs):
+    """1, 2, 3 and 8 threads: every output and gradient is the same bit for bit."""
+    threads(1)
+    expected = outputs_worker.evaluate(pairs)
+    with Checks() as checks:
+        for count in (2, 3, 8):
+            threads(count)
+            actual = outputs_worker.evaluate(pairs)
+            for (call, _), ours, wanted in zip(pairs, actual, expected, strict=True):
+                for name, mine, theirs in zip(NAMES, ours, wanted, strict=True):
+                    checks.same(mine, theirs, f"{name} with {count} threads of {call}")
+
+
+@pytest.mark.quick
+def test_batch_is_independent(threads, pairs):
+    """An image gives the same bits alone and in a batch: what threads share does not show."""
+    threads(2)
+    with Checks() as checks:
+        for call, gradient in pairs:
+            batch = call.input.shape[0]
+            if batch == 1 or call.warp.shape[0] == 1:
+                continue
+            together = call.gradients(gradient)
+            for n in range(batch):
+                alone = replace(call, input=call.input[n : n + 1], warp=call.warp[n : n + 1])
+                single = alone.gradients(gradient[n : n + 1])
+                for name, mine, theirs in zip(NAMES, single, together, strict=True):
+                    checks.same(mine, theirs[n : n + 1], f"{name} of image {n} of {call}")
+
+
+@pytest.mark.quick
+def test_thread_count_in_the_middle(threads, pairs):
+    """Forward with one number of threads, backward with another."""
+    with Checks() as checks:
+        for call, gradient in pairs[::5]:
+            x, warp = call.input.clone().requires_grad_(), call.warp.clone().requires_grad_()
+            grads = []
+            for forward, backward in ((1, 2), (2, 1)):
+                threads(forward)
+                output = call.run(x, warp)
+                threads(backward)
+                grads.append(torch.autograd.grad(output, (x, warp), gradient))
+            for name, one, other in zip(NAMES[1:], *grads, strict=True):
+                checks.same(one, other, f"{name} of {call}")
+
+
+def processor_has(isa):
+    """Whether the processor can run it; None where that cannot be told."""
+    if isa == "baseline":
+        return True
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    needed = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    return needed[isa] <= flags
+
+
+def run_with(isa, path):
+    environment = {**os.environ, "STN_CUDA_ISA": isa}
+    command = [sys.executable, outputs_worker.__file__, str(path)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_instruction_sets(tmp_path, pairs):
+    """baseline, AVX2 and AVX-512: forced by STN_CUDA_ISA, equal within twice the error bounds.
+
+    Each is within the bound of the exact result; nearest outputs are copies and thus the same.
+    """
+    results = {}
+    for isa in ("baseline", "avx2", "avx512"):
+        process = run_with(isa, tmp_path / isa)
+        if process.returncode == 0:
+            results[isa] = torch.load(tmp_path / isa)
+        else:
+            assert "STN_CUDA_ISA" in process.stderr, process.stderr[-2000:]
+            assert not processor_has(isa), f"{isa} is refused: {process.stderr[-500:]}"
+    assert "baseline" in results
+    with Checks() as checks:
+        for number, (call, gradient) in enumerate(pairs):
+            wanted = [tensor.double() for tensor in results["baseline"][number]]
+            bounds = [
+                forward_bound(call, wanted[0]),
+                grad_input_bound(call, gradient, wanted[1]),
+                grad_warp_bound(call, gradient, wanted[2]),
+            ]
+            if call.mode == "nearest":
+                bounds[0] = torch.where(smooth_points(call).unsqueeze(1), bounds[0], torch.inf)
+            for isa, outputs in results.items():
+                for name, mine, theirs, bound in zip(
+                    NAMES, outputs[number], wanted, bounds, strict=True
+                ):
+                    checks.close(mine, theirs, 2 * bound, f"{name} with {isa} of {call}")
+
+
+@pytest.mark.quick
+def test_the_instruction_set_is_told():
+    assert stn_cuda.build_info()["cpu_isa"] in ("baseline", "avx2", "avx512")
+    forced = os.environ.get("STN_CUDA_ISA")
+    if forced:
+        assert stn_cuda.build_info()["cpu_isa"] == forced

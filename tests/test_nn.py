@@ -1,0 +1,122 @@
+"""nn.SpatialTransformer and the tutorial's network."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import stn_cuda
+from stn_cuda.nn import SpatialTransformer
+from stn_cuda.tutorial import TutorialLocalization, TutorialNet
+
+pytestmark = pytest.mark.quick
+
+
+class Constant(torch.nn.Module):
+    """A localisation net that says the same for every image."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = torch.nn.Parameter(theta)
+
+    def forward(self, input):
+        return self.theta.expand(input.shape[0], *self.theta.shape)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_is_affine_grid_and_grid_sample(dims, flat, mode):
+    torch.manual_seed(0)
+    theta = torch.eye(dims, dims + 1) + 0.1 * torch.randn(dims, dims + 1)
+    size, images = (6, 7, 5)[:dims], torch.randn(2, 3, *(9, 8, 7)[:dims])
+    options = {"mode": mode, "padding_mode": "border", "align_corners": True}
+    transformer = SpatialTransformer(
+        Constant(theta.flatten() if flat else theta), size=size, **options
+    )
+    grid = F.affine_grid(theta.expand(2, -1, -1), (2, 3, *size), align_corners=True)
+    expected = F.grid_sample(images, grid, **options)
+    # Coordinates up to 9 pixels, in float32, on an image whose neighbours differ by up to 8.
+    torch.testing.assert_close(transformer(images), expected, rtol=0, atol=1e-4)
+    assert transformer.theta(images).shape == (2, dims, dims + 1)
+
+
+def test_gradients_reach_the_localisation_net():
+    transformer = SpatialTransformer(Constant(torch.eye(2, 3) * 0.9))
+    images = torch.randn(4, 1, 8, 8)
+    transformer(images).square().sum().backward()
+    assert transformer.localization.theta.grad.abs().max() > 0
+
+
+def test_starts_at_the_identity():
+    images = torch.randn(5, 1, 28, 28)
+    assert torch.equal(SpatialTransformer(TutorialLocalization())(images), images)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_compute_the_same(copied):
+    transformer = SpatialTransformer(Constant(torch.eye(2, 3) * 0.8), size=(5, 4), mode="nearest")
+    images = torch.randn(2, 1, 6, 6)
+    assert torch.equal(copied(transformer)(images), transformer(images))
+    assert list(transformer.state_dict()) == ["localization.theta"]
+
+
+def test_repr_says_what_it_does():
+    text = repr(SpatialTransformer(TutorialLocalization(), size=(20, 30), mode="bicubic"))
+    for part in ("warp='affine'", "size=(20, 30)", "mode='bicubic'", "Conv2d(1, 8"):
+        assert part in text
+
+
+IMAGES = torch.zeros(2, 1, 6, 6)
+WRONG = {
+    "localization": (lambda: SpatialTransformer(lambda x: x), TypeError, "localization must be"),
+    "warp": (lambda: SpatialTransformer(Constant(IMAGES), "tps"), ValueError, "'affine'.*'tps'"),
+    "size": (lambda: SpatialTransformer(Constant(IMAGES), size=28), ValueError, "size must be"),
+    "input": (
+        lambda: SpatialTransformer(Constant(torch.eye(2, 3)))(IMAGES[0]),
+        ValueError,
+        r"input must be .* got shape \(1, 6, 6\)",
+    ),
+    "theta's shape": (
+        lambda: SpatialTransformer(Constant(torch.zeros(4)))(IMAGES),
+        ValueError,
+        r"\(2, 2, 3\) or \(2, 6\).* got \(2, 4\)",
+    ),
+    "theta's type": (
+        lambda: SpatialTransformer(type("Net", (torch.nn.Module,), {"forward": lambda s, x: 1})())(
+            IMAGES
+        ),
+        TypeError,
+        "must return a tensor, got int",
+    ),
+    "mode": (
+        lambda: SpatialTransformer(Constant(torch.eye(2, 3)), mode="cubic")(IMAGES),
+        ValueError,
+        "'bicubic'.*'cubic'",
+    ),
+    "sampler": (lambda: TutorialNet("opencv"), ValueError, "'stn_cuda', 'torch'.*'opencv'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_errors(what):
+    call, error, message = WRONG[what]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_tutorial_net_is_the_same_for_both_samplers():
+    nets = []
+    for sampler in ("stn_cuda", "torch"):
+        torch.manual_seed(1)
+        nets.append(TutorialNet(sampler).eval())
+    ours, theirs = nets
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    images = torch.randn(3, 1, 28, 28)
+    # At the identity both look at the pixels themselves, torch up to the rounding of its grid:
+    # a few ulp of 28 pixels times neighbours' differences of up to 8.
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+    assert ours(images).shape == (3, 10)
+    assert stn_cuda.nn.SpatialTransformer is SpatialTransformer

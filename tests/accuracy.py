@@ -15,8 +15,8 @@ one output, a sum of S0^D |weights| times pixels, is off by at most
     M (sum over axes of delta S1 S0^(D-1)  +  K u S0^D)  +  u_o |result|
 
 where K counts the roundings that one term meets. The gradients follow the same way; see below.
-Points closer to a kink (a whole pixel; for nearest a half) than delta may see other pixels, so their
-gradients (for nearest, their values) say nothing: `smooth_points` leaves them out.
+Points closer to a kink (a whole pixel; for nearest a half) than delta may see other pixels, so
+their gradients (for nearest, their values) say nothing: `smooth_points` leaves them out.
 """
 
 import math
@@ -90,7 +90,7 @@ def _out_of_reach(call, delta):
 def smooth_points(call, margin=2.0):
     """(N, *out) bool: the points farther from every kink than `margin` coordinate errors."""
     kinks = 0.5 if call.mode == "nearest" else 0.0
-    x = _pixels(call).clamp(-(2.0**40), 2.0**40) - kinks
+    x = _pixels(call) - kinks
     distance = (x - x.round()).abs()
     delta = coordinate_error(call)
     fixed = [size == 1 and call.align_corners for size in reference.sizes_of(call.input)]
@@ -156,7 +156,8 @@ def grad_input_bound(call, cotangent, expected):
         return torch.zeros_like(expected)
     g = cotangent.detach().cpu().double().abs().amax(1, keepdim=True)
     relative = _relative_error(call).expand_as(g)
-    terms, total, count = _spread(call, torch.cat([g * relative, g, torch.ones_like(g)], 1)).tolist()
+    spread = _spread(call, torch.cat([g * relative, g, torch.ones_like(g)], 1))
+    terms, total, count = spread.tolist()
     if call.input.shape[0] == 1:  # a broadcast input sums over the batch
         terms, total, count = (x * g.shape[0] for x in (terms, total, count))
     summing = count * UNIT_ROUNDOFF[accumulation_dtype(call)] * total * S0[call.mode] ** call.dims

@@ -1,8 +1,8 @@
 """Run by test_properties.py in a process of its own, which memory errors are to bring down.
 
-    memory_worker.py pages end|start   operands lie against an unreadable page
-    memory_worker.py malloc            results are allocated by a malloc that checks itself
-    memory_worker.py canary            writes one byte too far, on purpose
+memory_worker.py pages end|start   operands lie against an unreadable page
+memory_worker.py malloc            results are allocated by a malloc that checks itself
+memory_worker.py canary            writes one byte too far, on purpose
 """
 
 import ctypes

@@ -13,8 +13,8 @@ import math
 
 import torch
 
-# Beyond any image; keeps the products with infinite coordinates finite (inf * 0 is NaN).
-HUGE = 1e30
+# Infinite and huge coordinates are brought here: beyond any image, and whole pixels still exact.
+HUGE = 2.0**40
 CUBIC_A = -0.75  # as torch and OpenCV
 
 
@@ -29,7 +29,7 @@ def to_pixel(normalised, size, align_corners):
     NaN is read as -1, infinities as huge numbers.
     """
     finite = torch.where(normalised.isnan(), -torch.ones_like(normalised), normalised)
-    finite = torch.where(finite.isinf(), HUGE * finite.sign(), finite)
+    finite = finite.clamp(-HUGE, HUGE)
     if align_corners:
         return (finite + 1) / 2 * (size - 1)
     return ((finite + 1) * size - 1) / 2
@@ -155,10 +155,12 @@ def base_coordinates(size, align_corners):
     axes = []
     for length in reversed(size):
         points = torch.arange(length, dtype=torch.float64)
-        if align_corners:
-            axes.append(2 * points / (length - 1) - 1 if length > 1 else torch.zeros(length).double())
-        else:
+        if not align_corners:
             axes.append((2 * points + 1) / length - 1)
+        elif length > 1:
+            axes.append(2 * points / (length - 1) - 1)
+        else:
+            axes.append(torch.zeros(length, dtype=torch.float64))
     mesh = torch.meshgrid(*reversed(axes), indexing="ij")  # (z,) y, x
     return torch.stack([*reversed(mesh), torch.ones(tuple(size), dtype=torch.float64)], dim=-1)
 

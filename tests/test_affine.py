@@ -65,16 +65,13 @@ def test_fused_layouts(configuration):
 @pytest.mark.parametrize("configuration", CONFIGURATIONS[::3], ids=configuration_id)
 def test_fused_large_enough_for_several_threads(configuration):
     dims, *settings = configuration
-    shape, size = (
-        ((1, 3, 151, 143), (157, 171)) if dims == 2 else ((1, 2, 17, 23, 30), (19, 25, 27))
-    )
+    shape, size = ((1, 3, 91, 103), (97, 111)) if dims == 2 else ((1, 2, 17, 23, 30), (19, 25, 27))
     with Checks() as checks:
         for name in ("contiguous", "channels_last"):
-            for spread in (0.3, 1.0):
-                pixels = IMAGE_LAYOUTS[name](image(shape))
-                theta = thetas(1, dims, spread=spread)
-                call = Call(pixels, theta, "affine", size, *settings, label=f"[{name}]")
-                check_call(checks, call, torch_sample)
+            pixels = IMAGE_LAYOUTS[name](image(shape))
+            theta = thetas(1, dims, spread=0.6)
+            call = Call(pixels, theta, "affine", size, *settings, label=f"[{name}]")
+            check_call(checks, call, torch_sample)
 
 
 def special_thetas(dims):
@@ -253,15 +250,13 @@ def test_whole_pixel_shifts():
             expected = {"zeros": clamped * seen, "border": clamped, "reflection": mirrored}
             for mode in ("bilinear", "nearest"):
                 for padding, wanted in expected.items():
-                    y = stn_cuda.sample(
-                        x, stn_cuda.Affine(theta), mode=mode, padding_mode=padding
-                    )
+                    y = stn_cuda.sample(x, stn_cuda.Affine(theta), mode=mode, padding_mode=padding)
                     checks.same(y, wanted, f"shift {dx, dy} {mode} {padding}")
 
 
 @pytest.mark.parametrize("dims", (2, 3))
 def test_thetas_that_are_not_finite(dims, device):
-    """NaN, infinite and huge theta: no crash, finite results, and the rest of the batch unharmed."""
+    """NaN, infinite and huge theta: finite results, and the rest of the batch is unharmed."""
     shape, size = ((4, 3, 9, 11), (7, 33)) if dims == 2 else ((4, 2, 4, 5, 6), (3, 4, 17))
     with Checks() as checks:
         for value in (float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 3e38):
@@ -280,9 +275,7 @@ def test_thetas_that_are_not_finite(dims, device):
                             checks.true(bool((out.abs() <= limit).all()), f"output, {what}")
                             checks.true(bool(grad_input.isfinite().all()), f"gradient, {what}")
                             others = [0, 2, 3]
-                            clean = Call(
-                                call.input[others], call.warp[others], *_rest(call)
-                            ).run()
+                            clean = Call(call.input[others], call.warp[others], *_rest(call)).run()
                             checks.same(out[others].cpu(), clean.cpu(), f"others, {what}")
 
 
@@ -297,11 +290,11 @@ def test_nan_theta_reads_minus_one():
     theta = torch.eye(2, 3).unsqueeze(0)
     theta[0, 0, 2] = float("nan")  # every x coordinate is NaN
     for align in (False, True):
-        call = Call(x, theta, "affine", (5, 6), "bilinear", "border", align)
+        call = Call(x, theta, "affine", (5, 6), "bilinear", "zeros", align)
         out, _, grad_theta = call.gradients(torch.ones(1, 1, 5, 6))
         rows = reference.base_coordinates((5, 6), align)[..., 1]
         grid = torch.stack([-torch.ones(5, 6).double(), rows], -1).unsqueeze(0)
-        expected = torch_sample(x.double(), grid, "bilinear", "border", align)
+        expected = torch_sample(x.double(), grid, "bilinear", "zeros", align)
         torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
         assert (grad_theta[0, 0] == 0).all()
 

@@ -29,7 +29,6 @@ def broadcast_calls(dims, settings, dtype):
                 yield Call(x, thetas(warps, dims, dtype), "affine", size, *settings)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
 def test_against_the_reference(configuration):
     dims, *settings = configuration

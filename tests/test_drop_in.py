@@ -1,4 +1,4 @@
-"""grid_sample and affine_grid in torch's place: everything that code around torch's does with them."""
+"""grid_sample and affine_grid in torch's place: all that code around torch's does with them."""
 
 import enum
 import inspect
@@ -89,11 +89,9 @@ def test_modes_as_string_enums():
 
     members = [(m, p) for m in Mode for p in Padding]
     if sys.version_info >= (3, 11):
-        members += [
-            (enum.StrEnum("M", {m.name: m.value})[m.name], enum.StrEnum("P", {p.name: p.value})[p.name])
-            for m in Mode
-            for p in Padding
-        ]
+        modes = enum.StrEnum("modes", [(m.name, m.value) for m in Mode])
+        paddings = enum.StrEnum("paddings", [(p.name, p.value) for p in Padding])
+        members += [(m, p) for m in modes for p in paddings]
     for mode, padding in members:
         plain = grid_sample(X, GRID, mode.value, padding.value, False)
         assert torch.equal(grid_sample(X, GRID, mode, padding, False), plain)
@@ -141,11 +139,11 @@ def test_subclasses_keep_their_type():
         assert type(sample(x, grid)) is Tagged
     grid = affine_grid(tagged(THETA, "map"), SIZE, align_corners=False)
     assert type(grid) is Tagged and grid.tag == "map" and grid.seen is affine_grid
-    y = sample(tagged(X, "scan"), Affine(THETA), (4, 7), mode="nearest", align_corners=True)
+    settings = dict(mode="nearest", align_corners=True)
+    y = sample(tagged(X, "scan"), Affine(THETA), (4, 7), **settings)
     assert type(y) is Tagged and y.tag == "scan"
-    assert torch.equal(
-        y.as_subclass(torch.Tensor), sample(X, Affine(THETA), (4, 7), mode="nearest", align_corners=True)
-    )
+    plain = sample(X, Affine(THETA), (4, 7), **settings)
+    assert torch.equal(y.as_subclass(torch.Tensor), plain)
     y = sample(X, Affine(tagged(THETA, "map")), (4, 7))
     assert type(y) is Tagged
 

@@ -1,8 +1,9 @@
-"""Gradients against the mathematics: finite differences, the adjoint, linearity; only what is asked."""
+"""Gradients against the mathematics: finite differences, the adjoint, linearity."""
 
 import pytest
+import reference
 import torch
-from accuracy import Checks, smooth_points
+from accuracy import Checks, grad_input_bound, grad_warp_bound, smooth_points
 from cases import (
     CONFIGURATIONS,
     DTYPES,
@@ -188,9 +189,47 @@ def test_nan_coordinates_have_no_gradient(device):
                         what = f"{dims}-D {dtype} {mode} {padding}"
                         checks.true(bool(grad_input.isfinite().all()), f"grad_input, {what}")
                         checks.true(bool(grad_grid.isfinite().all()), f"grad_grid, {what}")
-                        checks.true(
-                            bool((grad_grid.cpu()[hole] == 0).all()), f"at the NaN, {what}"
-                        )
+                        checks.true(bool((grad_grid.cpu()[hole] == 0).all()), f"at the NaN, {what}")
+
+
+def touched(call, marked):
+    """(N, C, *in) bool: the pixels that the marked outputs (N, 1, *out) read with some weight."""
+    sizes = reference.sizes_of(call.input)
+    pixels = reference.pixel_coordinates(call.grid64(), sizes, call.align_corners)
+    hits = torch.zeros(call.input.shape).flatten(2)
+    for flat, inside, weight in reference.all_taps(
+        pixels, sizes, call.mode, call.padding_mode, call.align_corners
+    ):
+        hit = (marked & (inside & (weight != 0)).unsqueeze(1)).expand(call.output_shape)
+        index = flat.unsqueeze(1).expand(call.output_shape)
+        hits.scatter_add_(2, index.flatten(2), hit.flatten(2).float())
+    return hits.reshape(call.input.shape) > 0
+
+
+@pytest.mark.quick
+def test_incoming_gradients_that_are_not_finite():
+    """An infinite or NaN gradient reaches the pixels that its output read, and no others."""
+    with Checks() as checks:
+        for dims, *settings in CONFIGURATIONS:
+            shape, size = ((2, 3, 9, 11), (5, 14)) if dims == 2 else ((2, 3, 4, 5, 6), (3, 4, 5))
+            for memory_format in (torch.contiguous_format, channels_last(image(shape))):
+                pixels = image(shape).contiguous(memory_format=memory_format)
+                call = Call(pixels, scattered_grid(2, size), "grid", None, *settings)
+                smooth = smooth_points(call).unsqueeze(1)
+                marked = smooth & (torch.arange(smooth.numel()).reshape(smooth.shape) % 13 == 5)
+                clean = call.cotangent() * (smooth & ~marked)
+                _, expected, expected_grid = call.expect_gradients(clean)
+                bound = grad_input_bound(call, clean, expected)
+                reached = touched(call, marked)
+                checks.true(bool(reached.any() and not reached.all()), f"too easy: {call}")
+                for value in (float("inf"), float("nan")):
+                    _, grad_input, grad_grid = call.gradients(clean.masked_fill(marked, value))
+                    checks.same(grad_input.isfinite(), ~reached, f"{value}, {call}")
+                    others = torch.where(reached, expected, grad_input.double())
+                    checks.close(others, expected, bound, f"beside {value}, {call}")
+                    others = torch.where(marked.movedim(1, -1), 0.0, grad_grid.double())
+                    grid_bound = grad_warp_bound(call, clean, expected_grid)
+                    checks.close(others, expected_grid, grid_bound, f"grid beside {value}, {call}")
 
 
 def cotangent_layouts(values):
@@ -225,7 +264,9 @@ def test_second_derivative_through_the_input(kind):
     """The output is linear in the input: its second derivative is taken, and is right."""
     for dims in (2, 3):
         size = (3, 4) if dims == 2 else (2, 2, 3)
-        warp = scattered_grid(1, size, torch.float64) if kind == "grid" else thetas(1, dims, torch.float64)
+        warp = thetas(1, dims, torch.float64)
+        if kind == "grid":
+            warp = scattered_grid(1, size, torch.float64)
         call = Call(image((1, 2, *range(4, 4 + dims)), torch.float64), warp, kind, size)
         x = call.input.requires_grad_()
         torch.autograd.gradgradcheck(lambda x, call=call: call.run(x) ** 2, (x,))

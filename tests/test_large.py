@@ -1,8 +1,9 @@
 """Tensors of more than 2^31 elements, forward and backward, at their far end.
 
-An index in 32 bits would fall short of it (or become negative). float16 keeps them at 4 GiB.
+An index in 32 bits would fall short of it, or become negative.
 """
 
+import numpy
 import pytest
 import torch
 
@@ -25,29 +26,62 @@ def look(rows, columns, size):
     return torch.stack([x, y], -1).reshape(1, 1, -1, 2)
 
 
-@pytest.mark.parametrize("layout", ("one plane", "many planes", "channels_last"))
-@pytest.mark.parametrize("mode", ("bilinear", "nearest"))
-def test_large_input(layout, mode, needs_memory):
-    """Reading the last pixels of the last plane, and the gradient that is written back there."""
-    needs_memory(9)  # the image and its gradient
-    shape = {
-        "one plane": (1, 1, 65536, 32784),
-        "many planes": (3, 700, 1024, 1000),
-        "channels_last": (1, 2052, 1024, 1024),
-    }[layout]
-    x = torch.zeros(shape, dtype=torch.float16)
+LAYOUTS = {
+    "one plane": (1, 1, 65536, 32784),
+    "many planes": (3, 700, 1024, 1000),
+    "channels_last": (1, 2052, 1024, 1024),
+}
+
+
+def untouched_zeros(layout, dtype):
+    """An image of more than 2^31 zeros that takes no memory until it is written to."""
+    batch, channels, *spatial = shape = LAYOUTS[layout]
+    assert torch.Size(shape).numel() > BEYOND
     if layout == "channels_last":
-        x = x.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
-    assert x.numel() > BEYOND
-    height, width = shape[2:]
+        shape = (batch, *spatial, channels)
+    kind = {torch.float16: numpy.float16, torch.float32: numpy.float32}[dtype]
+    x = torch.from_numpy(numpy.zeros(shape, kind))  # calloc: the system's zero page
+    return x.movedim(-1, 1) if layout == "channels_last" else x
+
+
+def corner_grid(x):
+    """Looks at three of the last four pixels, then at the first."""
+    height, width = x.shape[2:]
+    rows = [height - 2, height - 2, height - 1, 0]
+    columns = [width - 2, width - 1, width - 1, 0]
+    return look(rows, columns, (height, width)).expand(x.shape[0], -1, -1, -1)
+
+
+@pytest.mark.parametrize("mode", ("bilinear", "nearest", "bicubic"))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_large_input(layout, mode, needs_memory):
+    """Reading the last pixels of the last plane, from a grid and through an affine map."""
+    needs_memory(4.5)
+    x = untouched_zeros(layout, torch.float16)
     x[-1, -1, -2:, -2:] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     x[0, 0, 0, 0] = 5.0
-    grid = look([height - 2, height - 2, height - 1, 0], [width - 2, width - 1, width - 1, 0], (height, width))
-    grid = grid.expand(shape[0], -1, -1, -1)
-    x.requires_grad_()
-    y = stn_cuda.sample(x, grid, mode=mode)
+    y = stn_cuda.sample(x, corner_grid(x), mode=mode)
     assert y[-1, -1, 0, :3].tolist() == [1.0, 2.0, 4.0]
     assert y[0, 0, 0, 3].item() == 5.0
+    theta = torch.zeros(1, 2, 3, dtype=torch.float64)
+    theta[0, :, 2] = corner_grid(x)[0, 0, 1]
+    y = stn_cuda.sample(x, stn_cuda.Affine(theta), (1, 2), mode=mode)
+    assert y[-1, -1].tolist() == [[2.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("layout", "dtype"),
+    [
+        ("one plane", torch.float32),
+        ("many planes", torch.float16),
+        ("channels_last", torch.float32),
+    ],
+)
+def test_gradient_of_large_input(layout, dtype, needs_memory):
+    """The gradient that is written to the last pixels of the last plane, and nowhere else."""
+    needs_memory(9)
+    x = untouched_zeros(layout, dtype).requires_grad_()
+    y = stn_cuda.sample(x, corner_grid(x))
     cotangent = torch.zeros_like(y)
     cotangent[-1, -1, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     (grad,) = torch.autograd.grad(y, x, cotangent)
@@ -59,38 +93,24 @@ def test_large_input(layout, mode, needs_memory):
 
 
 def test_large_output(needs_memory):
-    """An output of more than 2^31 elements from a small image, its far end and its gradients."""
+    """An output of more than 2^31 elements from a small image: its far end, both gradients."""
     needs_memory(9)  # the output and its gradient
     size = (65536, 32784)
     x = ramp(1, 1, 4, 4).half().requires_grad_()
-    theta = torch.eye(2, 3)[None].requires_grad_()
-    y = stn_cuda.sample(x, stn_cuda.Affine(theta), size, mode="nearest")
-    assert y.numel() > BEYOND
-    quarter = (size[0] // 4, size[1] // 4)
-    assert y[0, 0, -1, -1].item() == 15 and y[0, 0, 0, 0].item() == 0
-    assert (y[0, 0, -quarter[0] + 1 :, -quarter[1] + 1 :] == 15).all()
-    cotangent = torch.zeros_like(y)
-    cotangent[0, 0, -1, -1] = 2.0
-    cotangent[0, 0, -1, -100] = 3.0
-    (grad,) = torch.autograd.grad(y, x, cotangent)
-    expected = torch.zeros(4, 4)
-    expected[3, 3] = 5.0
-    assert torch.equal(grad[0, 0].float(), expected)
-
-
-def test_large_output_gradient_of_the_warp(needs_memory):
-    """theta's gradient from the far end of a large output alone."""
-    needs_memory(9)
-    size = (65536, 32784)
-    x = ramp(1, 1, 4, 4).half()
     theta = (torch.eye(2, 3)[None] * 0.5).requires_grad_()
     y = stn_cuda.sample(x, stn_cuda.Affine(theta), size)
+    assert y.numel() > BEYOND
+    # value = x + 4 y in pixels; the corners look at (0.5, 0.5) and (2.5, 2.5), within 1e-4
+    assert y[0, 0, 0, 0].item() == 2.5 and y[0, 0, -1, -1].item() == 12.5
     cotangent = torch.zeros_like(y)
     cotangent[0, 0, -1, -1] = 1.0
-    (grad,) = torch.autograd.grad(y, theta, cotangent)
-    # value = x + 4 y, in pixels; a normalised unit is 2 pixels; the point is at (1, 1) within 1e-4
+    grad_x, grad_theta = torch.autograd.grad(y, (x, theta), cotangent)
+    expected = torch.zeros(4, 4)
+    expected[2:, 2:] = 0.25
+    torch.testing.assert_close(grad_x[0, 0].float(), expected, rtol=1e-3, atol=0)
+    # a normalised unit is 2 pixels; the point itself is at (1, 1)
     expected = torch.tensor([[2.0, 2.0, 2.0], [8.0, 8.0, 8.0]])
-    torch.testing.assert_close(grad[0], expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(grad_theta[0], expected, rtol=1e-3, atol=0)
 
 
 def test_large_grid(needs_memory):

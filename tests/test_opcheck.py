@@ -7,12 +7,14 @@ from cases import Call, image, sample_inputs, scattered_grid, thetas
 import stn_cuda
 
 NAMESPACE = "stn_cuda::"
+CHEAP = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
 def registered_ops():
     """Names of all ops in torch.ops.stn_cuda, from the dispatcher's own list."""
     names = torch._C._dispatch_get_all_op_names()
-    return sorted({n.removeprefix(NAMESPACE).split(".")[0] for n in names if n.startswith(NAMESPACE)})
+    ours = [name.removeprefix(NAMESPACE) for name in names if name.startswith(NAMESPACE)]
+    return sorted({name.split(".")[0] for name in ours})  # without the overloads
 
 
 def calls(dtype=torch.float64):
@@ -107,25 +109,14 @@ def test_opcheck(name):
     for number, call in enumerate(calls()):
         # AOT dispatch traces and compiles; every fifth of the regular samples tells enough.
         cheap = number % 5 and number < 60
-        check(
-            name,
-            call,
-            test_utils=("test_schema", "test_autograd_registration", "test_faketensor")
-            if cheap
-            else (
-                "test_schema",
-                "test_autograd_registration",
-                "test_faketensor",
-                "test_aot_dispatch_dynamic",
-            ),
-        )
+        check(name, call, test_utils=CHEAP if cheap else (*CHEAP, "test_aot_dispatch_dynamic"))
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_opcheck_quick(name):
     for call in (*list(sample_inputs())[::13], *list(calls())[60:]):
-        check(name, call, test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+        check(name, call, test_utils=CHEAP)
 
 
 @pytest.mark.quick

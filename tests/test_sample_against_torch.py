@@ -6,9 +6,9 @@ import torch
 from accuracy import Checks, check_call, forward_bound, smooth_points
 from cases import (
     CONFIGURATIONS,
-    PADDINGS,
     GRID_LAYOUTS,
     IMAGE_LAYOUTS,
+    PADDINGS,
     Call,
     channels_last,
     configuration_id,
@@ -77,7 +77,7 @@ def test_channel_counts_in_both_formats(configuration):
 def test_large_enough_for_several_threads(configuration):
     dims, *settings = configuration
     cases = (
-        [((1, 2, 191, 203), (187, 131)), ((2, 20, 44, 50), (41, 47))]
+        [((1, 3, 91, 103), (97, 111)), ((2, 20, 34, 40), (31, 37))]
         if dims == 2
         else [((1, 2, 17, 23, 30), (19, 25, 27))]
     )
@@ -129,7 +129,8 @@ def test_exact_pixel_centres_and_ties(dims):
     """
     with Checks() as checks:
         for align in (False, True):
-            spatial = ((8, 4) if dims == 2 else (4, 2, 8)) if not align else ((9, 5), (5, 3, 9))[dims - 2]
+            spatial = (4, 8) if dims == 2 else (4, 2, 8)
+            spatial = tuple(side + align for side in spatial)
             pixels = image((1, 2, *spatial))
             grid = exact_grid(spatial, align)
             for mode in modes(dims):
@@ -167,6 +168,21 @@ def test_memory_format_is_kept(dims, device):
                 checks.true(output.is_contiguous(memory_format=memory_format), f"output, {what}")
                 (grad,) = torch.autograd.grad(output, pixels, torch.ones_like(output))
                 checks.true(grad.is_contiguous(memory_format=memory_format), f"gradient, {what}")
+
+
+@pytest.mark.quick
+def test_nan_coordinates_are_read_as_minus_one(device):
+    """As torch documents it (its CPU kernels do not do it), whichever coordinate it is."""
+    with Checks() as checks:
+        for dims, *settings in CONFIGURATIONS:
+            shape, size = ((2, 3, 6, 7), (5, 20)) if dims == 2 else ((2, 3, 4, 5, 6), (3, 4, 5))
+            for dtype in (torch.float32, torch.float64, torch.bfloat16):
+                grid = scattered_grid(2, size, dtype).to(device)
+                grid.view(-1)[::3] = float("nan")
+                grid.view(-1)[5::7] = float("nan")
+                call = Call(image(shape, dtype).to(device), grid, "grid", None, *settings)
+                plain = call.run(warp=grid.nan_to_num(nan=-1.0))
+                checks.same(call.run(), plain, str(call))
 
 
 def reads(call, marked):

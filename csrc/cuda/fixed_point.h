@@ -6,8 +6,8 @@
 // of their own, which is 0, +-Inf or NaN whatever the order.
 #pragma once
 
-#include "math/element.h"
 #include "cuda/work.h"
+#include "math/element.h"
 
 namespace stn_cuda {
 namespace cuda {

@@ -76,7 +76,8 @@ STN_HD void write_gradient(const AnyGrid<T, D>& map, const Warp& out, const Spot
 // Threads that share a point: along consecutive channels; else, where there are few points, along
 // as many channels as keep the device busy.
 inline int share_of_gradient(const SampleParams& p) {
-  if (channels_inside(p)) return share_of_channels(p.channels);
+  const int channels = share_of_reads(p, 1);
+  if (channels > 0) return channels;
   if (p.map != MapKind::grid) return 0;  // its blocks share the channels: split
   const int64_t threads = points(p.output_size, p.dims) * p.warp.batch;
   int log = 0;
@@ -90,9 +91,7 @@ inline int share_of_gradient(const SampleParams& p) {
 template <class T, int D>
 SampleLaunch<T, D> make_gradient_launch(const SampleParams& p) {
   const int log_share = share_of_gradient(p);
-  SampleLaunch<T, D> launch{p, pixel_frame<T, D>(p.input_size, p.align_corners),
-                            make_work(p.output_size, D, p.warp.batch, images_per_warp(p),
-                                      p.channels, log_share)};
+  auto launch = make_launch<T, D>(p, log_share);
   // Only sums can come from several blocks.
   if (p.map != MapKind::grid) split(launch.work, int64_t(1) << log_share);
   return launch;

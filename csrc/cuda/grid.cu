@@ -3,7 +3,7 @@
 
 #include "cuda/block_map.h"
 #include "cuda/kernels.h"
-#include "cuda/parameter_sums.cuh"
+#include "cuda/parameter_sums.h"
 
 namespace stn_cuda {
 namespace cuda {

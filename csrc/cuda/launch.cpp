@@ -44,9 +44,9 @@ void run_warp_grid_backward(const GridParams& p) {
   check("warp_grid_backward", warp_grid_backward(p, memory.get(), current_stream()));
 }
 
-[[maybe_unused]] const bool registered =
-    register_backend(c10::DeviceType::CUDA, Backend{run_sample, run_splat, run_grad_warp,
-                                                    run_warp_grid, run_warp_grid_backward});
+[[maybe_unused]] const bool registered = register_backend(
+    c10::DeviceType::CUDA,
+    Backend{run_sample, run_splat, run_grad_warp, run_warp_grid, run_warp_grid_backward});
 
 }  // namespace
 }  // namespace cuda

@@ -98,21 +98,33 @@ inline bool channels_inside(const SampleParams& p) {
   return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
 }
 
-// Threads that share a point: with consecutive channels as many as the channels keep busy, so that
-// a group's accesses are consecutive too.
-inline int share_of_channels(int64_t steps) {
-  const int log = ceil_log2(steps);
+// Threads (2^n) that share a point: with consecutive channels as many as those keep busy, in steps
+// of `pack` channels, so that the accesses of a group are consecutive too.
+inline int share_of_channels(const SampleParams& p, int pack) {
+  const int log = channels_inside(p) ? ceil_log2(p.channels / pack) : 0;
   return log < 5 ? log : 5;
+}
+
+// As few channels as an RGBA pixel has are read by one thread: several would each compute the
+// same coordinates and weights.
+inline int share_of_reads(const SampleParams& p, int pack) {
+  return pack == 1 && p.channels <= 4 ? 0 : share_of_channels(p, pack);
 }
 
 inline int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
 
+// A launch in which all images and channels of a point fall to one block.
+template <class T, int D>
+SampleLaunch<T, D> make_launch(const SampleParams& p, int log_share) {
+  return {p, pixel_frame<T, D>(p.input_size, p.align_corners),
+          make_work(p.output_size, D, p.warp.batch, images_per_warp(p), p.channels, log_share)};
+}
+
+// The launch of sample, in steps of `pack` channels, `steps` of them at a time.
 template <class T, int D>
 SampleLaunch<T, D> make_sample_launch(const SampleParams& p, int pack, int steps) {
-  const int log_share = channels_inside(p) ? share_of_channels(p.channels / pack) : 0;
-  SampleLaunch<T, D> launch{p, pixel_frame<T, D>(p.input_size, p.align_corners),
-                            make_work(p.output_size, D, p.warp.batch, images_per_warp(p),
-                                      p.channels, log_share)};
+  const int log_share = share_of_reads(p, pack);
+  auto launch = make_launch<T, D>(p, log_share);
   split(launch.work, (int64_t(pack) << log_share) * steps);
   return launch;
 }

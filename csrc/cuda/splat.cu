@@ -2,8 +2,8 @@
 #define STN_ISA device
 
 #include "cuda/kernels.h"
-#include "cuda/splat.cuh"
 #include "cuda/splat_deterministic.h"
+#include "cuda/splat_kernel.h"
 
 namespace stn_cuda {
 namespace cuda {

@@ -64,6 +64,14 @@ STN_HD void splat_thread(const SampleLaunch<T, D>& launch, const Sums& sums, con
   }
 }
 
+template <class T, int D>
+SampleLaunch<T, D> make_splat_launch(const SampleParams& p) {
+  const int log_share = share_of_channels(p, 1);
+  auto launch = make_launch<T, D>(p, log_share);
+  split(launch.work, int64_t(1) << log_share);
+  return launch;
+}
+
 // The image's elements. It is dense (ops.cpp allocates it), so that they are those of the scratch
 // images too, at the same offsets.
 inline int64_t image_elements(const SampleParams& p) {

@@ -4,7 +4,7 @@
 
 #include "cuda/splat_deterministic.h"
 
-#include "cuda/splat.cuh"
+#include "cuda/splat_kernel.h"
 
 namespace stn_cuda {
 namespace cuda {

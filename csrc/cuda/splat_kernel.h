@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Element, int K, class Index, class Map, int D, class Sums>
 cudaError_t add_values_as(const SampleParams& p, const Sums& sums, cudaStream_t stream) {
-  const auto launch = make_sample_launch<Coordinate<Map>, D>(p, 1, 1);
+  const auto launch = make_splat_launch<Coordinate<Map>, D>(p);
   if (launch.work.blocks > kLargestGrid) return cudaErrorInvalidConfiguration;
   const auto blocks = static_cast<unsigned>(launch.work.blocks);
   splat_kernel<Element, K, Index, Map><<<blocks, kThreads, 0, stream>>>(launch, sums);

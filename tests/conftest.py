@@ -41,6 +41,14 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def deterministic_algorithms():
+    """torch.use_deterministic_algorithms, undone after the test."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield torch.use_deterministic_algorithms
+    torch.use_deterministic_algorithms(before)
+
+
 def _available_memory():
     """Bytes that can be had without swapping, within the control group's limit; 0 if unknown."""
     try:

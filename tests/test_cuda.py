@@ -1,4 +1,4 @@
-"""CUDA against the CPU, and what only CUDA has: streams, graphs, deterministic algorithms.
+"""The kernels on CUDA against exact arithmetic and against the CPU.
 
 The tests with a `device` parameter elsewhere run on CUDA as well where there is one.
 """
@@ -61,68 +61,38 @@ def test_cpu_and_cuda_agree():
             checks.true(all(bool(t.isfinite().all()) for t in ours), str(call))
 
 
-def big_calls():
-    for shape, size in (((2, 3, 300, 310), (290, 305)), ((1, 33, 64, 65), (70, 71))):
-        for name in ("contiguous", "channels_last"):
-            pixels = IMAGE_LAYOUTS[name](image(shape).cuda())
-            yield Call(pixels, smooth_grid(shape[0], size).cuda())
-            yield Call(pixels, thetas(shape[0], 2).cuda(), "affine", size)
-            yield Call(pixels, thetas(1, 2).cuda() * 5, "affine", size)
-    yield Call(image((1, 2, 30, 31, 32)).cuda(), thetas(1, 3).cuda(), "affine", (30, 31, 33))
+def test_mixed_dtypes():
+    """Every dtype of the image with every one of the grid and of theta."""
+    with Checks() as checks:
+        for dtype in DTYPES:
+            for warp_dtype in DTYPES:
+                for layout in ("contiguous", "channels_last"):
+                    pixels = IMAGE_LAYOUTS[layout](image((2, 8, 7, 9), dtype).cuda())
+                    grid = scattered_grid(2, (6, 17), warp_dtype).cuda()
+                    check_call(checks, Call(pixels, grid))
+                    theta = thetas(2, 2, warp_dtype).cuda()
+                    check_call(checks, Call(pixels, theta, "affine", (6, 17)))
 
 
-def test_deterministic_algorithms():
-    """Bitwise repeatable backward under torch.use_deterministic_algorithms(True)."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        with Checks() as checks:
-            for call in big_calls():
-                cotangent = call.cotangent().cuda()
-                first = call.gradients(cotangent)
-                for _ in range(5):
-                    for mine, wanted in zip(call.gradients(cotangent), first, strict=True):
-                        checks.same(mine, wanted, str(call))
-    finally:
-        torch.use_deterministic_algorithms(False)
+MANY_BLOCKS = (
+    ((1, 300, 14, 15), (13, 14)),
+    ((70, 3, 28, 28), (28, 28)),
+    ((2, 3, 301, 290), (290, 301)),
+    ((1, 130, 5, 6, 7), (6, 5, 7)),
+    ((2, 3, 20, 31, 33), (33, 20, 31)),
+)
 
 
-def test_side_stream():
-    """Work goes to the current stream: without waiting for the default one, and in its order."""
-    call = next(big_calls())
-    expected = call.run()
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        x = torch.zeros_like(call.input)
-        torch.cuda._sleep(20_000_000)
-        x.copy_(call.input)
-        actual = call.run(x)
-    stream.synchronize()
-    assert torch.equal(actual, expected)
-
-
-def test_cuda_graph():
-    """A call is captured in a CUDA graph, forward and backward: it does not wait for the device."""
-    for call in list(big_calls())[:2]:
-        x, warp = call.input.clone().requires_grad_(), call.warp.clone().requires_grad_()
-        cotangent = call.cotangent().cuda()
-
-        def step(call=call, x=x, warp=warp, cotangent=cotangent):
-            return torch.autograd.grad(call.run(x, warp), (x, warp), cotangent)
-
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            expected = step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
-        graph.replay()
-        torch.cuda.synchronize()
-        for mine, wanted in zip(captured, expected, strict=True):
-            scale = wanted.abs().max().item()
-            torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4 * scale)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16), ids=str)
+def test_many_blocks_groups_and_channels(dtype):
+    """Shapes that are cut along points, images and channels, and those that are not."""
+    with Checks() as checks:
+        for shape, size in MANY_BLOCKS:
+            for layout in ("contiguous", "channels_last"):
+                pixels = IMAGE_LAYOUTS[layout](image(shape, dtype).cuda())
+                check_call(checks, Call(pixels, smooth_grid(shape[0], size).cuda()))
+                for theta in (thetas(shape[0], len(size)), 5 * thetas(1, len(size))):
+                    check_call(checks, Call(pixels, theta.cuda(), "affine", size))
 
 
 def test_devices_must_agree():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from .cases import Case
 from .problem import Forward, Problem
 
 OURS = "stn_cuda"
@@ -20,14 +20,14 @@ class Peer:
 
     build        Problem -> function (input, warp) -> output. Called once per cell under the
                  cell's number of threads; what it does is not timed.
-    supports     whether the peer can do the case
+    supports     whether the peer can do the problem
     optional     timed only when asked for by name
     headline     counts for the ratio of the summary, which is taken against the fastest such peer
     """
 
     name: str
     build: Callable[[Problem], Forward]
-    supports: Callable[[Case], bool] = lambda case: True
+    supports: Callable[[Problem], bool] = lambda problem: True
     optional: bool = False
     headline: bool = True
 
@@ -72,6 +72,23 @@ def torch_eager(problem: Problem) -> Forward:
     return forward
 
 
+def torch_is_safe(problem: Problem) -> bool:
+    """Whether torch's own kernel stays inside its tensors.
+
+    On the CPU its kernels for 16-bit types keep the offset of a pixel in 16 bits: with more pixels
+    than that counts, they read and, backward, write elsewhere.
+    """
+    wide = problem.input.element_size() > 2 or problem.input.is_cuda
+    return wide or math.prod(problem.case.shape[2:]) < 2**15
+
+
+def torch_in_float32(problem: Problem) -> Forward:
+    """`torch_eager` on the image in float32: what a 16-bit image on the CPU needs to be right."""
+    dtype = problem.input.dtype
+    forward = torch_eager(replace(problem, input=problem.input.float()))
+    return lambda image, warp: forward(image.float(), warp.float()).to(dtype)
+
+
 def torch_compiled(problem: Problem) -> Forward:
     """The expression of `torch_eager` through `torch.compile`."""
     # The generated code is fixed to a shape and a number of threads: nothing is to be reused.
@@ -81,8 +98,13 @@ def torch_compiled(problem: Problem) -> Forward:
 
 PEERS: list[Peer] = [
     Peer(OURS, ours, headline=False),
-    Peer("torch", torch_eager),
-    Peer("torch.compile", torch_compiled, optional=True),
+    Peer("torch", torch_eager, torch_is_safe),
+    Peer(
+        "torch in float32",
+        torch_in_float32,
+        supports=lambda problem: problem.input.element_size() == 2,
+    ),
+    Peer("torch.compile", torch_compiled, torch_is_safe, optional=True),
 ]
 
 

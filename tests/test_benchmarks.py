@@ -188,6 +188,19 @@ def failing(*arguments, **options):
     raise RuntimeError("out of order\nsecond line")
 
 
+def test_torch_is_not_run_where_it_would_write_outside_its_tensors():
+    for dtype, shape, safe in (
+        ("float16", (1, 1, 181, 181), True),
+        ("float16", (1, 1, 182, 182), False),
+        ("bfloat16", (1, 1, 32, 32, 32), False),
+        ("float32", (1, 1, 182, 182), True),
+    ):
+        problem = build(Case("affine", shape, dtype=dtype))
+        assert peers.torch_is_safe(problem) == safe
+        exact = work(problem, peers.torch_in_float32(problem))()
+        assert check.disagreement(exact, check.reference(problem)) is None
+
+
 @pytest.mark.parametrize(
     ("direction", "broken", "reason"),
     [

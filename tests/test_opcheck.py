@@ -103,6 +103,8 @@ def check(name, call, **keywords):
             raise AssertionError(f"opcheck of {name} failed for {call}") from error
 
 
+# opcheck of torch 2.15 looks at the gradient of tensors that are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_opcheck(name):
     """Schema, autograd registration, fake tensors, and AOT dispatch with dynamic shapes."""

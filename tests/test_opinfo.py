@@ -28,6 +28,9 @@ OPS = {
 MODES = ("bilinear", "nearest", "bicubic")
 PADDINGS = ("zeros", "border", "reflection")
 DTYPES = (torch.float32, torch.float64)
+# From 2.15 on torch takes "bicubic" for volumes, which is refused here (README, "Limits").
+ONLY_4D = "bicubic interpolation only supports 4D input"
+TORCH_HAS_TRICUBIC = torch.__version__ >= (2, 15)
 LOW = (torch.float16, torch.bfloat16)
 
 
@@ -50,6 +53,11 @@ def run_samples(samples):
     with Checks() as checks:
         for sample in samples:
             call = as_call(sample)
+            if call.mode == "bicubic" and call.input.dim() == 5:
+                assert TORCH_HAS_TRICUBIC
+                with pytest.raises(RuntimeError, match=ONLY_4D):
+                    call.run()
+                continue
             # The gradients of the volumes of 5 million voxels take most of a minute to bound.
             small = call.input.numel() < 1e6
             check_call(checks, call, torch_sample, gradients=small)
@@ -188,7 +196,7 @@ GRID_SAMPLE_ERRORS = {
     ),
     "bicubic volume": (
         lambda f: f(x4(1, 1, 2, 2, 2), x4(1, 1, 1, 1, 3), mode="bicubic", align_corners=False),
-        "bicubic interpolation only supports 4D input",
+        ONLY_4D,
     ),
     "integers": (
         lambda f: f(x4().int(), x4(1, 1, 1, 2).int(), align_corners=False),
@@ -258,6 +266,8 @@ AFFINE_GRID_ERRORS = {
 
 def assert_as_torch(call, torch_function, our_function, pattern):
     """Both raise; ours an error that an `except` of torch's type catches; both texts match."""
+    if pattern == ONLY_4D and TORCH_HAS_TRICUBIC:
+        torch_function = our_function
     with pytest.raises(Exception, match=pattern) as theirs:
         call(torch_function)
     with pytest.raises(Exception, match=pattern) as ours:

@@ -92,12 +92,12 @@ STN_HD void first_offsets(const SampleParams& p, const TileTaps<A, K, D>& taps, 
   }
 }
 
-// The pairs of all rows, copied next to each other: scalar loads are faster than the processor's
-// gather instruction, and what follows reads them as whole vectors.
+// The pairs of all rows of the points [first, last), copied next to each other: scalar loads are
+// faster than the processor's gather instruction, and what follows reads them as whole vectors.
 template <class Element, int D>
 STN_HD void copy_pairs(const Element* plane, const int32_t (&offset)[kTile], const Rows<D>& rows,
-                       int count, Pair<Element> (&pairs)[Rows<D>::count][kTile]) {
-  for (int i = 0; i < count; ++i) {
+                       int first, int last, Pair<Element> (&pairs)[Rows<D>::count][kTile]) {
+  for (int i = first; i < last; ++i) {
     const Element* at = plane + offset[i];
     for (int r = 0; r < Rows<D>::count; ++r) {
       std::memcpy(&pairs[r][i], at + rows.offset[r], sizeof(Pair<Element>));
@@ -106,15 +106,58 @@ STN_HD void copy_pairs(const Element* plane, const int32_t (&offset)[kTile], con
   }
 }
 
-// A contiguous view, in the accumulation type, of the tile's values in one plane of the output.
-template <class Element>
-STN_HD const Accumulate<Element>* fetch(const Element* plane, int64_t stride, int count,
-                                        Accumulate<Element> (&buffer)[kTile]) {
-  if constexpr (std::is_same<Element, Accumulate<Element>>::value) {
-    if (stride == 1) return plane;
-  }
-  for (int i = 0; i < count; ++i) buffer[i] = to_float(plane[i * stride]);
-  return buffer;
+// The tile's values in one plane of the output, in the accumulation type; zeros in the padding.
+template <class Element, int D>
+STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (&stride)[3],
+                      Accumulate<Element> (&values)[kTile]) {
+  using A = Accumulate<Element>;
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    const Element* row = plane + offset_of<D>(p, stride);
+    A* to = values + slot;
+    if constexpr (std::is_same<Element, A>::value) {
+      if (stride[0] == 1) {
+        for (int j = 0; j < tile.pitch; j += kLanes<A>) {
+          const int left = tile.width - j;
+          const Native<A> v = left >= kLanes<A> ? load<Native<A>>(row + j)
+                                                : load_first(row + j, left > 0 ? left : 0);
+          store<kLanes<A>>(to + j, v);
+        }
+        return;
+      }
+    }
+    for (int j = 0; j < tile.width; ++j) to[j] = to_float(row[j * stride[0]]);
+    for (int j = tile.width; j < tile.pitch; ++j) to[j] = 0;
+  });
+}
+
+// Writes the tile's values into one plane of the output.
+template <class Element, int D>
+STN_HD void store_tile(const Tile<D>& tile, const Accumulate<Element>* values, Element* plane,
+                       const int64_t (&stride)[3]) {
+  using A = Accumulate<Element>;
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    Element* row = plane + offset_of<D>(p, stride);
+    const A* from = values + slot;
+    if constexpr (std::is_same<Element, A>::value) {
+      if (stride[0] == 1) {
+        for (int j = 0; j < tile.width; j += kLanes<A>) {
+          const int left = tile.width - j;
+          const Native<A> v = load<Native<A>>(from + j);
+          if (left >= kLanes<A>) {
+            store<kLanes<A>>(row + j, v);
+          } else {
+            store_first(row + j, v, left);
+          }
+        }
+        return;
+      }
+    }
+    if (stride[0] == 1) {
+      for (int j = 0; j < tile.width; ++j) row[j] = Rounded<Element>::from(from[j]);
+    } else {
+      for (int j = 0; j < tile.width; ++j) row[j * stride[0]] = Rounded<Element>::from(from[j]);
+    }
+  });
 }
 
 // The pointer of image n, channel c.

@@ -4,7 +4,7 @@
 // parameters (theta).
 #pragma once
 
-#include "cpu/gather.h"
+#include "cpu/window.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -17,18 +17,18 @@ struct TapProduct {
 
 template <class A, int K, int D>
 struct alignas(64) Dots {
-  A of[TapProduct<K, D>::count][kRoom];
+  A of[TapProduct<K, D>::count][kTile];
 };
 
-// Linear, planar.
+// Linear, planar, the slots [first, last).
 template <class Element, int D>
 STN_HD void dot_plane(const SampleParams& p, const int32_t (&offset)[kTile], const Element* plane,
-                      const Accumulate<Element>* grad, int count,
+                      const Accumulate<Element>* grad, int first, int last,
                       Dots<Accumulate<Element>, 2, D>& dots) {
   alignas(64) Pair<Element> pairs[Rows<D>::count][kTile];
-  copy_pairs<Element, D>(plane, offset, Rows<D>(p), count, pairs);
+  copy_pairs<Element, D>(plane, offset, Rows<D>(p), first, last, pairs);
   for (int r = 0; r < Rows<D>::count; ++r) {
-    for (int i = 0; i < count; ++i) {
+    for (int i = first; i < last; ++i) {
       dots.of[2 * r][i] += grad[i] * to_float(pairs[r][i].first);
       dots.of[2 * r + 1][i] += grad[i] * to_float(pairs[r][i].second);
     }
@@ -57,32 +57,35 @@ STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>
 
 // Consecutive channels: a dot product of two vectors per tap.
 template <class Element, int K, int D>
-STN_HD void dot_channels(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
-                         int64_t n, int64_t begin, int count,
+STN_HD void dot_channels(const SampleParams& p, const Tile<D>& tile,
+                         const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n,
                          Dots<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
   const Element* image = plane_of<const Element>(p.input, n, 0);
-  const Element* output = plane_of<const Element>(p.output, n, 0) + begin * p.output.stride[0];
-  for (int i = 0; i < count; ++i) {
-    const Element* grad = output + i * p.output.stride[0];
-    for (int k = 0; k < TapProduct<K, D>::count; ++k) {
-      const Element* pixel = image + tap_offset<Element>(p.input.stride, taps, k, i);
-      A sum = 0;
+  const Element* output = plane_of<const Element>(p.output, n, 0);
+  tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+    for (int j = 0; j < tile.width; ++j) {
+      const int i = slot + j;
+      const Element* grad = output + offset_of<D>(at, p.output.stride) + j * p.output.stride[0];
+      for (int k = 0; k < TapProduct<K, D>::count; ++k) {
+        const Element* pixel = image + tap_offset<Element>(p.input.stride, taps, k, i);
+        A sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t c = 0; c < p.channels; ++c) sum += to_float(grad[c]) * to_float(pixel[c]);
-      dots.of[k][i] += sum;
+        for (int64_t c = 0; c < p.channels; ++c) sum += to_float(grad[c]) * to_float(pixel[c]);
+        dots.of[k][i] += sum;
+      }
     }
-  }
+  });
 }
 
 // The gradients of the coordinates. A tap whose coefficient is 0 does not count, whatever its
 // pixel holds.
 template <class A, int K, int D>
-STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, int count,
-                    A (&grad)[D][kRoom]) {
+STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, int first, int last,
+                    A (&grad)[D][kTile]) {
   using V = Native<A>;
   for (int d = 0; d < D; ++d) {
-    for (int i = 0; i < count; i += kLanes<A>) {
+    for (int i = first; i < last; i += kLanes<A>) {
       V sum{};
       for (int k = 0; k < TapProduct<K, D>::count; ++k) {
         const int tap[3] = {k % K, k / K % K, k / (K * K)};
@@ -100,37 +103,38 @@ STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, in
 
 // A grid: the gradient of each of its values, written.
 template <class Map, class A, int D>
-STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, int64_t begin,
-                           int count, const A (&grad)[D][kRoom]) {
+STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, const Tile<D>& tile,
+                           const A (&grad)[D][kTile]) {
   using T = decltype(map.frame.axis[0].half);
   using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
-  Element* data = static_cast<Element*>(out.data) + n * out.stride_n + begin * D;
-  for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t (&)[D]) {
-    for (int j = 0; j < run; ++j) {
+  tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+    Element* row =
+        static_cast<Element*>(out.data) + n * out.stride_n + offset_of<D>(at, out.stride);
+    for (int j = 0; j < tile.width; ++j) {
       T g[D];
-      for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][i + j]);
+      for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][slot + j]);
       map.gradient(g);
-      for (int d = 0; d < D; ++d) data[(i + j) * D + d] = Rounded<Element>::from(g[d]);
+      for (int d = 0; d < D; ++d) row[j * D + d] = Rounded<Element>::from(g[d]);
     }
   });
 }
 
 // Parameters: the tile's part of their sums, added to `partial`.
 template <class Map, class A, int D>
-STN_HD void sum_gradient(const Map& map, const int64_t (&size)[3], int64_t begin, int count,
-                         const A (&grad)[D][kRoom], double* partial) {
+STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kTile],
+                         double* partial) {
   using T = typename std::decay<decltype(map.half[0])>::type;
   using V = Native<T>;
   V sums[Map::sums] = {};
-  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t (&p)[D]) {
-    for (int j = 0; j < run; j += kLanes<T>) {
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    for (int j = 0; j < tile.width; j += kLanes<T>) {
       V at[D], g[D];
       positions(p, j, at);
-      const auto inside = counting<V>() < static_cast<T>(run - j);
+      const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
         Vector<A, kLanes<T>> values;
-        std::memcpy(&values, &grad[d][i + j], sizeof values);
+        std::memcpy(&values, &grad[d][slot + j], sizeof values);
         g[d] = inside ? __builtin_convertvector(values, V) : V{};
       }
       map.accumulate(at, g, sums);
@@ -140,56 +144,122 @@ STN_HD void sum_gradient(const Map& map, const int64_t (&size)[3], int64_t begin
 }
 
 template <class T, class A, int D>
-void hand_to_map(const SampleParams& p, int64_t n, int64_t begin, int count,
-                 const A (&grad)[D][kRoom], double* partial) {
+void hand_to_map(const SampleParams& p, int64_t n, const Tile<D>& tile, const A (&grad)[D][kTile],
+                 double* partial) {
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
     using Map = typename std::decay<decltype(map)>::type;
     if constexpr (Map::parametric) {
-      sum_gradient(map, p.output_size, begin, count, grad, partial);
+      sum_gradient(map, tile, grad, partial);
     } else {
-      write_gradient(map, p, n, begin, count, grad);
+      write_gradient(map, p, n, tile, grad);
     }
   });
 }
 
-template <class Element, int K, int D>
-void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, int64_t begin, int count,
-                    double* partial) {
+// Linear, planar: the tile's gradients from windows, over all channels. Groups that meet a NaN,
+// which may be a weight of 0 times a pixel that is not finite, are left to the dot products;
+// whether there are none.
+template <class Element, int D>
+STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile,
+                         const TileTaps<Accumulate<Element>, 2, D>& taps, BatchRange images,
+                         WindowTile<Accumulate<Element>, D>& windows,
+                         Accumulate<Element> (&grad)[D][kTile]) {
   using A = Accumulate<Element>;
-  TileTaps<A, K, D> taps;
-  Dots<A, K, D> dots;
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  alignas(64) A values[kTile];
+  const int groups = tile.slots() / L;
+  for (int d = 0; d < D; ++d) std::fill(grad[d], grad[d] + tile.slots(), A(0));
+  for (int64_t n = images.begin; n < images.end; ++n) {
+    for (int64_t c = 0; c < p.channels; ++c) {
+      const Element* plane = plane_of<const Element>(p.input, n, c);
+      load_tile(tile, plane_of<const Element>(p.output, n, c), p.output.stride, values);
+      const auto all = [&](auto narrow) {
+        for (int g = 0; g < groups; ++g) {
+          if (!windows.used[g]) continue;
+          V slopes[D];
+          window_gradient<narrow.value, Element, D>(p, taps, windows, g, plane, slopes);
+          const V value = load<V>(values + g * L);
+          for (int d = 0; d < D; ++d) {
+            store<L>(&grad[d][g * L], load<V>(&grad[d][g * L]) + value * slopes[d]);
+          }
+        }
+      };
+      is_narrow<A>(p) ? all(std::true_type{}) : all(std::false_type{});
+    }
+  }
+  bool clean = true;
+  for (int g = 0; g < groups; ++g) {
+    for (int d = 0; d < D; ++d) {
+      const V sum = load<V>(&grad[d][g * L]);
+      if (!all_lanes(sum == sum)) clean = windows.used[g] = false;
+    }
+  }
+  return clean;
+}
+
+// The tile's dot products over the images, of the slots that have no window.
+template <class Element, int K, int D, class Gaps>
+STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
+                      const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
+                      Gaps&& for_each_gap, Dots<Accumulate<Element>, K, D>& dots) {
+  using A = Accumulate<Element>;
   alignas(64) int32_t offset[kTile];
-  alignas(64) A buffer[kTile];
-  alignas(64) A grad[D][kRoom];
-  make_taps<true>(p, n, begin, count, taps);
+  alignas(64) A values[kTile];
+  const int count = tile.slots();
   for (auto& row : dots.of) std::fill(row, row + count, A(0));
   const bool linear = K == 2 && layout == Layout::planar;
   if (linear) first_offsets(p, taps, count, offset);
-  const BatchRange images = images_of_warp(p, n);
-  for (int64_t m = images.begin; m < images.end; ++m) {
+  for (int64_t n = images.begin; n < images.end; ++n) {
     if (layout == Layout::channels) {
-      dot_channels<Element>(p, taps, m, begin, count, dots);
+      dot_channels<Element>(p, tile, taps, n, dots);
       continue;
     }
     for (int64_t c = 0; c < p.channels; ++c) {
-      const Element* plane = plane_of<const Element>(p.input, m, c);
-      const A* values = fetch(plane_of<const Element>(p.output, m, c) + begin * p.output.stride[0],
-                              p.output.stride[0], count, buffer);
+      const Element* plane = plane_of<const Element>(p.input, n, c);
+      load_tile(tile, plane_of<const Element>(p.output, n, c), p.output.stride, values);
       if constexpr (K == 2) {
         if (linear) {
-          dot_plane<Element, D>(p, offset, plane, values, count, dots);
+          for_each_gap([&](int first, int last) {
+            dot_plane<Element, D>(p, offset, plane, values, first, last, dots);
+          });
           continue;
         }
       }
       dot_points<Element>(p, taps, plane, values, count, dots);
     }
   }
-  combine(taps, dots, count, grad);
+}
+
+template <class Element, int K, int D>
+void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<D>& tile,
+                    double* partial) {
+  using A = Accumulate<Element>;
+  alignas(64) A grad[D][kTile];
+  TileTaps<A, K, D> taps;
+  make_taps<true>(p, n, tile, taps);
+  const BatchRange images = images_of_warp(p, n);
+  const auto dot = [&](auto&& gaps) {
+    Dots<A, K, D> dots;
+    make_dots<Element>(p, layout, tile, taps, images, gaps, dots);
+    gaps([&](int first, int last) { combine(taps, dots, first, last, grad); });
+  };
+  bool windowed = false;
+  if constexpr (K == 2 && kWindows) {
+    if (layout == Layout::planar) {
+      WindowTile<A, D> windows;
+      bool complete = find_windows<true>(p, taps, images, tile.slots(), windows);
+      complete &= grad_windows<Element>(p, tile, taps, images, windows, grad);
+      if (!complete) dot([&](auto&& f) { for_each_gap(windows, tile.slots(), f); });
+      windowed = true;
+    }
+  }
+  if (!windowed) dot([&](auto&& f) { f(0, tile.slots()); });
   if (p.warp.type == ElementType::f64) {
-    hand_to_map<double>(p, n, begin, count, grad, partial);
+    hand_to_map<double>(p, n, tile, grad, partial);
   } else {
-    hand_to_map<float>(p, n, begin, count, grad, partial);
+    hand_to_map<float>(p, n, tile, grad, partial);
   }
 }
 
@@ -203,15 +273,14 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
     constexpr int D = decltype(dims)::value;
     if constexpr (K > 1) {
       const Layout layout = layout_of<K, D>(p);
-      const int64_t total = points(p.output_size, D);
       const int64_t groups = (plan.tiles + plan.tiles_per_task - 1) / plan.tiles_per_task;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % groups * plan.tiles_per_task;
         const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
         double* partial = plan.partial + task * parameter_count(p.map, D);
-        for (int64_t tile = first; tile < last; ++tile) {
-          grad_warp_tile<decltype(element), K, D>(p, layout, task / groups, tile * kTile,
-                                                  tile_count(total, tile * kTile), partial);
+        for (int64_t t = first; t < last; ++t) {
+          const Tile<D> tile(plan, p.output_size, t);
+          grad_warp_tile<decltype(element), K, D>(p, layout, task / groups, tile, partial);
         }
       }
     }

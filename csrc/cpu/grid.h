@@ -8,47 +8,56 @@ namespace cpu {
 inline namespace STN_ISA {
 
 template <class T, int D>
-void write_grid(const GridParams& p, int64_t n, int64_t begin, int count) {
-  alignas(64) T x[D][kRoom];
+void write_grid(const GridParams& p, int64_t n, const Tile<D>& tile) {
+  alignas(64) T x[D][kTile];
   with_map<T, D>(p.map, p.warp, n, normalised_frame<T, D>(), p.output_size, p.align_corners,
-                 [&](const auto& map) { coordinates(map, p.output_size, begin, count, x); });
+                 [&](const auto& map) { coordinates(map, tile, x); });
   with_element(p.grid.type, [&](auto element) {
     using Element = decltype(element);
-    Element* data = static_cast<Element*>(p.grid.data) + n * p.grid.stride_n + begin * D;
-    for (int i = 0; i < count; ++i) {
-      for (int d = 0; d < D; ++d) data[i * D + d] = Rounded<Element>::from(x[d][i]);
-    }
+    Element* data = static_cast<Element*>(p.grid.data) + n * p.grid.stride_n;
+    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+      Element* row = data + offset_of<D>(at, p.grid.stride);
+      for (int j = 0; j < tile.width; ++j) {
+        for (int d = 0; d < D; ++d) row[j * D + d] = Rounded<Element>::from(x[d][slot + j]);
+      }
+    });
   });
+}
+
+// Calls f(type, dims) with the compile-time forms of the map's type and the dimensions.
+template <class F>
+STN_HD void with_grid_types(const GridParams& p, F&& f) {
+  const bool wide = p.warp.type == ElementType::f64;
+  if (p.dims == 2) {
+    wide ? f(double{}, DimsTag<2>{}) : f(float{}, DimsTag<2>{});
+  } else {
+    wide ? f(double{}, DimsTag<3>{}) : f(float{}, DimsTag<3>{});
+  }
 }
 
 // Tasks: (warp, tile). The grid is contiguous.
 inline void warp_grid(const GridParams& p, const Plan& plan, int64_t begin, int64_t end) {
-  const int64_t total = points(p.output_size, p.dims);
-  const bool wide = p.warp.type == ElementType::f64;
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t n = task / plan.tiles, first = task % plan.tiles * kTile;
-    const int count = tile_count(total, first);
-    if (p.dims == 2) {
-      wide ? write_grid<double, 2>(p, n, first, count) : write_grid<float, 2>(p, n, first, count);
-    } else {
-      wide ? write_grid<double, 3>(p, n, first, count) : write_grid<float, 3>(p, n, first, count);
+  with_grid_types(p, [&](auto type, auto dims) {
+    constexpr int D = decltype(dims)::value;
+    for (int64_t task = begin; task < end; ++task) {
+      const Tile<D> tile(plan, p.output_size, task % plan.tiles);
+      write_grid<decltype(type), D>(p, task / plan.tiles, tile);
     }
-  }
+  });
 }
 
 template <class T, int D>
-void sum_grid(const GridParams& p, int64_t n, int64_t begin, int count, double* partial) {
-  alignas(64) T grad[D][kRoom];
+void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, double* partial) {
+  alignas(64) T grad[D][kTile];
   with_element(p.grid.type, [&](auto element) {
     using Element = decltype(element);
     const Element* data = static_cast<const Element*>(p.grid.data) + n * p.grid.stride_n;
-    for_each_run<D>(p.output_size, begin, count, [&](int i, int run, const int32_t (&at)[D]) {
-      int64_t row = 0;
-      for (int d = 0; d < D; ++d) row += at[d] * p.grid.stride[d];
-      for (int j = 0; j < run; ++j) {
+    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+      const Element* row = data + offset_of<D>(at, p.grid.stride);
+      for (int j = 0; j < tile.width; ++j) {
         for (int d = 0; d < D; ++d) {
-          grad[d][i + j] =
-              static_cast<T>(to_float(data[row + j * p.grid.stride[0] + d * p.grid.stride_k]));
+          grad[d][slot + j] =
+              static_cast<T>(to_float(row[j * p.grid.stride[0] + d * p.grid.stride_k]));
         }
       }
     });
@@ -56,33 +65,25 @@ void sum_grid(const GridParams& p, int64_t n, int64_t begin, int count, double* 
   with_map<T, D>(p.map, p.warp, n, normalised_frame<T, D>(), p.output_size, p.align_corners,
                  [&](const auto& map) {
                    using Map = typename std::decay<decltype(map)>::type;
-                   if constexpr (Map::parametric) {
-                     sum_gradient(map, p.output_size, begin, count, grad, partial);
-                   }
+                   if constexpr (Map::parametric) sum_gradient(map, tile, grad, partial);
                  });
 }
 
 // Tasks: (warp, group of consecutive tiles).
 inline void warp_grid_backward(const GridParams& p, const Plan& plan, int64_t begin, int64_t end) {
-  const int64_t total = points(p.output_size, p.dims);
   const int64_t groups = (plan.tiles + plan.tiles_per_task - 1) / plan.tiles_per_task;
-  const bool wide = p.warp.type == ElementType::f64;
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t n = task / groups, first = task % groups * plan.tiles_per_task;
-    const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
-    double* partial = plan.partial + task * parameter_count(p.map, p.dims);
-    for (int64_t tile = first; tile < last; ++tile) {
-      const int64_t at = tile * kTile;
-      const int count = tile_count(total, at);
-      if (p.dims == 2) {
-        wide ? sum_grid<double, 2>(p, n, at, count, partial)
-             : sum_grid<float, 2>(p, n, at, count, partial);
-      } else {
-        wide ? sum_grid<double, 3>(p, n, at, count, partial)
-             : sum_grid<float, 3>(p, n, at, count, partial);
+  with_grid_types(p, [&](auto type, auto dims) {
+    constexpr int D = decltype(dims)::value;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % groups * plan.tiles_per_task;
+      const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
+      double* partial = plan.partial + task * parameter_count(p.map, D);
+      for (int64_t t = first; t < last; ++t) {
+        const Tile<D> tile(plan, p.output_size, t);
+        sum_grid<decltype(type), D>(p, task / groups, tile, partial);
       }
     }
-  }
+  });
 }
 
 template <int D>

@@ -8,16 +8,21 @@
 namespace stn_cuda {
 namespace cpu {
 
-// Output points that are processed together: their taps (up to 14 KiB) stay in the L1 cache while
-// the channels pass by.
+// Output points that are processed together, a rectangle of them: their taps (up to 14 KiB) stay in
+// the L1 cache while the channels pass by.
 constexpr int kTile = 256;
+
+// Rows of a tile begin at multiples of this, so that no vector of any instruction set holds points
+// of two rows.
+constexpr int kRowAlign = 16;
 
 // How the work of a call is cut. The plan may depend on the number of threads only where a task's
 // result does not depend on the cut (splat's slabs: each element sees the same additions in the
 // same order however the image is cut).
 struct Plan {
   int64_t tasks;
-  int64_t tiles;           // of kTile output points, per warp
+  int64_t tiles;  // per warp
+  int32_t tile_width, tile_rows;
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
   double* partial;         // parametric maps: (tasks, parameters) sums

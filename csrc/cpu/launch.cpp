@@ -67,18 +67,26 @@ void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Par
                    [&](int64_t begin, int64_t end) { kernel(p, plan, begin, end); });
 }
 
-// Tasks of one tile each.
-Plan tile_plan(int64_t total, int64_t warps) {
+// Tasks of one tile each. A tile holds up to kTile points in rows that are padded to kRowAlign:
+// four rows, more where the output is narrow, fewer where it has no more.
+Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps) {
+  constexpr int64_t parts = kTile / kRowAlign;
   Plan plan{};
-  plan.tiles = ceil_div(total, kTile);
+  const int64_t width = std::max<int64_t>(1, ceil_div(output_size[0], kRowAlign));
+  const int64_t rows = std::max<int64_t>(1, std::min<int64_t>(output_size[1], parts));
+  const int64_t across = std::min(width, parts / std::min<int64_t>(rows, 4));
+  plan.tile_width = static_cast<int32_t>(across * kRowAlign);
+  plan.tile_rows = static_cast<int32_t>(std::min(rows, parts / across));
+  plan.tiles = ceil_div(output_size[0], plan.tile_width) *
+               ceil_div(output_size[1], plan.tile_rows) * (dims == 3 ? output_size[2] : 1);
   plan.tiles_per_task = 1;
   plan.tasks = plan.tiles * warps;
   return plan;
 }
 
 // Tasks of several tiles, each with its own partial sums.
-Plan group_plan(int64_t total, int64_t warps) {
-  Plan plan = tile_plan(total, warps);
+Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps) {
+  Plan plan = tile_plan(output_size, dims, warps);
   plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, kGroups));
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;
@@ -87,14 +95,14 @@ Plan group_plan(int64_t total, int64_t warps) {
 int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
 
 void sample(const SampleParams& p) {
-  const Plan plan = tile_plan(points(p.output_size, p.dims), p.warp.batch);
+  const Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch);
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
 
 void splat(const SampleParams& p) {
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
-  Plan plan{};
+  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch);
   const int64_t work = total * p.channels * (p.batch / p.input.batch);
   // Every slab looks at all output points, so no more of them than there are threads to feed.
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
@@ -105,9 +113,9 @@ void splat(const SampleParams& p) {
 }
 
 void grad_warp(const SampleParams& p) {
-  const int64_t total = points(p.output_size, p.dims);
   const bool parametric = p.map != MapKind::grid;
-  Plan plan = parametric ? group_plan(total, p.warp.batch) : tile_plan(total, p.warp.batch);
+  Plan plan = parametric ? group_plan(p.output_size, p.dims, p.warp.batch)
+                         : tile_plan(p.output_size, p.dims, p.warp.batch);
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();
   run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
@@ -115,11 +123,11 @@ void grad_warp(const SampleParams& p) {
 }
 
 void warp_grid(const GridParams& p) {
-  run(kernels().warp_grid, p, tile_plan(points(p.output_size, p.dims), p.batch), kTile);
+  run(kernels().warp_grid, p, tile_plan(p.output_size, p.dims, p.batch), kTile);
 }
 
 void warp_grid_backward(const GridParams& p) {
-  Plan plan = group_plan(points(p.output_size, p.dims), p.batch);
+  Plan plan = group_plan(p.output_size, p.dims, p.batch);
   std::vector<double> partial(plan.tasks * p.dims * (p.dims + 1));
   plan.partial = partial.data();
   run(kernels().warp_grid_backward, p, plan, kTile * plan.tiles_per_task);

@@ -1,35 +1,33 @@
 // Forward: output[n, c, p] = sum over taps of weight * input[n, c, tap].
 #pragma once
 
-#include "cpu/gather.h"
+#include "cpu/window.h"
 
 namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-template <class Element>
-STN_HD void store_tile(const Accumulate<Element>* values, int count, Element* plane,
-                       int64_t stride) {
-  if (stride == 1) {
-    for (int i = 0; i < count; ++i) plane[i] = Rounded<Element>::from(values[i]);
-  } else {
-    for (int i = 0; i < count; ++i) plane[i * stride] = Rounded<Element>::from(values[i]);
+// Points whose value is NaN, from a weight of 0 times an infinite or NaN pixel, which is rare, are
+// computed again, tap by tap.
+template <class Element, int K, int D>
+STN_HD void mend(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
+                 const Element* plane, int count, Accumulate<Element>* values) {
+  for (int i = 0; i < count; ++i) {
+    if (values[i] != values[i]) values[i] = interpolate(plane, p.input.stride, taps, i);
   }
 }
 
-// Linear, planar: pairs of pixels. A weight of 0 times an infinite or NaN pixel makes a NaN, which
-// is rare; such points are computed again, tap by tap.
+// Linear, planar, the slots [first, last): pairs of pixels. Whether a value is NaN.
 template <class Element, int D>
-STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, 2, D>& taps,
-                         const int32_t (&offset)[kTile], const Element* plane, int count,
-                         Accumulate<Element>* values) {
+STN_HD bool sample_points(const SampleParams& p, const TileTaps<Accumulate<Element>, 2, D>& taps,
+                          const int32_t (&offset)[kTile], const Element* plane, int first, int last,
+                          Accumulate<Element>* values) {
   using A = Accumulate<Element>;
   alignas(64) Pair<Element> pairs[Rows<D>::count][kTile];
-  const Rows<D> rows(p);
-  copy_pairs<Element, D>(plane, offset, rows, count, pairs);
+  copy_pairs<Element, D>(plane, offset, Rows<D>(p), first, last, pairs);
   int not_a_number = 0;
 #pragma GCC ivdep
-  for (int i = 0; i < count; ++i) {
+  for (int i = first; i < last; ++i) {
     A sum = 0;
     for (int r = 0; r < Rows<D>::count; ++r) {
       const A row = taps.weight[0][0][i] * to_float(pairs[r][i].first) +
@@ -39,44 +37,64 @@ STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Elemen
     values[i] = sum;
     not_a_number |= sum != sum;
   }
-  if (not_a_number) {
-    for (int i = 0; i < count; ++i) {
-      if (values[i] != values[i]) values[i] = interpolate(plane, p.input.stride, taps, i);
-    }
-  }
+  return not_a_number != 0;
 }
 
-// Nearest, planar: one pixel or 0.
+// Nearest, planar, the slots [first, last): one pixel or 0. Never a NaN that is not a pixel's.
 template <class Element, int D>
-STN_HD void sample_plane(const SampleParams&, const TileTaps<Accumulate<Element>, 1, D>& taps,
-                         const int32_t (&offset)[kTile], const Element* plane, int count,
-                         Accumulate<Element>* values) {
+STN_HD bool sample_points(const SampleParams&, const TileTaps<Accumulate<Element>, 1, D>& taps,
+                          const int32_t (&offset)[kTile], const Element* plane, int first, int last,
+                          Accumulate<Element>* values) {
   using A = Accumulate<Element>;
   alignas(64) Element pixels[kTile];
-  for (int i = 0; i < count; ++i) {
-    pixels[i] = plane[offset[i]];
-    __asm__ volatile("");  // as in copy_pairs
-  }
+  for (int i = first; i < last; ++i) pixels[i] = plane[offset[i]];
 #pragma GCC ivdep
-  for (int i = 0; i < count; ++i) {
+  for (int i = first; i < last; ++i) {
     A weight = taps.weight[0][0][i];
     for (int d = 1; d < D; ++d) weight *= taps.weight[d][0][i];
     const A value = to_float(pixels[i]);
     values[i] = weight != 0 ? value : A(0);
   }
+  return false;
+}
+
+// Linear and nearest, planar: windows where they serve, else point by point.
+template <class Element, int K, int D>
+STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
+                         const WindowTile<Accumulate<Element>, D>& windows,
+                         const int32_t (&offset)[kTile], const Element* plane, int count,
+                         Accumulate<Element>* values) {
+  using A = Accumulate<Element>;
+  using V = Native<A>;
+  bool not_a_number = false;
+  const auto all = [&](auto narrow) {
+    Integer<V> nan{};
+    for (int g = 0; g < count / kLanes<A>; ++g) {
+      if (!windows.used[g]) continue;
+      const V value = window_values<narrow.value, Element, D>(p, taps, windows, g, plane);
+      store<kLanes<A>>(values + g * kLanes<A>, value);
+      nan |= value != value;
+    }
+    not_a_number = K > 1 && !all_lanes(nan == 0);
+  };
+  if constexpr (kWindows) is_narrow<A>(p) ? all(std::true_type{}) : all(std::false_type{});
+  for_each_gap(windows, count, [&](int first, int last) {
+    not_a_number |= sample_points<Element, D>(p, taps, offset, plane, first, last, values);
+  });
+  if (not_a_number) mend<Element>(p, taps, plane, count, values);
 }
 
 // Bicubic, planar: the four taps of a row lie in a window of four consecutive pixels, whatever the
-// boundary rule made of them; `windows` holds the weights on the window's pixels.
+// boundary rule made of them; CubicWindows holds the weights on the window's pixels.
 template <class A>
-struct alignas(64) Windows {
+struct alignas(64) CubicWindows {
   int32_t base[kTile];
   A weight[kTile][4];
 };
 
 template <class A>
 STN_HD void make_windows(const TileTaps<A, 4, 2>& taps, int32_t width, int count,
-                         Windows<A>& windows) {
+                         CubicWindows<A>& windows) {
 #pragma GCC ivdep
   for (int i = 0; i < count; ++i) {
     int32_t low = taps.index[0][0][i];
@@ -95,7 +113,7 @@ STN_HD void make_windows(const TileTaps<A, 4, 2>& taps, int32_t width, int count
 
 template <class Element>
 STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, 4, 2>& taps,
-                         const Windows<Accumulate<Element>>& windows, const Element* plane,
+                         const CubicWindows<Accumulate<Element>>& windows, const Element* plane,
                          int count, Accumulate<Element>* values) {
   using A = Accumulate<Element>;
   const int64_t stride = p.input.stride[1];
@@ -112,11 +130,7 @@ STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Elemen
     values[i] = sum;
     not_a_number |= sum != sum;
   }
-  if (not_a_number) {
-    for (int i = 0; i < count; ++i) {
-      if (values[i] != values[i]) values[i] = interpolate(plane, p.input.stride, taps, i);
-    }
-  }
+  if (not_a_number) mend<Element>(p, taps, plane, count, values);
 }
 
 // The taps of one point of the tile as pointers offsets and weights, for vectors of channels.
@@ -141,71 +155,70 @@ struct PointTaps {
 
 // Consecutive channels: each tap's channels are one vector after another.
 template <class Element, int K, int D>
-STN_HD void sample_channels(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
-                            int64_t n, int64_t begin, int count) {
+STN_HD void sample_channels(const SampleParams& p, const Tile<D>& tile,
+                            const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n) {
   using A = Accumulate<Element>;
   const Element* image = plane_of<Element>(p.input, n, 0);
-  Element* output = plane_of<Element>(p.output, n, 0) + begin * p.output.stride[0];
-  for (int i = 0; i < count; ++i) {
-    const PointTaps<A, K, D> point(taps, p.input.stride, i);
-    Element* __restrict values = output + i * p.output.stride[0];
-    int not_a_number = 0;
+  Element* output = plane_of<Element>(p.output, n, 0);
+  tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+    for (int j = 0; j < tile.width; ++j) {
+      const PointTaps<A, K, D> point(taps, p.input.stride, slot + j);
+      Element* __restrict values =
+          output + offset_of<D>(at, p.output.stride) + j * p.output.stride[0];
+      int not_a_number = 0;
 #pragma GCC ivdep
-    for (int64_t c = 0; c < p.channels; ++c) {
-      A sum = 0;
-      for (int k = 0; k < PointTaps<A, K, D>::count; ++k) {
-        sum += point.weight[k] * to_float(image[point.offset[k] + c]);
-      }
-      values[c] = Rounded<Element>::from(sum);
-      not_a_number |= sum != sum;
-    }
-    if (not_a_number) {
       for (int64_t c = 0; c < p.channels; ++c) {
-        values[c] = Rounded<Element>::from(interpolate(image + c, p.input.stride, taps, i));
+        A sum = 0;
+        for (int k = 0; k < PointTaps<A, K, D>::count; ++k) {
+          sum += point.weight[k] * to_float(image[point.offset[k] + c]);
+        }
+        values[c] = Rounded<Element>::from(sum);
+        not_a_number |= sum != sum;
+      }
+      if (not_a_number) {
+        for (int64_t c = 0; c < p.channels; ++c) {
+          values[c] =
+              Rounded<Element>::from(interpolate(image + c, p.input.stride, taps, slot + j));
+        }
       }
     }
-  }
+  });
 }
 
 template <class Element, int K, int D>
-void sample_tile(const SampleParams& p, Layout layout,
-                 const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images, int64_t begin,
-                 int count) {
+void sample_tile(const SampleParams& p, Layout layout, const Tile<D>& tile,
+                 const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images) {
   using A = Accumulate<Element>;
   if (layout == Layout::channels) {
     for (int64_t n = images.begin; n < images.end; ++n) {
-      sample_channels<Element, K, D>(p, taps, n, begin, count);
+      sample_channels<Element, K, D>(p, tile, taps, n);
     }
     return;
   }
+  const int count = tile.slots();
   alignas(64) int32_t offset[kTile];
-  alignas(64) A buffer[kTile];
-  Windows<A> windows;
+  alignas(64) A values[kTile];
+  [[maybe_unused]] CubicWindows<A> cubic;
+  [[maybe_unused]] WindowTile<A, D> windows;
   if (layout == Layout::planar) {
     if constexpr (K == 4) {
-      make_windows(taps, static_cast<int32_t>(p.input_size[0]), count, windows);
+      make_windows(taps, static_cast<int32_t>(p.input_size[0]), count, cubic);
     } else {
       first_offsets(p, taps, count, offset);
     }
+    if constexpr (K < 4) find_windows<false>(p, taps, images, count, windows);
   }
   for (int64_t n = images.begin; n < images.end; ++n) {
     for (int64_t c = 0; c < p.channels; ++c) {
       const Element* plane = plane_of<Element>(p.input, n, c);
-      Element* output = plane_of<Element>(p.output, n, c) + begin * p.output.stride[0];
-      A* values = buffer;
-      if constexpr (std::is_same<Element, A>::value) {
-        if (p.output.stride[0] == 1) values = output;
-      }
       if (layout == Layout::strided) {
         for (int i = 0; i < count; ++i) values[i] = interpolate(plane, p.input.stride, taps, i);
       } else if constexpr (K == 4) {
-        sample_plane<Element>(p, taps, windows, plane, count, values);
+        sample_plane<Element>(p, taps, cubic, plane, count, values);
       } else {
-        sample_plane<Element, D>(p, taps, offset, plane, count, values);
+        sample_plane<Element, K, D>(p, taps, windows, offset, plane, count, values);
       }
-      if (static_cast<void*>(values) != output) {
-        store_tile<Element>(values, count, output, p.output.stride[0]);
-      }
+      store_tile(tile, values, plane_of<Element>(p.output, n, c), p.output.stride);
     }
   }
 }
@@ -217,14 +230,12 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
-    const int64_t total = points(p.output_size, D);
     TileTaps<Accumulate<Element>, K, D> taps;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / plan.tiles;
-      const int64_t first = task % plan.tiles * kTile;
-      const int count = tile_count(total, first);
-      make_taps<false>(p, n, first, count, taps);
-      sample_tile<Element, K, D>(p, layout, taps, images_of_warp(p, n), first, count);
+      const Tile<D> tile(plan, p.output_size, task % plan.tiles);
+      make_taps<false>(p, n, tile, taps);
+      sample_tile<Element, K, D>(p, layout, tile, taps, images_of_warp(p, n));
     }
   });
 }

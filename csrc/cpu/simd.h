@@ -55,6 +55,18 @@ struct FromInteger<DoubleVector> {
   }
 };
 
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+STN_HD FloatVector floor_of(FloatVector x) {
+  return (FloatVector)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+STN_HD DoubleVector floor_of(DoubleVector x) {
+  return (DoubleVector)_mm512_roundscale_pd((__m512d)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+#elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
+STN_HD FloatVector floor_of(FloatVector x) { return (FloatVector)_mm256_floor_ps((__m256)x); }
+STN_HD DoubleVector floor_of(DoubleVector x) { return (DoubleVector)_mm256_floor_pd((__m256d)x); }
+#endif
+
 template <class V>
 STN_HD V load(const Scalar<V>* from) {
   V v;

@@ -81,11 +81,10 @@ STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Rows<D>& rows,
 // Consecutive channels: one vector addition per tap.
 template <class Element, int K, int D>
 STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
-                           const TileTaps<Accumulate<Element>, K, D>& taps, const Element* values,
-                           int64_t channels, int count) {
+                           const Tile<D>& tile, const TileTaps<Accumulate<Element>, K, D>& taps,
+                           const Element* values, int64_t channels) {
   using A = Accumulate<Element>;
-  for (int i = 0; i < count; ++i) {
-    const Element* value = values + i * p.output.stride[0];
+  const auto add = [&](int i, const Element* value) __attribute__((always_inline)) {
     for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
       for (int ky = 0; ky < K; ++ky) {
         const int32_t outermost = taps.index[D - 1][D == 3 ? kz : ky][i];
@@ -102,7 +101,11 @@ STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>
         }
       }
     }
-  }
+  };
+  tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+    const Element* row = values + offset_of<D>(at, p.output.stride);
+    for (int j = 0; j < tile.width; ++j) add(slot + j, row + j * p.output.stride[0]);
+  });
 }
 
 // Whether the tile's taps touch the slab, and whether they all lie inside it.
@@ -132,26 +135,25 @@ STN_HD bool all_finite(const A* values, int count) {
 // Adds one tile of output n into the slab's channels [first_channel, first_channel + channels).
 template <class Element, int K, int D>
 void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
-                const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n, int64_t first_channel,
-                int64_t channels, int64_t begin, int count) {
+                const Tile<D>& tile, const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n,
+                int64_t first_channel, int64_t channels) {
   using A = Accumulate<Element>;
+  const int count = tile.slots();
   const Overlap touched = overlap(slab, taps, count);
   if (!touched.any) return;
-  const int64_t point = begin * p.output.stride[0];
   if (layout == Layout::channels) {
-    splat_channels<Element, K, D>(p, slab, taps,
-                                  plane_of<const Element>(p.output, n, first_channel) + point,
-                                  channels, count);
+    splat_channels<Element, K, D>(p, slab, tile, taps,
+                                  plane_of<const Element>(p.output, n, first_channel), channels);
     return;
   }
-  alignas(64) A buffer[kTile];
+  alignas(64) A values[kTile];
   alignas(64) int32_t offset[kTile];
   const bool linear = K == 2 && layout == Layout::planar;
   const Rows<D> rows(p);
   if (linear) first_offsets(p, taps, count, offset);
   for (int64_t c = 0; c < channels; ++c) {
-    const A* values = fetch(plane_of<const Element>(p.output, n, first_channel + c) + point,
-                            p.output.stride[0], count, buffer);
+    load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
+              values);
     A* plane = slab.data + c * slab.stride_c;
     if constexpr (K == 2) {
       // An infinite value times a weight of 0 must not reach a pixel: such tiles go point by point.
@@ -224,7 +226,6 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
              : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
   std::vector<A> scratch(direct ? 0 : static_cast<size_t>(plane * block));
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  const int64_t total = points(p.output_size, D);
   TileTaps<A, K, D> taps;
   for (int64_t c = 0; c < p.channels; c += block) {
     const int64_t channels = std::min(block, p.channels - c);
@@ -246,10 +247,10 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
     std::copy(slab.stride, slab.stride + 3, local.input.stride);
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
-      for (int64_t begin = 0; begin < total; begin += kTile) {
-        const int count = tile_count(total, begin);
-        make_taps<false>(p, warp, begin, count, taps);
-        splat_tile<Element, K, D>(local, layout, slab, taps, n, c, channels, begin, count);
+      for (int64_t t = 0; t < plan.tiles; ++t) {
+        const Tile<D> tile(plan, p.output_size, t);
+        make_taps<false>(p, warp, tile, taps);
+        splat_tile<Element, K, D>(local, layout, slab, tile, taps, n, c, channels);
       }
     }
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);

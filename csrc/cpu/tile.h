@@ -1,11 +1,11 @@
-// A tile: up to kTile consecutive output points of one warp, their coordinates, and the taps that
+// A tile: up to kTile neighbouring output points of one warp, their coordinates, and the taps that
 // those make, as arrays over the points.
 #pragma once
 
 #include <algorithm>
 
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
+#include "cpu/partial.h"
 #include "math/interpolation.h"
 #include "math/warp.h"
 
@@ -13,26 +13,44 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// f(i, run, p) for every stretch of the points [begin, begin + count) that lies in one row: the
-// stretch starts at the tile's point i, at output position p, and has run points.
-template <int D, class F>
-STN_HD void for_each_run(const int64_t (&size)[3], int64_t begin, int count, F&& f) {
-  int32_t p[D];
-  int64_t rest = begin;
-  for (int d = 0; d < D; ++d) {
-    p[d] = static_cast<int32_t>(d + 1 < D ? rest % size[d] : rest);
-    rest /= size[d];
+// A rectangle of output points. Its arrays hold a slot per point, row by row; each row is padded to
+// a multiple of kRowAlign with slots whose values are computed and dropped.
+template <int D>
+struct Tile {
+  int32_t first[D];  // the position of its first point
+  int32_t width, rows, pitch;
+
+  STN_HD Tile(const Plan& plan, const int64_t (&size)[3], int64_t tile) {
+    const int64_t across = (size[0] + plan.tile_width - 1) / plan.tile_width;
+    const int64_t down = (size[1] + plan.tile_rows - 1) / plan.tile_rows;
+    first[0] = static_cast<int32_t>(tile % across * plan.tile_width);
+    first[1] = static_cast<int32_t>(tile / across % down * plan.tile_rows);
+    if (D == 3) first[D - 1] = static_cast<int32_t>(tile / across / down);
+    width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, size[0] - first[0]));
+    rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, size[1] - first[1]));
+    pitch = (width + kRowAlign - 1) / kRowAlign * kRowAlign;
   }
-  for (int i = 0; i < count;) {
-    const int run = static_cast<int>(std::min<int64_t>(count - i, size[0] - p[0]));
-    f(i, run, p);
-    i += run;
-    p[0] = 0;
-    if (++p[1] == size[1] && D == 3) {
-      p[1] = 0;
-      ++p[D - 1];
+
+  STN_HD int slots() const { return rows * pitch; }
+
+  // f(slot, p) for each row: the slot and the position of its first point.
+  template <class F>
+  STN_HD void for_each_row(F&& f) const {
+    int32_t p[D];
+    for (int d = 0; d < D; ++d) p[d] = first[d];
+    for (int row = 0; row < rows; ++row) {
+      f(row * pitch, p);
+      ++p[1];
     }
   }
+};
+
+// The offset of position p in a tensor with these strides.
+template <int D>
+STN_HD int64_t offset_of(const int32_t (&p)[D], const int64_t (&stride)[3]) {
+  int64_t offset = 0;
+  for (int d = 0; d < D; ++d) offset += p[d] * stride[d];
+  return offset;
 }
 
 // Calls f with the map of warp n.
@@ -63,118 +81,142 @@ STN_HD void with_map(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D
   }
 }
 
-// Arrays over a tile's points have room for a last vector that is not full.
-constexpr int kRoom = kTile + 16;
-
-// The position of a stretch's points as vectors: x runs, the rest is the same in all lanes.
+// The positions of a row's points as vectors: x runs, the rest is the same in all lanes.
 template <class V, int D>
 STN_HD void positions(const int32_t (&p)[D], int j, V (&at)[D]) {
   at[0] = counting<V>() + static_cast<Scalar<V>>(p[0] + j);
   for (int d = 1; d < D; ++d) at[d] = all<V>(static_cast<Scalar<V>>(p[d]));
 }
 
-// Where the tile's points look, parametric: computed row by row. A stretch's last vector may write
-// past it, onto what the next stretch writes again.
+// Where the tile's points look, parametric.
 template <class Map, class T, int D>
-STN_HD void coordinates(const Map& map, const int64_t (&size)[3], int64_t begin, int count,
-                        T (&x)[D][kRoom]) {
+STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kTile]) {
   using V = Native<T>;
-  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t (&p)[D]) {
-    for (int j = 0; j < run; j += kLanes<T>) {
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    for (int j = 0; j < tile.pitch; j += kLanes<T>) {
       V at[D], look[D];
       positions(p, j, at);
       map.coordinate(at, look);
-      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][i + j], look[d]);
+      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], look[d]);
     }
   });
 }
 
-// Where the tile's points look, from a grid: copied, then turned into pixels.
+// Where the tile's points look, from a grid: copied, then turned into pixels. The padding looks
+// where the row's last point does.
 template <class T, int D, class E, bool Packed>
-STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const int64_t (&size)[3],
-                        int64_t begin, int count, T (&x)[D][kRoom]) {
-  for_each_run<D>(size, begin, count, [&](int i, int run, const int32_t (&p)[D]) {
-    for (int j = 0; j < run; ++j) {
+STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile,
+                        T (&x)[D][kTile]) {
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    for (int j = 0; j < tile.width; ++j) {
       int32_t q[D];
       T value[D];
       for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
       map.value(q, value);
-      for (int d = 0; d < D; ++d) x[d][i + j] = value[d];
+      for (int d = 0; d < D; ++d) x[d][slot + j] = value[d];
+    }
+    for (int d = 0; d < D; ++d) {
+      T* row = &x[d][slot];
+      for (int j = tile.width; j < tile.pitch; ++j) row[j] = row[tile.width - 1];
+      for (int j = 0; j < tile.pitch; j += kLanes<T>) {
+        store<kLanes<T>>(row + j, to_pixel(map.frame.axis[d], load<Native<T>>(row + j)));
+      }
     }
   });
-  for (int d = 0; d < D; ++d) {
-    for (int i = 0; i < count; i += kLanes<T>) {
-      store<kLanes<T>>(&x[d][i], to_pixel(map.frame.axis[d], load<Native<T>>(&x[d][i])));
-    }
-  }
 }
 
 // The taps of a tile. A: the type in which the image's values accumulate.
 template <class A, int K, int D>
 struct alignas(64) TileTaps {
-  int32_t index[D][K][kRoom];
-  A weight[D][K][kRoom];
-  A slope[D][K][kRoom];  // filled on request
+  int32_t index[D][K][kTile];
+  A weight[D][K][kTile];
+  A slope[D][K][kTile];  // filled on request
 };
 
-template <bool Slopes, class A, int K, class T>
-STN_HD void fill_axis(const Axis<T>& axis, Padding padding, const T* x, int count,
-                      int32_t (&index)[K][kRoom], A (&weight)[K][kRoom], A (&slope)[K][kRoom]) {
-  for (int i = 0; i < count; i += kLanes<T>) {
-    Taps<Native<T>, K> taps;
-    axis_taps(axis, padding, load<Native<T>>(x + i), taps);
-    for (int k = 0; k < K; ++k) {
-      store<kLanes<T>>(&index[k][i], taps.index[k]);
-      store<kLanes<T>>(&weight[k][i], taps.weight[k]);
-      if (Slopes) store<kLanes<T>>(&slope[k][i], taps.slope[k]);
-    }
+// Calls f with the padding as a compile-time constant, so that each of its loops is compiled
+// without the others' work.
+template <Padding P>
+struct PaddingTag {
+  static constexpr Padding value = P;
+};
+template <class F>
+STN_HD void with_padding(Padding padding, F&& f) {
+  if (padding == Padding::zeros) {
+    f(PaddingTag<Padding::zeros>{});
+  } else if (padding == Padding::border) {
+    f(PaddingTag<Padding::border>{});
+  } else {
+    f(PaddingTag<Padding::reflection>{});
   }
+}
+
+// Whether a linear look at each of these coordinates is one inside the image.
+template <class T, int D>
+STN_HD bool all_inside(const Frame<T, D>& frame, const T (&x)[D][kTile], int count) {
+  using V = Native<T>;
+  auto inside = is_inside(frame.axis[0], load<V>(x[0]));
+  for (int d = 0; d < D; ++d) {
+    for (int i = 0; i < count; i += kLanes<T>)
+      inside &= is_inside(frame.axis[d], load<V>(x[d] + i));
+  }
+  return all_lanes(inside);
 }
 
 template <bool Slopes, class T, class A, int K, int D>
-void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom], int count,
+void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kTile], int count,
                TileTaps<A, K, D>& taps) {
-  const auto fill = [&](Padding constant) __attribute__((always_inline)) {
+  using V = Native<T>;
+  const auto fill = [&](auto&& taps_of) __attribute__((always_inline)) {
     for (int d = 0; d < D; ++d) {
-      fill_axis<Slopes>(frame.axis[d], constant, x[d], count, taps.index[d], taps.weight[d],
-                        taps.slope[d]);
+      const Axis<T> axis = frame.axis[d];  // a copy, which the stores cannot touch
+      for (int i = 0; i < count; i += kLanes<T>) {
+        Taps<V, K> one;
+        taps_of(axis, load<V>(x[d] + i), one);
+        for (int k = 0; k < K; ++k) {
+          store<kLanes<T>>(&taps.index[d][k][i], one.index[k]);
+          store<kLanes<T>>(&taps.weight[d][k][i], one.weight[k]);
+          if (Slopes) store<kLanes<T>>(&taps.slope[d][k][i], one.slope[k]);
+        }
+      }
     }
   };
-  // A constant padding in each branch, so that each loop is compiled without the others' work.
-  if (padding == Padding::zeros) {
-    fill(Padding::zeros);
-  } else if (padding == Padding::border) {
-    fill(Padding::border);
-  } else {
-    fill(Padding::reflection);
+  const auto bounded = [&](auto tag) __attribute__((always_inline)) {
+    fill([](const Axis<T>& axis, V at, Taps<V, K>& one)
+             __attribute__((always_inline)) { axis_taps(axis, decltype(tag)::value, at, one); });
+  };
+  if constexpr (K == 2) {
+    if (all_inside(frame, x, count)) {
+      fill([](const Axis<T>&, V at, Taps<V, K>& one)
+               __attribute__((always_inline)) { axis_taps_inside(at, one); });
+      return;
+    }
   }
+  with_padding(padding, bounded);
 }
 
-// Where the tile's points look in pixel coordinates.
+// Where the points of a tile of warp n look, in pixels.
 template <class T, int D>
-void pixel_coordinates(const SampleParams& p, const Frame<T, D>& frame, int64_t n, int64_t begin,
-                       int count, T (&x)[D][kRoom]) {
+STN_HD void make_coordinates(const SampleParams& p, int64_t n, const Frame<T, D>& frame,
+                             const Tile<D>& tile, T (&x)[D][kTile]) {
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners,
-                 [&](const auto& map) { coordinates(map, p.output_size, begin, count, x); });
+                 [&](const auto& map) { coordinates(map, tile, x); });
 }
 
 template <class T, bool Slopes, class A, int K, int D>
-void make_taps_as(const SampleParams& p, int64_t n, int64_t begin, int count,
-                  TileTaps<A, K, D>& taps) {
-  alignas(64) T x[D][kRoom];
+void make_taps_as(const SampleParams& p, int64_t n, const Tile<D>& tile, TileTaps<A, K, D>& taps) {
+  alignas(64) T x[D][kTile];
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
-  pixel_coordinates(p, frame, n, begin, count, x);
-  fill_taps<Slopes>(frame, p.padding, x, count, taps);
+  make_coordinates(p, n, frame, tile, x);
+  fill_taps<Slopes>(frame, p.padding, x, tile.slots(), taps);
 }
 
 // Coordinates are computed in float32, in float64 where the grid or theta is float64.
 template <bool Slopes, class A, int K, int D>
-void make_taps(const SampleParams& p, int64_t n, int64_t begin, int count,
-               TileTaps<A, K, D>& taps) {
+void make_taps(const SampleParams& p, int64_t n, const Tile<D>& tile, TileTaps<A, K, D>& taps) {
   if (p.warp.type == ElementType::f64) {
-    make_taps_as<double, Slopes>(p, n, begin, count, taps);
+    make_taps_as<double, Slopes>(p, n, tile, taps);
   } else {
-    make_taps_as<float, Slopes>(p, n, begin, count, taps);
+    make_taps_as<float, Slopes>(p, n, tile, taps);
   }
 }
 
@@ -226,10 +268,6 @@ struct BatchRange {
 };
 STN_HD BatchRange images_of_warp(const SampleParams& p, int64_t n) {
   return p.warp.batch == 1 ? BatchRange{0, p.batch} : BatchRange{n, n + 1};
-}
-
-STN_HD int tile_count(int64_t total, int64_t begin) {
-  return static_cast<int>(std::min<int64_t>(kTile, total - begin));
 }
 
 }  // namespace STN_ISA

@@ -48,8 +48,7 @@ STN_HD T coordinate_limit() {
 template <class V>
 STN_HD V make_finite(const Axis<Scalar<V>>& axis, V x) {
   const V limit = all<V>(coordinate_limit<Scalar<V>>());
-  x = x == x ? x : all<V>(-axis.offset);
-  x = x < limit ? x : limit;
+  x = x < limit ? x : (x == x ? limit : all<V>(-axis.offset));
   return x > -limit ? x : -limit;
 }
 

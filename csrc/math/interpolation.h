@@ -30,11 +30,21 @@ STN_HD I clamp_index(I i, I low, I high) {
   return i < high ? i : high;
 }
 
-// Linear interpolation's weight of a pixel at distance d = x - p.
+// Linear interpolation's weights of the pixels p and p + 1 for x = p + d, wherever x is: 1 - |d|
+// and 1 - |d - 1|, but not below 0. Between the two pixels these are 1 - d and d itself.
 template <class V>
-STN_HD V tent(V d) {
-  const V weight = 1 - absolute(d);
-  return weight > 0 ? weight : V{};
+STN_HD V positive(V x) {
+  return x > 0 ? x : V{};
+}
+template <class V>
+STN_HD V tent_here(V d) {
+  const V falling = 1 - d, rising = 1 + d;
+  return positive(falling < rising ? falling : rising);
+}
+template <class V>
+STN_HD V tent_next(V d) {
+  const V falling = 2 - d;
+  return positive(d < falling ? d : falling);
 }
 
 // d tent / d x; at the kinks the side that floor(x) takes, as torch.
@@ -104,11 +114,29 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
   const V d = bounded - base;
   taps.index[0] = truncate(base);
   taps.index[1] = single ? taps.index[0] : taps.index[0] + 1;
-  taps.weight[0] = tent(d);
-  taps.weight[1] = single ? V{} : tent(d - 1);
+  taps.weight[0] = tent_here(d);
+  taps.weight[1] = single ? V{} : tent_next(d);
   const V slope = x == x ? bound_slope(axis, padding, finite) : V{};
   taps.slope[0] = slope * tent_slope(d);
   taps.slope[1] = single ? V{} : slope * tent_slope(d - 1);
+}
+
+// Whether x is so far inside that no boundary rule changes what a linear look makes of it. Not so
+// for NaN.
+template <class V>
+STN_HD auto is_inside(const Axis<Scalar<V>>& axis, V x) -> decltype(x >= 0) {
+  return (x >= 0) & (x < axis.last);
+}
+
+// The same for such x, in a few operations.
+template <class V>
+STN_HD void axis_taps_inside(V x, Taps<V, 2>& taps) {
+  taps.index[0] = truncate(x);
+  taps.index[1] = taps.index[0] + 1;
+  taps.weight[1] = x - to_real<V>(taps.index[0]);
+  taps.weight[0] = 1 - taps.weight[1];
+  taps.slope[0] = all<V>(-1);
+  taps.slope[1] = all<V>(1);
 }
 
 // The boundary rule holds for each of the four pixels, not for x.

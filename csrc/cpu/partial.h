@@ -1,0 +1,74 @@
+// Vectors of which only the first lanes lie in memory that may be touched, at the end of a row; and
+// what the instruction sets have for masks.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace stn_cuda {
+inline namespace STN_ISA {
+
+// load_first(from, n): the first n lanes; zeros in the others. store_first(to, v, n): only those.
+// all_lanes(mask): whether a comparison holds in every lane.
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+STN_HD FloatVector load_first(const float* from, int n) {
+  return (FloatVector)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
+}
+STN_HD DoubleVector load_first(const double* from, int n) {
+  return (DoubleVector)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), from);
+}
+STN_HD void store_first(float* to, FloatVector v, int n) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+}
+STN_HD void store_first(double* to, DoubleVector v, int n) {
+  _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
+}
+STN_HD bool all_lanes(IntVector mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
+STN_HD bool all_lanes(LongVector mask) { return _mm512_movepi64_mask((__m512i)mask) == 0xff; }
+
+#elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
+STN_HD __m256i first_ints(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+STN_HD __m256i first_longs(int n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+STN_HD FloatVector load_first(const float* from, int n) {
+  return (FloatVector)_mm256_maskload_ps(from, first_ints(n));
+}
+STN_HD DoubleVector load_first(const double* from, int n) {
+  return (DoubleVector)_mm256_maskload_pd(from, first_longs(n));
+}
+STN_HD void store_first(float* to, FloatVector v, int n) {
+  _mm256_maskstore_ps(to, first_ints(n), (__m256)v);
+}
+STN_HD void store_first(double* to, DoubleVector v, int n) {
+  _mm256_maskstore_pd(to, first_longs(n), (__m256d)v);
+}
+STN_HD bool all_lanes(IntVector mask) { return _mm256_movemask_ps((__m256)mask) == 0xff; }
+STN_HD bool all_lanes(LongVector mask) { return _mm256_movemask_pd((__m256d)mask) == 0xf; }
+
+#else
+template <class S>
+STN_HD Native<S> load_first(const S* from, int n) {
+  Native<S> v{};
+  for (int k = 0; k < kLanes<S>; ++k) {
+    if (k < n) v[k] = from[k];
+  }
+  return v;
+}
+template <class S>
+STN_HD void store_first(S* to, Native<S> v, int n) {
+  for (int k = 0; k < kLanes<S>; ++k) {
+    if (k < n) to[k] = v[k];
+  }
+}
+template <class I>
+STN_HD bool all_lanes(I mask) {
+  bool all = true;
+  for (size_t k = 0; k < sizeof(I) / sizeof(mask[0]); ++k) all &= mask[k] != 0;
+  return all;
+}
+#endif
+
+}  // namespace STN_ISA
+}  // namespace stn_cuda

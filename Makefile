@@ -4,7 +4,7 @@
 PYTHON ?= python3
 TORCH ?= torch>=2.11
 VENV ?= .venv
-EPOCHS ?= 3
+EPOCHS ?= 12
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # What is made here is for this machine: without a GPU, compiling for all of them would be in vain.
@@ -36,7 +36,7 @@ help:
 
 .PHONY: demo
 demo: build
-	$(python) -m stn_cuda.train --dataset auto --epochs $(EPOCHS) --out out/demo
+	$(python) -m stn_cuda.train --dataset auto --epochs $(EPOCHS) --lr 0.02 --schedule cosine --out out/demo
 	@echo "picture: out/demo/transformed.png"
 	$(python) -m benchmarks --quick --out out/benchmarks
 

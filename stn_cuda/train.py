@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         option(name, type=kind, default=value, help=f"{text} (default: {value})")
     option(
+        "--schedule",
+        choices=("constant", "cosine"),
+        default=default.schedule,
+        help="the learning rate stays, or falls towards 0 over the epochs (default: constant)",
+    )
+    option(
         "--sampler",
         choices=tuple(SAMPLERS),
         default=default.sampler,
@@ -139,11 +145,13 @@ def _resumable(folder: Path, config: Config) -> dict[str, Any]:
     state = artifacts.read_checkpoint(folder)
     path = folder / artifacts.CHECKPOINT
     wanted = asdict(config)
-    # More epochs are what resuming is for; anything else would make it another run.
+    # More epochs are what resuming is for, unless the schedule depends on them; anything else would
+    # make it another run.
+    free = {"epochs"} if config.schedule == "constant" else set()
     different = [
         f"{name} must be {state['config'].get(name)}, got {value}"
         for name, value in wanted.items()
-        if name != "epochs" and value != state["config"].get(name)
+        if name not in free and value != state["config"].get(name)
     ]
     if different:
         raise OptionError(f"--resume: to continue {path}, {'; '.join(different)}")
@@ -190,6 +198,7 @@ def run(options: argparse.Namespace) -> None:
         options.sampler,
         device,
         options.limit,
+        options.schedule,
     )
     folder = options.out or Path("out") / config.dataset
     state = _resumable(folder, config) if options.resume else None

@@ -36,6 +36,8 @@ class Config:
         epochs (int): how often to go through the training set.
         batch_size (int): images per step.
         lr (float): step size of plain gradient descent.
+        schedule (str): ``"constant"``, as the tutorial, or ``"cosine"``: from ``lr`` towards 0 over
+            the epochs (Loshchilov & Hutter 2017, without restarts).
         seed (int): draws the initial weights, the order of the images, the dropout, and the warps
             of the digits.
         sampler (str): ``"stn_cuda"`` or ``"torch"``.
@@ -51,6 +53,13 @@ class Config:
     sampler: str = "stn_cuda"
     device: str = "cpu"
     limit: int | None = None
+    schedule: str = "constant"
+
+    def lr_of(self, epoch: int) -> float:
+        """The step size in epoch 1, 2, ..."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
 
 
 def train_epoch(
@@ -156,6 +165,8 @@ class Training:
         number = len(self.history) + 1
         data, batch_size = self.data, self.config.batch_size
         start = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_of(number)
         with _progress_bar(number, self.config, len(data.train_images)) as on_step:
             losses = train_epoch(
                 self.model,

@@ -1,6 +1,7 @@
 """The training program, end to end."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -61,6 +62,22 @@ def test_resumed_is_uninterrupted(tmp_path):
         assert torch.equal(resumed["model"][name], value), name
     losses = [[entry["train_loss"] for entry in s["history"]] for s in (expected, resumed)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.quick
+def test_cosine_schedule(tmp_path, capsys):
+    """The step size falls from --lr towards 0; resuming keeps to the same curve."""
+    config = Config(epochs=4, lr=2.0, schedule="cosine")
+    half = math.sqrt(0.5)
+    expected = [2.0, 1 + half, 1.0, 1 - half]
+    assert [config.lr_of(epoch) for epoch in (1, 2, 3, 4)] == pytest.approx(expected)
+    assert Config(lr=0.3).lr_of(20) == 0.3
+    cosine = ("--schedule", "cosine", "--out", tmp_path)
+    assert run(*DIGITS, "--epochs", 2, *cosine) == 0
+    state = artifacts.read_checkpoint(tmp_path)
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.005)
+    assert run(*DIGITS, "--epochs", 3, *cosine, "--resume") == 2
+    assert "epochs must be 2, got 3" in capsys.readouterr().err
 
 
 @pytest.mark.quick

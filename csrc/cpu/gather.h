@@ -81,7 +81,7 @@ STN_HD A row_weight(const TileTaps<A, 2, D>& taps, int r, int i) {
 // Offsets inside a plane of each point's first tap.
 template <class A, int K, int D>
 STN_HD void first_offsets(const SampleParams& p, const TileTaps<A, K, D>& taps, int count,
-                          int32_t (&offset)[kTile]) {
+                          int32_t (&offset)[kRoom]) {
   int32_t stride[D];
   for (int d = 0; d < D; ++d) stride[d] = static_cast<int32_t>(p.input.stride[d]);
 #pragma GCC ivdep
@@ -95,8 +95,8 @@ STN_HD void first_offsets(const SampleParams& p, const TileTaps<A, K, D>& taps, 
 // The pairs of all rows of the points [first, last), copied next to each other: scalar loads are
 // faster than the processor's gather instruction, and what follows reads them as whole vectors.
 template <class Element, int D>
-STN_HD void copy_pairs(const Element* plane, const int32_t (&offset)[kTile], const Rows<D>& rows,
-                       int first, int last, Pair<Element> (&pairs)[Rows<D>::count][kTile]) {
+STN_HD void copy_pairs(const Element* plane, const int32_t (&offset)[kRoom], const Rows<D>& rows,
+                       int first, int last, Pair<Element> (&pairs)[Rows<D>::count][kRoom]) {
   for (int i = first; i < last; ++i) {
     const Element* at = plane + offset[i];
     for (int r = 0; r < Rows<D>::count; ++r) {
@@ -109,17 +109,17 @@ STN_HD void copy_pairs(const Element* plane, const int32_t (&offset)[kTile], con
 // The tile's values in one plane of the output, in the accumulation type; zeros in the padding.
 template <class Element, int D>
 STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (&stride)[3],
-                      Accumulate<Element> (&values)[kTile]) {
+                      Accumulate<Element> (&values)[kRoom]) {
   using A = Accumulate<Element>;
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     const Element* row = plane + offset_of<D>(p, stride);
     A* to = values + slot;
     if constexpr (std::is_same<Element, A>::value) {
       if (stride[0] == 1) {
-        for (int j = 0; j < tile.pitch; j += kLanes<A>) {
+        for (int j = 0; j < tile.width; j += kLanes<A>) {
           const int left = tile.width - j;
-          const Native<A> v = left >= kLanes<A> ? load<Native<A>>(row + j)
-                                                : load_first(row + j, left > 0 ? left : 0);
+          const Native<A> v =
+              left >= kLanes<A> ? load<Native<A>>(row + j) : load_first(row + j, left);
           store<kLanes<A>>(to + j, v);
         }
         return;

@@ -17,17 +17,18 @@ struct TapProduct {
 
 template <class A, int K, int D>
 struct alignas(64) Dots {
-  A of[TapProduct<K, D>::count][kTile];
+  A of[TapProduct<K, D>::count][kRoom];
 };
 
 // Linear, planar, the slots [first, last).
 template <class Element, int D>
-STN_HD void dot_plane(const SampleParams& p, const int32_t (&offset)[kTile], const Element* plane,
+STN_HD void dot_plane(const SampleParams& p, const int32_t (&offset)[kRoom], const Element* plane,
                       const Accumulate<Element>* grad, int first, int last,
                       Dots<Accumulate<Element>, 2, D>& dots) {
-  alignas(64) Pair<Element> pairs[Rows<D>::count][kTile];
+  alignas(64) Pair<Element> pairs[Rows<D>::count][kRoom];
   copy_pairs<Element, D>(plane, offset, Rows<D>(p), first, last, pairs);
   for (int r = 0; r < Rows<D>::count; ++r) {
+#pragma GCC ivdep
     for (int i = first; i < last; ++i) {
       dots.of[2 * r][i] += grad[i] * to_float(pairs[r][i].first);
       dots.of[2 * r + 1][i] += grad[i] * to_float(pairs[r][i].second);
@@ -82,7 +83,7 @@ STN_HD void dot_channels(const SampleParams& p, const Tile<D>& tile,
 // pixel holds.
 template <class A, int K, int D>
 STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, int first, int last,
-                    A (&grad)[D][kTile]) {
+                    A (&grad)[D][kRoom]) {
   using V = Native<A>;
   for (int d = 0; d < D; ++d) {
     for (int i = first; i < last; i += kLanes<A>) {
@@ -104,7 +105,7 @@ STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, in
 // A grid: the gradient of each of its values, written.
 template <class Map, class A, int D>
 STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, const Tile<D>& tile,
-                           const A (&grad)[D][kTile]) {
+                           const A (&grad)[D][kRoom]) {
   using T = decltype(map.frame.axis[0].half);
   using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
@@ -122,7 +123,7 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, con
 
 // Parameters: the tile's part of their sums, added to `partial`.
 template <class Map, class A, int D>
-STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kTile],
+STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
                          double* partial) {
   using T = typename std::decay<decltype(map.half[0])>::type;
   using V = Native<T>;
@@ -144,7 +145,7 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
 }
 
 template <class T, class A, int D>
-void hand_to_map(const SampleParams& p, int64_t n, const Tile<D>& tile, const A (&grad)[D][kTile],
+void hand_to_map(const SampleParams& p, int64_t n, const Tile<D>& tile, const A (&grad)[D][kRoom],
                  double* partial) {
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
@@ -164,11 +165,11 @@ template <class Element, int D>
 STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile,
                          const TileTaps<Accumulate<Element>, 2, D>& taps, BatchRange images,
                          WindowTile<Accumulate<Element>, D>& windows,
-                         Accumulate<Element> (&grad)[D][kTile]) {
+                         Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
-  alignas(64) A values[kTile];
+  alignas(64) A values[kRoom];
   const int groups = tile.slots() / L;
   for (int d = 0; d < D; ++d) std::fill(grad[d], grad[d] + tile.slots(), A(0));
   for (int64_t n = images.begin; n < images.end; ++n) {
@@ -205,8 +206,8 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
                       const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
                       Gaps&& for_each_gap, Dots<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
-  alignas(64) int32_t offset[kTile];
-  alignas(64) A values[kTile];
+  alignas(64) int32_t offset[kRoom];
+  alignas(64) A values[kRoom];
   const int count = tile.slots();
   for (auto& row : dots.of) std::fill(row, row + count, A(0));
   const bool linear = K == 2 && layout == Layout::planar;
@@ -236,7 +237,7 @@ template <class Element, int K, int D>
 void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<D>& tile,
                     double* partial) {
   using A = Accumulate<Element>;
-  alignas(64) A grad[D][kTile];
+  alignas(64) A grad[D][kRoom];
   TileTaps<A, K, D> taps;
   make_taps<true>(p, n, tile, taps);
   const BatchRange images = images_of_warp(p, n);
@@ -249,7 +250,7 @@ void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<
   if constexpr (K == 2 && kWindows) {
     if (layout == Layout::planar) {
       WindowTile<A, D> windows;
-      bool complete = find_windows<true>(p, taps, images, tile.slots(), windows);
+      bool complete = find_windows<true>(p, tile, taps, windows);
       complete &= grad_windows<Element>(p, tile, taps, images, windows, grad);
       if (!complete) dot([&](auto&& f) { for_each_gap(windows, tile.slots(), f); });
       windowed = true;

@@ -9,7 +9,7 @@ inline namespace STN_ISA {
 
 template <class T, int D>
 void write_grid(const GridParams& p, int64_t n, const Tile<D>& tile) {
-  alignas(64) T x[D][kTile];
+  alignas(64) T x[D][kRoom];
   with_map<T, D>(p.map, p.warp, n, normalised_frame<T, D>(), p.output_size, p.align_corners,
                  [&](const auto& map) { coordinates(map, tile, x); });
   with_element(p.grid.type, [&](auto element) {
@@ -48,7 +48,7 @@ inline void warp_grid(const GridParams& p, const Plan& plan, int64_t begin, int6
 
 template <class T, int D>
 void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, double* partial) {
-  alignas(64) T grad[D][kTile];
+  alignas(64) T grad[D][kRoom];
   with_element(p.grid.type, [&](auto element) {
     using Element = decltype(element);
     const Element* data = static_cast<const Element*>(p.grid.data) + n * p.grid.stride_n;

@@ -12,8 +12,11 @@ namespace cpu {
 // the L1 cache while the channels pass by.
 constexpr int kTile = 256;
 
-// Rows of a tile begin at multiples of this, so that no vector of any instruction set holds points
-// of two rows.
+// Room for an array over a tile's points whose last vector is not full.
+constexpr int kRoom = kTile + 16;
+
+// In a padded tile, rows begin at multiples of this, so that no vector of any instruction set holds
+// points of two rows.
 constexpr int kRowAlign = 16;
 
 // How the work of a call is cut. The plan may depend on the number of threads only where a task's
@@ -23,6 +26,7 @@ struct Plan {
   int64_t tasks;
   int64_t tiles;  // per warp
   int32_t tile_width, tile_rows;
+  bool padded;             // the tiles' rows, for cpu/window.h
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
   double* partial;         // parametric maps: (tasks, parameters) sums
@@ -30,6 +34,7 @@ struct Plan {
 
 struct Kernels {
   const char* name;
+  bool windows;  // whether cpu/window.h is of use
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

@@ -67,16 +67,23 @@ void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Par
                    [&](int64_t begin, int64_t end) { kernel(p, plan, begin, end); });
 }
 
-// Tasks of one tile each. A tile holds up to kTile points in rows that are padded to kRowAlign:
-// four rows, more where the output is narrow, fewer where it has no more.
-Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps) {
-  constexpr int64_t parts = kTile / kRowAlign;
+// Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
+// suit the prefetcher when a tile visits many planes.
+int64_t rows_per_tile(int64_t channels) { return channels < 16 ? 4 : 2; }
+
+// Tasks of one tile each. A tile is cut from equal parts of a row; more rows where the output is
+// narrow, fewer where it has no more.
+Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t channels = 1,
+               bool padded = false) {
   Plan plan{};
-  const int64_t width = std::max<int64_t>(1, ceil_div(output_size[0], kRowAlign));
-  const int64_t rows = std::max<int64_t>(1, std::min<int64_t>(output_size[1], parts));
-  const int64_t across = std::min(width, parts / std::min<int64_t>(rows, 4));
-  plan.tile_width = static_cast<int32_t>(across * kRowAlign);
-  plan.tile_rows = static_cast<int32_t>(std::min(rows, parts / across));
+  plan.padded = padded;
+  const int64_t unit = padded ? kRowAlign : 1;
+  const int64_t units = std::max<int64_t>(1, ceil_div(output_size[0], unit));
+  const int64_t rows = std::max<int64_t>(1, std::min(output_size[1], rows_per_tile(channels)));
+  const int64_t across = ceil_div(units, kTile / unit / rows);
+  plan.tile_width = static_cast<int32_t>(ceil_div(units, across) * unit);
+  plan.tile_rows = static_cast<int32_t>(
+      std::max<int64_t>(1, std::min<int64_t>(output_size[1], kTile / plan.tile_width)));
   plan.tiles = ceil_div(output_size[0], plan.tile_width) *
                ceil_div(output_size[1], plan.tile_rows) * (dims == 3 ? output_size[2] : 1);
   plan.tiles_per_task = 1;
@@ -85,8 +92,9 @@ Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps) {
 }
 
 // Tasks of several tiles, each with its own partial sums.
-Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps) {
-  Plan plan = tile_plan(output_size, dims, warps);
+Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t channels = 1,
+                bool padded = false) {
+  Plan plan = tile_plan(output_size, dims, warps, channels, padded);
   plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, kGroups));
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;
@@ -94,15 +102,22 @@ Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps) {
 
 int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
 
+// Whether the tile's windows are worth finding (measured, benchmarks/README.md). A grid's points
+// may be scattered, and then see many rows.
+bool use_windows(const SampleParams& p) {
+  const bool cheap = p.map != MapKind::grid && p.interpolation == Interpolation::bilinear;
+  return kernels().windows && p.channels * images_per_warp(p) >= (cheap ? 3 : 16);
+}
+
 void sample(const SampleParams& p) {
-  const Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch);
+  const Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, use_windows(p));
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
 
 void splat(const SampleParams& p) {
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
-  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch);
+  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, p.channels);
   const int64_t work = total * p.channels * (p.batch / p.input.batch);
   // Every slab looks at all output points, so no more of them than there are threads to feed.
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
@@ -114,8 +129,9 @@ void splat(const SampleParams& p) {
 
 void grad_warp(const SampleParams& p) {
   const bool parametric = p.map != MapKind::grid;
-  Plan plan = parametric ? group_plan(p.output_size, p.dims, p.warp.batch)
-                         : tile_plan(p.output_size, p.dims, p.warp.batch);
+  Plan plan = parametric
+                  ? group_plan(p.output_size, p.dims, p.warp.batch, p.channels, use_windows(p))
+                  : tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, use_windows(p));
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();
   run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));

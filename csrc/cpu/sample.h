@@ -20,10 +20,10 @@ STN_HD void mend(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D
 // Linear, planar, the slots [first, last): pairs of pixels. Whether a value is NaN.
 template <class Element, int D>
 STN_HD bool sample_points(const SampleParams& p, const TileTaps<Accumulate<Element>, 2, D>& taps,
-                          const int32_t (&offset)[kTile], const Element* plane, int first, int last,
+                          const int32_t (&offset)[kRoom], const Element* plane, int first, int last,
                           Accumulate<Element>* values) {
   using A = Accumulate<Element>;
-  alignas(64) Pair<Element> pairs[Rows<D>::count][kTile];
+  alignas(64) Pair<Element> pairs[Rows<D>::count][kRoom];
   copy_pairs<Element, D>(plane, offset, Rows<D>(p), first, last, pairs);
   int not_a_number = 0;
 #pragma GCC ivdep
@@ -43,10 +43,10 @@ STN_HD bool sample_points(const SampleParams& p, const TileTaps<Accumulate<Eleme
 // Nearest, planar, the slots [first, last): one pixel or 0. Never a NaN that is not a pixel's.
 template <class Element, int D>
 STN_HD bool sample_points(const SampleParams&, const TileTaps<Accumulate<Element>, 1, D>& taps,
-                          const int32_t (&offset)[kTile], const Element* plane, int first, int last,
+                          const int32_t (&offset)[kRoom], const Element* plane, int first, int last,
                           Accumulate<Element>* values) {
   using A = Accumulate<Element>;
-  alignas(64) Element pixels[kTile];
+  alignas(64) Element pixels[kRoom];
   for (int i = first; i < last; ++i) pixels[i] = plane[offset[i]];
 #pragma GCC ivdep
   for (int i = first; i < last; ++i) {
@@ -62,7 +62,7 @@ STN_HD bool sample_points(const SampleParams&, const TileTaps<Accumulate<Element
 template <class Element, int K, int D>
 STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
                          const WindowTile<Accumulate<Element>, D>& windows,
-                         const int32_t (&offset)[kTile], const Element* plane, int count,
+                         const int32_t (&offset)[kRoom], const Element* plane, int count,
                          Accumulate<Element>* values) {
   using A = Accumulate<Element>;
   using V = Native<A>;
@@ -88,8 +88,8 @@ STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Elemen
 // boundary rule made of them; CubicWindows holds the weights on the window's pixels.
 template <class A>
 struct alignas(64) CubicWindows {
-  int32_t base[kTile];
-  A weight[kTile][4];
+  int32_t base[kRoom];
+  A weight[kRoom][4];
 };
 
 template <class A>
@@ -196,8 +196,8 @@ void sample_tile(const SampleParams& p, Layout layout, const Tile<D>& tile,
     return;
   }
   const int count = tile.slots();
-  alignas(64) int32_t offset[kTile];
-  alignas(64) A values[kTile];
+  alignas(64) int32_t offset[kRoom];
+  alignas(64) A values[kRoom];
   [[maybe_unused]] CubicWindows<A> cubic;
   [[maybe_unused]] WindowTile<A, D> windows;
   if (layout == Layout::planar) {
@@ -206,7 +206,7 @@ void sample_tile(const SampleParams& p, Layout layout, const Tile<D>& tile,
     } else {
       first_offsets(p, taps, count, offset);
     }
-    if constexpr (K < 4) find_windows<false>(p, taps, images, count, windows);
+    if constexpr (K < 4) find_windows<false>(p, tile, taps, windows);
   }
   for (int64_t n = images.begin; n < images.end; ++n) {
     for (int64_t c = 0; c < p.channels; ++c) {

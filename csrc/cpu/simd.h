@@ -62,9 +62,33 @@ STN_HD FloatVector floor_of(FloatVector x) {
 STN_HD DoubleVector floor_of(DoubleVector x) {
   return (DoubleVector)_mm512_roundscale_pd((__m512d)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
+STN_HD FloatVector smaller(FloatVector x, FloatVector y) {
+  return (FloatVector)_mm512_min_ps((__m512)x, (__m512)y);
+}
+STN_HD DoubleVector smaller(DoubleVector x, DoubleVector y) {
+  return (DoubleVector)_mm512_min_pd((__m512d)x, (__m512d)y);
+}
+STN_HD FloatVector larger(FloatVector x, FloatVector y) {
+  return (FloatVector)_mm512_max_ps((__m512)x, (__m512)y);
+}
+STN_HD DoubleVector larger(DoubleVector x, DoubleVector y) {
+  return (DoubleVector)_mm512_max_pd((__m512d)x, (__m512d)y);
+}
 #elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
 STN_HD FloatVector floor_of(FloatVector x) { return (FloatVector)_mm256_floor_ps((__m256)x); }
 STN_HD DoubleVector floor_of(DoubleVector x) { return (DoubleVector)_mm256_floor_pd((__m256d)x); }
+STN_HD FloatVector smaller(FloatVector x, FloatVector y) {
+  return (FloatVector)_mm256_min_ps((__m256)x, (__m256)y);
+}
+STN_HD DoubleVector smaller(DoubleVector x, DoubleVector y) {
+  return (DoubleVector)_mm256_min_pd((__m256d)x, (__m256d)y);
+}
+STN_HD FloatVector larger(FloatVector x, FloatVector y) {
+  return (FloatVector)_mm256_max_ps((__m256)x, (__m256)y);
+}
+STN_HD DoubleVector larger(DoubleVector x, DoubleVector y) {
+  return (DoubleVector)_mm256_max_pd((__m256d)x, (__m256d)y);
+}
 #endif
 
 template <class V>

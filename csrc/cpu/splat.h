@@ -47,34 +47,60 @@ STN_HD void splat_point(const Slab<A>& slab, A* plane, const TileTaps<A, K, D>& 
 }
 
 // Linear, planar. Neighbouring points add to the same pixels, and each such addition waits for the
-// one before; four streams a quarter tile apart keep the processor busy meanwhile.
+// one before; four streams through different parts of the tile keep the processor busy meanwhile.
 template <bool Inside, int D, class A>
-STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Rows<D>& rows,
-                        const TileTaps<A, 2, D>& taps, const int32_t (&offset)[kTile],
-                        const A* values, int count) {
+STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Rows<D>& rows, const Tile<D>& tile,
+                        const TileTaps<A, 2, D>& taps, const int32_t (&offset)[kRoom],
+                        const A* values) {
   constexpr int R = Rows<D>::count;
   constexpr int kStreams = 4;
-  alignas(64) A part[R][2][kTile];
+  alignas(64) A part[R][2][kRoom];
   for (int r = 0; r < R; ++r) {
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < tile.slots(); ++i) {
       const A value = row_weight(taps, r, i) * values[i];
       part[r][0][i] = taps.weight[0][0][i] * value;
       part[r][1][i] = taps.weight[0][1][i] * value;
     }
   }
-  const int length = (count + kStreams - 1) / kStreams;
-  for (int j = 0; j < length; ++j) {
-    for (int i = j; i < count; i += length) {
-      for (int r = 0; r < R; ++r) {
-        if (!Inside) {
-          const int32_t outermost = taps.index[D - 1][r >> (D - 2)][i];
-          if (outermost < slab.low || outermost >= slab.high) continue;
-        }
-        A* at = plane + offset[i] + rows.offset[r];
-        at[0] += part[r][0][i];
-        at[1] += part[r][1][i];
+  const auto add = [&](int i) __attribute__((always_inline)) {
+    for (int r = 0; r < R; ++r) {
+      if (!Inside) {
+        const int32_t outermost = taps.index[D - 1][r >> (D - 2)][i];
+        if (outermost < slab.low || outermost >= slab.high) continue;
+      }
+      A* at = plane + offset[i] + rows.offset[r];
+      at[0] += part[r][0][i];
+      at[1] += part[r][1][i];
+    }
+  };
+  // A stream is a row or, where there are few, a part of one. Each starts further to the right than
+  // the one above it, since both add to the row of pixels between them.
+  const int parts = tile.rows >= kStreams ? 1 : kStreams / tile.rows;
+  const int length = (tile.width + parts - 1) / parts;
+  struct Stream {
+    int first, next, end;
+  } stream[kStreams];
+  for (int row = 0; row < tile.rows; row += kStreams / parts) {
+    int streams = 0;
+    for (int y = row; y < std::min(row + kStreams / parts, tile.rows); ++y) {
+      for (int x = 0; x < tile.width; x += length, ++streams) {
+        const int first = y * tile.pitch + x, count = std::min(length, tile.width - x);
+        stream[streams] = {first, first + streams * count / kStreams, first + count};
       }
     }
+    const auto run = [&](auto uniform) __attribute__((always_inline)) {
+      for (int j = 0; j < length; ++j) {
+#pragma GCC unroll 4
+        for (int k = 0; k < (uniform.value ? kStreams : streams); ++k) {
+          Stream& now = stream[k];
+          if (!uniform.value && j >= now.end - now.first) continue;
+          add(now.next);
+          now.next = now.next + 1 == now.end ? now.first : now.next + 1;
+        }
+      }
+    };
+    // Four streams of the same length, the most frequent case, are unrolled.
+    streams == kStreams&& tile.width % parts == 0 ? run(std::true_type{}) : run(std::false_type{});
   }
 }
 
@@ -146,8 +172,8 @@ void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
                                   plane_of<const Element>(p.output, n, first_channel), channels);
     return;
   }
-  alignas(64) A values[kTile];
-  alignas(64) int32_t offset[kTile];
+  alignas(64) A values[kRoom];
+  alignas(64) int32_t offset[kRoom];
   const bool linear = K == 2 && layout == Layout::planar;
   const Rows<D> rows(p);
   if (linear) first_offsets(p, taps, count, offset);
@@ -159,9 +185,9 @@ void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
       // An infinite value times a weight of 0 must not reach a pixel: such tiles go point by point.
       if (linear && all_finite(values, count)) {
         if (touched.all) {
-          splat_plane<true>(slab, plane, rows, taps, offset, values, count);
+          splat_plane<true>(slab, plane, rows, tile, taps, offset, values);
         } else {
-          splat_plane<false>(slab, plane, rows, taps, offset, values, count);
+          splat_plane<false>(slab, plane, rows, tile, taps, offset, values);
         }
         continue;
       }

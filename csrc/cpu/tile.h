@@ -13,12 +13,13 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// A rectangle of output points. Its arrays hold a slot per point, row by row; each row is padded to
-// a multiple of kRowAlign with slots whose values are computed and dropped.
+// A rectangle of output points. Its arrays hold a slot per point, row by row; if it is padded, each
+// row goes on to a multiple of kRowAlign with slots whose values are computed and dropped.
 template <int D>
 struct Tile {
   int32_t first[D];  // the position of its first point
   int32_t width, rows, pitch;
+  bool padded;
 
   STN_HD Tile(const Plan& plan, const int64_t (&size)[3], int64_t tile) {
     const int64_t across = (size[0] + plan.tile_width - 1) / plan.tile_width;
@@ -28,7 +29,8 @@ struct Tile {
     if (D == 3) first[D - 1] = static_cast<int32_t>(tile / across / down);
     width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, size[0] - first[0]));
     rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, size[1] - first[1]));
-    pitch = (width + kRowAlign - 1) / kRowAlign * kRowAlign;
+    padded = plan.padded;
+    pitch = padded ? (width + kRowAlign - 1) / kRowAlign * kRowAlign : width;
   }
 
   STN_HD int slots() const { return rows * pitch; }
@@ -88,12 +90,13 @@ STN_HD void positions(const int32_t (&p)[D], int j, V (&at)[D]) {
   for (int d = 1; d < D; ++d) at[d] = all<V>(static_cast<Scalar<V>>(p[d]));
 }
 
-// Where the tile's points look, parametric.
+// Where the tile's points look, parametric. A row's last vector may write past it, onto what the
+// next row writes again.
 template <class Map, class T, int D>
-STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kTile]) {
+STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
   using V = Native<T>;
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    for (int j = 0; j < tile.pitch; j += kLanes<T>) {
+    for (int j = 0; j < tile.width; j += kLanes<T>) {
       V at[D], look[D];
       positions(p, j, at);
       map.coordinate(at, look);
@@ -102,13 +105,24 @@ STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kTile]) {
   });
 }
 
-// Where the tile's points look, from a grid: copied, then turned into pixels. The padding looks
-// where the row's last point does.
+// Where the tile's points look, from a grid: copied, then turned into pixels. Padding looks where
+// the row's last point does.
 template <class T, int D, class E, bool Packed>
 STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile,
-                        T (&x)[D][kTile]) {
+                        T (&x)[D][kRoom]) {
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    for (int j = 0; j < tile.width; ++j) {
+    int j = 0;
+    if constexpr (Packed && D == 2 && std::is_same<E, T>::value) {
+      // Pairs (x, y) as vectors, taken apart.
+      using V = Native<T>;
+      const auto even = truncate(counting<V>()) * 2;
+      for (const T* from = map.at(p); j + kLanes<T> <= tile.width; j += kLanes<T>) {
+        const V low = load<V>(from + 2 * j), high = load<V>(from + 2 * j + kLanes<T>);
+        store<kLanes<T>>(&x[0][slot + j], V(__builtin_shuffle(low, high, even)));
+        store<kLanes<T>>(&x[1][slot + j], V(__builtin_shuffle(low, high, even + 1)));
+      }
+    }
+    for (; j < tile.width; ++j) {
       int32_t q[D];
       T value[D];
       for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
@@ -117,20 +131,22 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
     }
     for (int d = 0; d < D; ++d) {
       T* row = &x[d][slot];
-      for (int j = tile.width; j < tile.pitch; ++j) row[j] = row[tile.width - 1];
-      for (int j = 0; j < tile.pitch; j += kLanes<T>) {
-        store<kLanes<T>>(row + j, to_pixel(map.frame.axis[d], load<Native<T>>(row + j)));
-      }
+      for (j = tile.width; j < tile.pitch; ++j) row[j] = row[tile.width - 1];
     }
   });
+  for (int d = 0; d < D; ++d) {
+    for (int i = 0; i < tile.slots(); i += kLanes<T>) {
+      store<kLanes<T>>(&x[d][i], to_pixel(map.frame.axis[d], load<Native<T>>(&x[d][i])));
+    }
+  }
 }
 
 // The taps of a tile. A: the type in which the image's values accumulate.
 template <class A, int K, int D>
 struct alignas(64) TileTaps {
-  int32_t index[D][K][kTile];
-  A weight[D][K][kTile];
-  A slope[D][K][kTile];  // filled on request
+  int32_t index[D][K][kRoom];
+  A weight[D][K][kRoom];
+  A slope[D][K][kRoom];  // filled on request
 };
 
 // Calls f with the padding as a compile-time constant, so that each of its loops is compiled
@@ -152,7 +168,7 @@ STN_HD void with_padding(Padding padding, F&& f) {
 
 // Whether a linear look at each of these coordinates is one inside the image.
 template <class T, int D>
-STN_HD bool all_inside(const Frame<T, D>& frame, const T (&x)[D][kTile], int count) {
+STN_HD bool all_inside(const Frame<T, D>& frame, const T (&x)[D][kRoom], int count) {
   using V = Native<T>;
   auto inside = is_inside(frame.axis[0], load<V>(x[0]));
   for (int d = 0; d < D; ++d) {
@@ -163,7 +179,7 @@ STN_HD bool all_inside(const Frame<T, D>& frame, const T (&x)[D][kTile], int cou
 }
 
 template <bool Slopes, class T, class A, int K, int D>
-void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kTile], int count,
+void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom], int count,
                TileTaps<A, K, D>& taps) {
   using V = Native<T>;
   const auto fill = [&](auto&& taps_of) __attribute__((always_inline)) {
@@ -197,14 +213,14 @@ void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kTile]
 // Where the points of a tile of warp n look, in pixels.
 template <class T, int D>
 STN_HD void make_coordinates(const SampleParams& p, int64_t n, const Frame<T, D>& frame,
-                             const Tile<D>& tile, T (&x)[D][kTile]) {
+                             const Tile<D>& tile, T (&x)[D][kRoom]) {
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners,
                  [&](const auto& map) { coordinates(map, tile, x); });
 }
 
 template <class T, bool Slopes, class A, int K, int D>
 void make_taps_as(const SampleParams& p, int64_t n, const Tile<D>& tile, TileTaps<A, K, D>& taps) {
-  alignas(64) T x[D][kTile];
+  alignas(64) T x[D][kRoom];
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
   make_coordinates(p, n, frame, tile, x);
   fill_taps<Slopes>(frame, p.padding, x, tile.slots(), taps);

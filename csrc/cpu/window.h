@@ -14,10 +14,6 @@ inline namespace STN_ISA {
 // a blend, it loses against pairs.
 constexpr bool kWindows = STN_VECTOR_BYTES == 64;
 
-// From how many planes on it pays to find the windows: measured, benchmarks/README.md.
-template <int K>
-constexpr int64_t kWindowPlanes = K == 1 ? 16 : 3;
-
 // How many rows are seen varies from vector to vector, and branching on that costs more than a row
 // does: the rows of an image's y axis are taken four at a time.
 constexpr int kRowBlock = 4;
@@ -85,7 +81,7 @@ STN_HD V load_pixels(const Element* from, int n) {
 // What the vectors of a tile see.
 template <class A, int D>
 struct alignas(64) WindowTile {
-  static constexpr int kGroups = kTile / kLanes<A>;
+  static constexpr int kGroups = kRoom / kLanes<A>;
   bool used[kGroups];
   int32_t column[kGroups];        // of the window's first pixel
   int64_t start[kGroups];         // that pixel's offset
@@ -166,14 +162,14 @@ STN_HD bool find_window(const SampleParams& p, const TileTaps<A, K, D>& taps, in
   return rows_in_all <= kMaxRowsOfVolume;
 }
 
-// Finds the windows of a tile, through which these images are seen. Whether all points have one.
+// Finds the windows of a tile, if it is padded for them. Whether all of its points have one.
 template <bool Slopes, class A, int K, int D>
-STN_HD bool find_windows(const SampleParams& p, const TileTaps<A, K, D>& taps, BatchRange images,
-                         int slots, WindowTile<A, D>& windows) {
-  const bool worth_it = kWindows && (images.end - images.begin) * p.channels >= kWindowPlanes<K>;
+STN_HD bool find_windows(const SampleParams& p, const Tile<D>& tile, const TileTaps<A, K, D>& taps,
+                         WindowTile<A, D>& windows) {
+  const int groups = (tile.slots() + kLanes<A> - 1) / kLanes<A>;
   bool all = true;
-  for (int g = 0; g < slots / kLanes<A>; ++g) {
-    all &= windows.used[g] = worth_it && find_window<Slopes>(p, taps, g, windows);
+  for (int g = 0; g < groups; ++g) {
+    all &= windows.used[g] = kWindows && tile.padded && find_window<Slopes>(p, taps, g, windows);
   }
   return all;
 }
@@ -181,12 +177,13 @@ STN_HD bool find_windows(const SampleParams& p, const TileTaps<A, K, D>& taps, B
 // Calls f(first, last) for each run of slots without a window.
 template <class A, int D, class F>
 STN_HD void for_each_gap(const WindowTile<A, D>& windows, int slots, F&& f) {
-  const int groups = slots / kLanes<A>;
-  for (int g = 0; g < groups; ++g) {
-    if (windows.used[g]) continue;
-    const int first = g;
-    while (g < groups && !windows.used[g]) ++g;
-    f(first * kLanes<A>, g * kLanes<A>);
+  constexpr int L = kLanes<A>;
+  for (int first = 0; first < slots; first += L) {
+    if (windows.used[first / L]) continue;
+    int last = first;
+    while (last < slots && !windows.used[last / L]) last += L;
+    f(first, std::min(last, slots));
+    first = last;
   }
 }
 

@@ -48,8 +48,8 @@ STN_HD T coordinate_limit() {
 template <class V>
 STN_HD V make_finite(const Axis<Scalar<V>>& axis, V x) {
   const V limit = all<V>(coordinate_limit<Scalar<V>>());
-  x = x < limit ? x : (x == x ? limit : all<V>(-axis.offset));
-  return x > -limit ? x : -limit;
+  x = x == x ? x : all<V>(-axis.offset);
+  return larger(smaller(x, limit), V(-limit));
 }
 
 // Floor of a coordinate that make_finite has passed.
@@ -62,9 +62,7 @@ STN_HD V floor_of(V x) {
 // Into the image; NaN (0 / 0 on an axis of one pixel) becomes 0.
 template <class V>
 STN_HD V clip(const Axis<Scalar<V>>& axis, V x) {
-  const V last = all<V>(axis.last);
-  x = x > 0 ? x : V{};
-  return x < last ? x : last;
+  return smaller(larger(x, V{}), all<V>(axis.last));
 }
 
 // How often x is folded at the mirrors on its way into the image.

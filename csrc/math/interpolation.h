@@ -33,18 +33,12 @@ STN_HD I clamp_index(I i, I low, I high) {
 // Linear interpolation's weights of the pixels p and p + 1 for x = p + d, wherever x is: 1 - |d|
 // and 1 - |d - 1|, but not below 0. Between the two pixels these are 1 - d and d itself.
 template <class V>
-STN_HD V positive(V x) {
-  return x > 0 ? x : V{};
-}
-template <class V>
 STN_HD V tent_here(V d) {
-  const V falling = 1 - d, rising = 1 + d;
-  return positive(falling < rising ? falling : rising);
+  return larger(smaller(V(1 - d), V(1 + d)), V{});
 }
 template <class V>
 STN_HD V tent_next(V d) {
-  const V falling = 2 - d;
-  return positive(d < falling ? d : falling);
+  return larger(smaller(d, V(2 - d)), V{});
 }
 
 // d tent / d x; at the kinks the side that floor(x) takes, as torch.
@@ -109,8 +103,7 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
   const bool single = axis.size == 1;
   V base = floor_of(bounded);
   const V highest = all<V>(single ? Scalar<V>(0) : axis.last - 1);
-  base = base > 0 ? base : V{};
-  base = base < highest ? base : highest;
+  base = smaller(larger(base, V{}), highest);
   const V d = bounded - base;
   taps.index[0] = truncate(base);
   taps.index[1] = single ? taps.index[0] : taps.index[0] + 1;

@@ -29,9 +29,20 @@ STN_HD Integer<V> all_index(int32_t i) {
   return Integer<V>{} + i;
 }
 
+// The second where the first is NaN. (cpu/simd.h overloads what is one instruction of vectors; it
+// has to be included before what uses them.)
+template <class V>
+STN_HD V smaller(V x, V y) {
+  return x < y ? x : y;
+}
+template <class V>
+STN_HD V larger(V x, V y) {
+  return x > y ? x : y;
+}
+
 template <class V>
 STN_HD V absolute(V x) {
-  return x > -x ? x : -x;
+  return larger(x, V(-x));
 }
 
 // Conversions; cpu/simd.h overloads them for vectors.

@@ -99,11 +99,16 @@ struct GridMap {
         stride{warp.stride[0], warp.stride[1], warp.stride[2]},
         stride_k(warp.stride_k) {}
 
-  STN_HD void value(const int32_t (&p)[D], T (&x)[D]) const {
+  // The first component of the value at p.
+  STN_HD const Element* at(const int32_t (&p)[D]) const {
     int64_t row = 0;
     for (int d = 1; d < D; ++d) row += p[d] * stride[d];
-    const Element* at = data + row + (Packed ? int64_t(p[0]) * D : p[0] * stride[0]);
-    for (int d = 0; d < D; ++d) x[d] = static_cast<T>(to_float(at[Packed ? d : d * stride_k]));
+    return data + row + (Packed ? int64_t(p[0]) * D : p[0] * stride[0]);
+  }
+
+  STN_HD void value(const int32_t (&p)[D], T (&x)[D]) const {
+    const Element* from = at(p);
+    for (int d = 0; d < D; ++d) x[d] = static_cast<T>(to_float(from[Packed ? d : d * stride_k]));
   }
 
   STN_HD void gradient(T (&g)[D]) const {

@@ -220,6 +220,10 @@ STN_HD void for_each_row_seen(const SampleParams& p,
     }
   };
   const Element* slice = plane + windows.start[g];
+  // The same window of the next plane: planes are far apart, and nothing else announces them.
+  for (int k = 0; k < kRowBlock; ++k) {
+    __builtin_prefetch(slice + p.input.stride_c + k * stride);
+  }
   const int depth = D == 3 ? windows.rows[D - 2][g] : 1;
   for (int z = 0; z < depth; ++z) {
     block(0, slice);

@@ -36,7 +36,7 @@ help:
 
 .PHONY: demo
 demo: build
-	$(python) -m stn_cuda.train --dataset auto --epochs $(EPOCHS) --lr 0.02 --schedule cosine --out out/demo
+	$(python) -m stn_cuda.train --dataset auto --epochs $(EPOCHS) --schedule cosine --out out/demo
 	@echo "picture: out/demo/transformed.png"
 	$(python) -m benchmarks --quick --out out/benchmarks
 

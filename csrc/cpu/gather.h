@@ -1,6 +1,7 @@
 // Reading the image at a tile's taps, for the image layouts that matter.
 #pragma once
 
+#include "cpu/pixels.h"
 #include "cpu/tile.h"
 
 namespace stn_cuda {
@@ -130,32 +131,21 @@ STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (
   });
 }
 
-// Writes the tile's values into one plane of the output.
+// Writes the values of the slots [first, last) into one plane of the output.
 template <class Element, int D>
-STN_HD void store_tile(const Tile<D>& tile, const Accumulate<Element>* values, Element* plane,
-                       const int64_t (&stride)[3]) {
-  using A = Accumulate<Element>;
+STN_HD void store_tile(const Tile<D>& tile, const Accumulate<Element>* values, int first, int last,
+                       Element* plane, const int64_t (&stride)[3]) {
+  using V = Native<Accumulate<Element>>;
+  constexpr int L = kLanes<Accumulate<Element>>;
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     Element* row = plane + offset_of<D>(p, stride);
-    const A* from = values + slot;
-    if constexpr (std::is_same<Element, A>::value) {
-      if (stride[0] == 1) {
-        for (int j = 0; j < tile.width; j += kLanes<A>) {
-          const int left = tile.width - j;
-          const Native<A> v = load<Native<A>>(from + j);
-          if (left >= kLanes<A>) {
-            store<kLanes<A>>(row + j, v);
-          } else {
-            store_first(row + j, v, left);
-          }
-        }
-        return;
-      }
-    }
+    const auto* from = values + slot;
+    const int end = std::min(last - slot, tile.width);
+    int j = std::max(first - slot, 0);
     if (stride[0] == 1) {
-      for (int j = 0; j < tile.width; ++j) row[j] = Rounded<Element>::from(from[j]);
+      for (; j < end; j += L) store_pixels(row + j, load<V>(from + j), std::min(L, end - j));
     } else {
-      for (int j = 0; j < tile.width; ++j) row[j * stride[0]] = Rounded<Element>::from(from[j]);
+      for (; j < end; ++j) row[j * stride[0]] = Rounded<Element>::from(from[j]);
     }
   });
 }

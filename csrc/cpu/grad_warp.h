@@ -158,40 +158,41 @@ void hand_to_map(const SampleParams& p, int64_t n, const Tile<D>& tile, const A 
   });
 }
 
-// Linear, planar: the tile's gradients from windows, over all channels. Groups that meet a NaN,
-// which may be a weight of 0 times a pixel that is not finite, are left to the dot products;
-// whether there are none.
-template <class Element, int D>
-STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile,
-                         const TileTaps<Accumulate<Element>, 2, D>& taps, BatchRange images,
+// Planar: the tile's gradients of the coordinates from windows, over all channels. A group that
+// meets a NaN, which may be a weight of 0 times a pixel that is not finite, loses its window;
+// whether there is none.
+template <class Element, int K, int D>
+STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile, BatchRange images,
                          WindowTile<Accumulate<Element>, D>& windows,
                          Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
-  alignas(64) A values[kRoom];
-  const int groups = tile.slots() / L;
+  const Groups<A, D> groups(tile, p.output.stride);
   for (int d = 0; d < D; ++d) std::fill(grad[d], grad[d] + tile.slots(), A(0));
-  for (int64_t n = images.begin; n < images.end; ++n) {
-    for (int64_t c = 0; c < p.channels; ++c) {
-      const Element* plane = plane_of<const Element>(p.input, n, c);
-      load_tile(tile, plane_of<const Element>(p.output, n, c), p.output.stride, values);
-      const auto all = [&](auto narrow) {
-        for (int g = 0; g < groups; ++g) {
-          if (!windows.used[g]) continue;
-          V slopes[D];
-          window_gradient<narrow.value, Element, D>(p, taps, windows, g, plane, slopes);
-          const V value = load<V>(values + g * L);
-          for (int d = 0; d < D; ++d) {
-            store<L>(&grad[d][g * L], load<V>(&grad[d][g * L]) + value * slopes[d]);
-          }
-        }
-      };
-      is_narrow<A>(p) ? all(std::true_type{}) : all(std::false_type{});
+  const auto block = [&](auto narrow, auto channels, int64_t n, int64_t c) {
+    constexpr int C = decltype(channels)::value;
+    const Element* plane = plane_of<const Element>(p.input, n, c);
+    const Element* output = plane_of<const Element>(p.output, n, c);
+    for (int g = 0; g < groups.count; ++g) {
+      if (!windows.used[g]) continue;
+      V values[C], part[D];
+      for (int k = 0; k < C; ++k) values[k] = groups.load(g, output + k * p.output.stride_c);
+      window_gradient<narrow.value, C, K>(p, windows, g, plane, values, part);
+      for (int d = 0; d < D; ++d) {
+        store<L>(&grad[d][g * L], V(load<V>(&grad[d][g * L]) + part[d]));
+      }
     }
-  }
+  };
+  const auto all = [&](auto narrow) {
+    for (int64_t n = images.begin; n < images.end; ++n) {
+      for_each_channel_block(p.channels,
+                             [&](auto channels, int64_t c) { block(narrow, channels, n, c); });
+    }
+  };
+  is_narrow<A>(p) ? all(std::true_type{}) : all(std::false_type{});
   bool clean = true;
-  for (int g = 0; g < groups; ++g) {
+  for (int g = 0; g < groups.count; ++g) {
     for (int d = 0; d < D; ++d) {
       const V sum = load<V>(&grad[d][g * L]);
       if (!all_lanes(sum == sum)) clean = windows.used[g] = false;
@@ -200,11 +201,30 @@ STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile,
   return clean;
 }
 
+// The boundary rule's part in the gradients of the coordinates (of bicubic it is one of the taps);
+// that of a NaN is 0.
+template <int K, class T, class A, int D>
+STN_HD void through_boundary(Padding padding, const Looks<T, D>& looks, int slots,
+                             A (&grad)[D][kRoom]) {
+  using V = Native<T>;
+  const Padding rule = K == 4 ? Padding::zeros : padding;
+  if (looks.monotonic && rule == Padding::zeros) return;
+  for (int d = 0; d < D; ++d) {
+    for (int i = 0; i < slots; i += kLanes<T>) {
+      const V x = load<V>(&looks.x[d][i]);
+      const V slope = bound_slope(looks.frame.axis[d], rule, make_finite(looks.frame.axis[d], x));
+      const V through = load<V>(&grad[d][i]) * slope;
+      store<kLanes<T>>(&grad[d][i], x == x ? through : V{});
+    }
+  }
+}
+
 // The tile's dot products over the images, of the slots that have no window.
-template <class Element, int K, int D, class Gaps>
+template <class Element, int K, int D>
 STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
                       const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
-                      Gaps&& for_each_gap, Dots<Accumulate<Element>, K, D>& dots) {
+                      const WindowTile<Accumulate<Element>, D>& windows,
+                      Dots<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
   alignas(64) int32_t offset[kRoom];
   alignas(64) A values[kRoom];
@@ -222,7 +242,7 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
       load_tile(tile, plane_of<const Element>(p.output, n, c), p.output.stride, values);
       if constexpr (K == 2) {
         if (linear) {
-          for_each_gap([&](int first, int last) {
+          for_each_gap(windows, count, [&](int first, int last) {
             dot_plane<Element, D>(p, offset, plane, values, first, last, dots);
           });
           continue;
@@ -238,25 +258,26 @@ void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<
                     double* partial) {
   using A = Accumulate<Element>;
   alignas(64) A grad[D][kRoom];
-  TileTaps<A, K, D> taps;
-  make_taps<true>(p, n, tile, taps);
   const BatchRange images = images_of_warp(p, n);
-  const auto dot = [&](auto&& gaps) {
-    Dots<A, K, D> dots;
-    make_dots<Element>(p, layout, tile, taps, images, gaps, dots);
-    gaps([&](int first, int last) { combine(taps, dots, first, last, grad); });
-  };
-  bool windowed = false;
-  if constexpr (K == 2 && kWindows) {
-    if (layout == Layout::planar) {
-      WindowTile<A, D> windows;
-      bool complete = find_windows<true>(p, tile, taps, windows);
-      complete &= grad_windows<Element>(p, tile, taps, images, windows, grad);
-      if (!complete) dot([&](auto&& f) { for_each_gap(windows, tile.slots(), f); });
-      windowed = true;
+  with_looks(p, n, tile, [&](const auto& looks) {
+    WindowTile<A, D> windows;
+    windows.clear();
+    bool complete = false;
+    if constexpr (kWindows && sizeof(looks.x[0][0]) == sizeof(A)) {
+      if (layout == Layout::planar) {
+        complete = find_windows<K>(p, tile, looks, windows);
+        complete &= grad_windows<Element, K>(p, tile, images, windows, grad);
+        through_boundary<K>(p.padding, looks, tile.slots(), grad);
+      }
     }
-  }
-  if (!windowed) dot([&](auto&& f) { f(0, tile.slots()); });
+    if (complete) return;
+    TileTaps<A, K, D> taps;
+    Dots<A, K, D> dots;
+    fill_taps<true>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+    make_dots<Element>(p, layout, tile, taps, images, windows, dots);
+    for_each_gap(windows, tile.slots(),
+                 [&](int first, int last) { combine(taps, dots, first, last, grad); });
+  });
   if (p.warp.type == ElementType::f64) {
     hand_to_map<double>(p, n, tile, grad, partial);
   } else {

@@ -102,11 +102,9 @@ Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_
 
 int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
 
-// Whether the tile's windows are worth finding (measured, benchmarks/README.md). A grid's points
-// may be scattered, and then see many rows.
+// Whether the tiles are padded for windows.
 bool use_windows(const SampleParams& p) {
-  const bool cheap = p.map != MapKind::grid && p.interpolation == Interpolation::bilinear;
-  return kernels().windows && p.channels * images_per_warp(p) >= (cheap ? 3 : 16);
+  return kernels().windows && !(p.input.stride_c == 1 && p.channels > 1);
 }
 
 void sample(const SampleParams& p) {

@@ -8,7 +8,7 @@ namespace stn_cuda {
 inline namespace STN_ISA {
 
 // load_first(from, n): the first n lanes; zeros in the others. store_first(to, v, n): only those.
-// all_lanes(mask): whether a comparison holds in every lane.
+// all_lanes(mask): whether a comparison holds in every lane. least_lane(v): the smallest number.
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
 STN_HD FloatVector load_first(const float* from, int n) {
   return (FloatVector)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
@@ -24,6 +24,8 @@ STN_HD void store_first(double* to, DoubleVector v, int n) {
 }
 STN_HD bool all_lanes(IntVector mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
 STN_HD bool all_lanes(LongVector mask) { return _mm512_movepi64_mask((__m512i)mask) == 0xff; }
+STN_HD float least_lane(FloatVector v) { return _mm512_reduce_min_ps((__m512)v); }
+STN_HD double least_lane(DoubleVector v) { return _mm512_reduce_min_pd((__m512d)v); }
 
 #elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
 STN_HD __m256i first_ints(int n) {
@@ -67,6 +69,15 @@ STN_HD bool all_lanes(I mask) {
   bool all = true;
   for (size_t k = 0; k < sizeof(I) / sizeof(mask[0]); ++k) all &= mask[k] != 0;
   return all;
+}
+#endif
+
+#if !(defined(__x86_64__) && STN_VECTOR_BYTES == 64)
+template <class V>
+STN_HD Scalar<V> least_lane(V v) {
+  Scalar<V> least = v[0];
+  for (int k = 1; k < kLanes<Scalar<V>>; ++k) least = v[k] < least ? v[k] : least;
+  return least;
 }
 #endif
 

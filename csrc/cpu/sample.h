@@ -11,8 +11,8 @@ inline namespace STN_ISA {
 // computed again, tap by tap.
 template <class Element, int K, int D>
 STN_HD void mend(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
-                 const Element* plane, int count, Accumulate<Element>* values) {
-  for (int i = 0; i < count; ++i) {
+                 const Element* plane, int first, int last, Accumulate<Element>* values) {
+  for (int i = first; i < last; ++i) {
     if (values[i] != values[i]) values[i] = interpolate(plane, p.input.stride, taps, i);
   }
 }
@@ -58,79 +58,62 @@ STN_HD bool sample_points(const SampleParams&, const TileTaps<Accumulate<Element
   return false;
 }
 
-// Linear and nearest, planar: windows where they serve, else point by point.
+// Linear and nearest, planar, the slots [first, last).
 template <class Element, int K, int D>
 STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
-                         const WindowTile<Accumulate<Element>, D>& windows,
-                         const int32_t (&offset)[kRoom], const Element* plane, int count,
+                         const int32_t (&offset)[kRoom], const Element* plane, int first, int last,
                          Accumulate<Element>* values) {
-  using A = Accumulate<Element>;
-  using V = Native<A>;
-  bool not_a_number = false;
-  const auto all = [&](auto narrow) {
-    Integer<V> nan{};
-    for (int g = 0; g < count / kLanes<A>; ++g) {
-      if (!windows.used[g]) continue;
-      const V value = window_values<narrow.value, Element, D>(p, taps, windows, g, plane);
-      store<kLanes<A>>(values + g * kLanes<A>, value);
-      nan |= value != value;
-    }
-    not_a_number = K > 1 && !all_lanes(nan == 0);
-  };
-  if constexpr (kWindows) is_narrow<A>(p) ? all(std::true_type{}) : all(std::false_type{});
-  for_each_gap(windows, count, [&](int first, int last) {
-    not_a_number |= sample_points<Element, D>(p, taps, offset, plane, first, last, values);
-  });
-  if (not_a_number) mend<Element>(p, taps, plane, count, values);
+  if (sample_points<Element, D>(p, taps, offset, plane, first, last, values)) {
+    mend<Element>(p, taps, plane, first, last, values);
+  }
 }
 
-// Bicubic, planar: the four taps of a row lie in a window of four consecutive pixels, whatever the
-// boundary rule made of them; CubicWindows holds the weights on the window's pixels.
+// Bicubic, planar: the four taps of a row lie among four consecutive pixels, whatever the boundary
+// rule made of them; CubicRows holds the weights on these.
 template <class A>
-struct alignas(64) CubicWindows {
+struct alignas(64) CubicRows {
   int32_t base[kRoom];
   A weight[kRoom][4];
 };
 
 template <class A>
-STN_HD void make_windows(const TileTaps<A, 4, 2>& taps, int32_t width, int count,
-                         CubicWindows<A>& windows) {
+STN_HD void make_rows(const TileTaps<A, 4, 2>& taps, int32_t width, int count, CubicRows<A>& rows) {
 #pragma GCC ivdep
   for (int i = 0; i < count; ++i) {
     int32_t low = taps.index[0][0][i];
     for (int k = 1; k < 4; ++k) low = low < taps.index[0][k][i] ? low : taps.index[0][k][i];
     const int32_t base = low < width - 4 ? low : width - 4;
-    windows.base[i] = base;
+    rows.base[i] = base;
     for (int j = 0; j < 4; ++j) {
       A sum = 0;
       for (int k = 0; k < 4; ++k) {
         sum += taps.index[0][k][i] == base + j ? taps.weight[0][k][i] : A(0);
       }
-      windows.weight[i][j] = sum;
+      rows.weight[i][j] = sum;
     }
   }
 }
 
 template <class Element>
 STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, 4, 2>& taps,
-                         const CubicWindows<Accumulate<Element>>& windows, const Element* plane,
-                         int count, Accumulate<Element>* values) {
+                         const CubicRows<Accumulate<Element>>& rows, const Element* plane,
+                         int first, int last, Accumulate<Element>* values) {
   using A = Accumulate<Element>;
   const int64_t stride = p.input.stride[1];
   int not_a_number = 0;
-  for (int i = 0; i < count; ++i) {
+  for (int i = first; i < last; ++i) {
     A column[4] = {0, 0, 0, 0};
     for (int r = 0; r < 4; ++r) {
-      const Element* row = plane + taps.index[1][r][i] * stride + windows.base[i];
+      const Element* row = plane + taps.index[1][r][i] * stride + rows.base[i];
       const A weight = taps.weight[1][r][i];
       for (int j = 0; j < 4; ++j) column[j] += weight * to_float(row[j]);
     }
-    const A* w = windows.weight[i];
+    const A* w = rows.weight[i];
     const A sum = (column[0] * w[0] + column[1] * w[1]) + (column[2] * w[2] + column[3] * w[3]);
     values[i] = sum;
     not_a_number |= sum != sum;
   }
-  if (not_a_number) mend<Element>(p, taps, plane, count, values);
+  if (not_a_number) mend<Element>(p, taps, plane, first, last, values);
 }
 
 // The taps of one point of the tile as pointers offsets and weights, for vectors of channels.
@@ -185,42 +168,102 @@ STN_HD void sample_channels(const SampleParams& p, const Tile<D>& tile,
   });
 }
 
+// Planar: the points that have a window, in all channels. After a NaN, which may be a weight of 0
+// times a pixel that is not finite, no window counts; whether there is none.
 template <class Element, int K, int D>
-void sample_tile(const SampleParams& p, Layout layout, const Tile<D>& tile,
-                 const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images) {
-  using A = Accumulate<Element>;
-  if (layout == Layout::channels) {
-    for (int64_t n = images.begin; n < images.end; ++n) {
-      sample_channels<Element, K, D>(p, tile, taps, n);
+STN_HD bool sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                           BatchRange images, WindowTile<Accumulate<Element>, D>& windows) {
+  using V = Native<Accumulate<Element>>;
+  Integer<V> nan{};
+  const auto block = [&](auto narrow, auto channels, int64_t n, int64_t c) {
+    constexpr int C = decltype(channels)::value;
+    const Element* plane = plane_of<const Element>(p.input, n, c);
+    Element* output = plane_of<Element>(p.output, n, c);
+    for (int g = 0; g < groups.count; ++g) {
+      if (!windows.used[g]) continue;
+      V values[C];
+      window_values<narrow.value, C, K>(p, windows, g, plane, values);
+#pragma GCC unroll 4
+      for (int k = 0; k < C; ++k) {
+        groups.store(g, values[k], output + k * p.output.stride_c);
+        nan |= values[k] != values[k];
+      }
     }
-    return;
-  }
-  const int count = tile.slots();
+  };
+  const auto all = [&](auto narrow) {
+    for (int64_t n = images.begin; n < images.end; ++n) {
+      for_each_channel_block(p.channels,
+                             [&](auto channels, int64_t c) { block(narrow, channels, n, c); });
+    }
+  };
+  is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
+  const bool clean = K == 1 || all_lanes(nan == 0);
+  if (!clean) windows.clear();
+  return clean;
+}
+
+// Planar or strided: the points that have no window, in all channels.
+template <class Element, int K, int D>
+void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
+                 const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
+                 const WindowTile<Accumulate<Element>, D>& windows) {
+  using A = Accumulate<Element>;
+  const int slots = tile.slots();
   alignas(64) int32_t offset[kRoom];
   alignas(64) A values[kRoom];
-  [[maybe_unused]] CubicWindows<A> cubic;
-  [[maybe_unused]] WindowTile<A, D> windows;
+  [[maybe_unused]] CubicRows<A> rows;
   if (layout == Layout::planar) {
     if constexpr (K == 4) {
-      make_windows(taps, static_cast<int32_t>(p.input_size[0]), count, cubic);
+      make_rows(taps, static_cast<int32_t>(p.input_size[0]), slots, rows);
     } else {
-      first_offsets(p, taps, count, offset);
+      first_offsets(p, taps, slots, offset);
     }
-    if constexpr (K < 4) find_windows<false>(p, tile, taps, windows);
   }
   for (int64_t n = images.begin; n < images.end; ++n) {
     for (int64_t c = 0; c < p.channels; ++c) {
       const Element* plane = plane_of<Element>(p.input, n, c);
-      if (layout == Layout::strided) {
-        for (int i = 0; i < count; ++i) values[i] = interpolate(plane, p.input.stride, taps, i);
-      } else if constexpr (K == 4) {
-        sample_plane<Element>(p, taps, cubic, plane, count, values);
-      } else {
-        sample_plane<Element, K, D>(p, taps, windows, offset, plane, count, values);
-      }
-      store_tile(tile, values, plane_of<Element>(p.output, n, c), p.output.stride);
+      for_each_gap(windows, slots, [&](int first, int last) {
+        if (layout == Layout::strided) {
+          for (int i = first; i < last; ++i) {
+            values[i] = interpolate(plane, p.input.stride, taps, i);
+          }
+        } else if constexpr (K == 4) {
+          sample_plane<Element>(p, taps, rows, plane, first, last, values);
+        } else {
+          sample_plane<Element, K, D>(p, taps, offset, plane, first, last, values);
+        }
+        store_tile(tile, values, first, last, plane_of<Element>(p.output, n, c), p.output.stride);
+      });
     }
   }
+}
+
+template <class Element, int K, int D>
+void sample_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<D>& tile) {
+  using A = Accumulate<Element>;
+  const BatchRange images = images_of_warp(p, n);
+  with_looks(p, n, tile, [&](const auto& looks) {
+    WindowTile<A, D> windows;
+    if (layout == Layout::planar && p.output.stride[0] == 1) {
+      bool complete = find_windows<K>(p, tile, looks, windows);
+      if constexpr (kWindows) {
+        const Groups<A, D> groups(tile, p.output.stride);
+        complete &= sample_windows<Element, K>(p, groups, images, windows);
+      }
+      if (complete) return;
+    } else {
+      windows.clear();
+    }
+    TileTaps<A, K, D> taps;
+    fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+    if (layout == Layout::channels) {
+      for (int64_t m = images.begin; m < images.end; ++m) {
+        sample_channels<Element, K, D>(p, tile, taps, m);
+      }
+    } else {
+      sample_gaps<Element>(p, layout, tile, taps, images, windows);
+    }
+  });
 }
 
 // Tasks: (warp, tile).
@@ -230,12 +273,9 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
-    TileTaps<Accumulate<Element>, K, D> taps;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t n = task / plan.tiles;
       const Tile<D> tile(plan, p.output_size, task % plan.tiles);
-      make_taps<false>(p, n, tile, taps);
-      sample_tile<Element, K, D>(p, layout, tile, taps, images_of_warp(p, n));
+      sample_tile<Element, K, D>(p, layout, task / plan.tiles, tile);
     }
   });
 }

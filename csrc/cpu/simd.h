@@ -55,7 +55,22 @@ struct FromInteger<DoubleVector> {
   }
 };
 
+// Lane k: lane index[k] of `low` and `high` laid end to end.
+template <class V>
+STN_HD V select_lanes(V low, V high, Integer<V> index) {
+#if defined(__clang__)
+  constexpr int L = kLanes<Scalar<V>>;
+  V v;
+  for (int k = 0; k < L; ++k) v[k] = index[k] < L ? low[index[k]] : high[index[k] - L];
+  return v;
+#else
+  return __builtin_shuffle(low, high, index);
+#endif
+}
+
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+STN_HD FloatVector absolute(FloatVector x) { return (FloatVector)_mm512_abs_ps((__m512)x); }
+STN_HD DoubleVector absolute(DoubleVector x) { return (DoubleVector)_mm512_abs_pd((__m512d)x); }
 STN_HD FloatVector floor_of(FloatVector x) {
   return (FloatVector)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
@@ -75,6 +90,12 @@ STN_HD DoubleVector larger(DoubleVector x, DoubleVector y) {
   return (DoubleVector)_mm512_max_pd((__m512d)x, (__m512d)y);
 }
 #elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
+STN_HD FloatVector absolute(FloatVector x) {
+  return (FloatVector)_mm256_andnot_ps(_mm256_set1_ps(-0.0f), (__m256)x);
+}
+STN_HD DoubleVector absolute(DoubleVector x) {
+  return (DoubleVector)_mm256_andnot_pd(_mm256_set1_pd(-0.0), (__m256d)x);
+}
 STN_HD FloatVector floor_of(FloatVector x) { return (FloatVector)_mm256_floor_ps((__m256)x); }
 STN_HD DoubleVector floor_of(DoubleVector x) { return (DoubleVector)_mm256_floor_pd((__m256d)x); }
 STN_HD FloatVector smaller(FloatVector x, FloatVector y) {

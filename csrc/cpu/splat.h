@@ -7,7 +7,7 @@
 
 #include <vector>
 
-#include "cpu/gather.h"
+#include "cpu/turned.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -245,6 +245,10 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   Slab<A> slab;
   slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
   slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
+  if constexpr (K == 2 && D == 2) {
+    if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high))
+      return;
+  }
   const int64_t inner = points(p.input_size, D) / outermost;
   const int64_t plane = (slab.high - slab.low) * inner;
   const int64_t block =

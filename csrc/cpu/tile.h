@@ -115,11 +115,11 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
     if constexpr (Packed && D == 2 && std::is_same<E, T>::value) {
       // Pairs (x, y) as vectors, taken apart.
       using V = Native<T>;
-      const auto even = truncate(counting<V>()) * 2;
+      const Integer<V> even = truncate(counting<V>()) * 2;
       for (const T* from = map.at(p); j + kLanes<T> <= tile.width; j += kLanes<T>) {
         const V low = load<V>(from + 2 * j), high = load<V>(from + 2 * j + kLanes<T>);
-        store<kLanes<T>>(&x[0][slot + j], V(__builtin_shuffle(low, high, even)));
-        store<kLanes<T>>(&x[1][slot + j], V(__builtin_shuffle(low, high, even + 1)));
+        store<kLanes<T>>(&x[0][slot + j], select_lanes(low, high, even));
+        store<kLanes<T>>(&x[1][slot + j], select_lanes(low, high, Integer<V>(even + 1)));
       }
     }
     for (; j < tile.width; ++j) {
@@ -210,30 +210,37 @@ void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom]
   with_padding(padding, bounded);
 }
 
-// Where the points of a tile of warp n look, in pixels.
+// Where the points of a tile look, in pixels.
 template <class T, int D>
-STN_HD void make_coordinates(const SampleParams& p, int64_t n, const Frame<T, D>& frame,
-                             const Tile<D>& tile, T (&x)[D][kRoom]) {
-  with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners,
-                 [&](const auto& map) { coordinates(map, tile, x); });
+struct alignas(64) Looks {
+  T x[D][kRoom];
+  Frame<T, D> frame;
+  bool monotonic;  // along each row of points
+};
+
+// Calls f with the looks of warp n's tile. Coordinates are computed in float32, in float64 where
+// the grid or theta is float64.
+template <int D, class F>
+STN_HD void with_looks(const SampleParams& p, int64_t n, const Tile<D>& tile, F&& f) {
+  const auto look = [&](auto type) {
+    using T = decltype(type);
+    Looks<T, D> looks;
+    looks.frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+    with_map<T, D>(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners,
+                   [&](const auto& map) {
+                     looks.monotonic = std::decay<decltype(map)>::type::monotonic;
+                     coordinates(map, tile, looks.x);
+                   });
+    f(looks);
+  };
+  p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
 }
 
-template <class T, bool Slopes, class A, int K, int D>
-void make_taps_as(const SampleParams& p, int64_t n, const Tile<D>& tile, TileTaps<A, K, D>& taps) {
-  alignas(64) T x[D][kRoom];
-  const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
-  make_coordinates(p, n, frame, tile, x);
-  fill_taps<Slopes>(frame, p.padding, x, tile.slots(), taps);
-}
-
-// Coordinates are computed in float32, in float64 where the grid or theta is float64.
 template <bool Slopes, class A, int K, int D>
 void make_taps(const SampleParams& p, int64_t n, const Tile<D>& tile, TileTaps<A, K, D>& taps) {
-  if (p.warp.type == ElementType::f64) {
-    make_taps_as<double, Slopes>(p, n, tile, taps);
-  } else {
-    make_taps_as<float, Slopes>(p, n, tile, taps);
-  }
+  with_looks(p, n, tile, [&](const auto& looks) {
+    fill_taps<Slopes>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  });
 }
 
 // Calls f(element, interpolation, dims) with the compile-time forms of what p says.

@@ -1,7 +1,8 @@
-// Linear and nearest looks of a vector of neighbouring points at a planar image. They see few rows
-// of pixels, and a short stretch of each: two vectors of pixels per row, from which a permutation
-// takes every point's left and right neighbour. The loads are shared by the points, where pairs of
-// pixels (copy_pairs) take one for each point and row.
+// Looks of a vector of neighbouring points (a group) at a planar image. They see few rows of
+// pixels, and a short stretch of each: a window. Two vectors of pixels hold a row of it, from which
+// permutations take every point's taps; a pixel's weight follows from its distance, so that the
+// boundary needs no case of its own. The loads are shared by the points, where pairs of pixels
+// (copy_pairs) take one for each point and row; the weights are shared by the channels.
 #pragma once
 
 #include "cpu/gather.h"
@@ -14,19 +15,13 @@ inline namespace STN_ISA {
 // a blend, it loses against pairs.
 constexpr bool kWindows = STN_VECTOR_BYTES == 64;
 
-// How many rows are seen varies from vector to vector, and branching on that costs more than a row
-// does: the rows of an image's y axis are taken four at a time.
-constexpr int kRowBlock = 4;
-
-// More rows than this cost more than pairs. Of volumes: along one axis, and in all.
+// More rows than this cost more than pairs: along one axis, and in all.
 template <int D>
-constexpr int kMaxRows = D == 2 ? 12 : 8;
+constexpr int kMaxRows = D == 2 ? 14 : 8;
 constexpr int kMaxRowsOfVolume = 24;
 
-template <class V>
-STN_HD V permute(V low, V high, Integer<V> index) {
-  return __builtin_shuffle(low, high, index);
-}
+// Channels that are computed together: their sums stay in registers.
+constexpr int kChannelBlock = 4;
 
 // Keeps a vector in its register: GCC would load it anew for every use, and unaligned loads are
 // what limits this.
@@ -37,141 +32,198 @@ STN_HD void keep(V& v) {
 #endif
 }
 
-// The integer vector that goes with V, from 32-bit indices.
-template <class V>
-STN_HD Integer<V> load_index(const int32_t* from) {
-  Vector<int32_t, kLanes<Scalar<V>>> v;
-  std::memcpy(&v, from, sizeof v);
-  return __builtin_convertvector(v, Integer<V>);
-}
-
-template <class V>
-STN_HD V load_pixels(const Scalar<V>* from) {
-  return load<V>(from);
-}
-template <class V>
-STN_HD V load_pixels(const BFloat16* from) {
-  Vector<uint16_t, kLanes<float>> bits;
-  std::memcpy(&bits, from, sizeof bits);
-  return (V)(__builtin_convertvector(bits, Vector<uint32_t, kLanes<float>>) << 16);
-}
-template <class V>
-STN_HD V load_pixels(const Half* from) {
-#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
-  return (V)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#else
-  V v;
-  for (int k = 0; k < kLanes<float>; ++k) v[k] = to_float(from[k]);
-  return v;
-#endif
-}
-
-// The first n pixels.
-template <class V, class Element>
-STN_HD V load_pixels(const Element* from, int n) {
-  if constexpr (std::is_same<Element, Scalar<V>>::value) {
-    return load_first(from, n);
-  } else {
-    Element pixels[kLanes<Scalar<V>>] = {};
-    std::memcpy(pixels, from, n * sizeof(Element));
-    return load_pixels<V>(pixels);
-  }
-}
-
-// What the vectors of a tile see.
+// The windows of a tile: where each group's begins, for points that look at x (after the boundary
+// rule and, for nearest, rounding). A: the type of coordinates, weights and sums.
 template <class A, int D>
 struct alignas(64) WindowTile {
   static constexpr int kGroups = kRoom / kLanes<A>;
-  bool used[kGroups];
-  int32_t column[kGroups];        // of the window's first pixel
-  int64_t start[kGroups];         // that pixel's offset
-  int32_t first[D - 1][kGroups];  // row: y, then z
-  int32_t rows[D - 1][kGroups];   // y's, in whole blocks; z's
-  A weight[D - 1][kGroups][kMaxRows<D>][kLanes<A>];
-  A slope[D - 1][kGroups][kMaxRows<D>][kLanes<A>];  // filled on request
+  static constexpr int kSlots = (kGroups + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
+  int32_t used[kSlots];
+  int32_t start[kSlots];  // offset of its first pixel in a plane
+  A column[kSlots];       // its first pixel's
+  A last[kSlots];         // the last column that has room for all taps
+  A row[D - 1][kSlots];   // its first row: y, z
+  int32_t rows[D - 1];    // of every window: y's, z's
+  const A (*x)[kRoom];    // where the points look
+  alignas(64) A bounded[D][kRoom];
+
+  STN_HD void clear() { std::fill(used, used + kSlots, 0); }
 };
 
-// The range [low, high] of a vector's indices, most often those at its ends.
-template <class V>
-STN_HD void index_range(const int32_t* index, int32_t& low, int32_t& high) {
-  constexpr int L = kLanes<Scalar<V>>;
-  int32_t first = index[0], last = index[L - 1];
-#if defined(__x86_64__)
-  // In general registers: GCC would go on with vectors, at several cycles per step.
-  __asm__("" : "+r"(first), "+r"(last));
-#endif
-  low = std::min(first, last);
-  high = std::max(first, last);
-  const auto at = load_index<V>(index);
-  if (all_lanes((at >= low) & (at <= high))) return;
-  for (int k = 1; k < L - 1; ++k) {
-    low = std::min(low, index[k]);
-    high = std::max(high, index[k]);
+// Where the groups of a padded tile stand in a plane of the output.
+template <class A, int D>
+struct Groups {
+  static constexpr int L = kLanes<A>;
+  int count;
+  int64_t stride;
+  int64_t offset[kRoom / L];
+  int32_t lanes[kRoom / L];  // that are points, not padding
+
+  STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3])
+      : count(tile.slots() / L), stride(strides[0]) {
+    tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+      for (int j = 0; j < tile.pitch; j += L) {
+        offset[(slot + j) / L] = offset_of<D>(p, strides) + j * stride;
+        lanes[(slot + j) / L] = std::max(0, std::min(L, tile.width - j));
+      }
+    });
   }
+
+  template <class Element>
+  STN_HD Native<A> load(int g, const Element* plane) const {
+    const Element* from = plane + offset[g];
+    if (stride == 1) {
+      return lanes[g] == L ? load_pixels<Native<A>>(from) : load_pixels<Native<A>>(from, lanes[g]);
+    }
+    Native<A> v{};
+    for (int k = 0; k < lanes[g]; ++k) v[k] = to_float(from[k * stride]);
+    return v;
+  }
+
+  // Points next to each other only.
+  template <class Element>
+  STN_HD void store(int g, Native<A> v, Element* plane) const {
+    store_pixels(plane + offset[g], v, lanes[g]);
+  }
+};
+
+// f(count, c) for blocks of channels that begin at c; the count is a constant of its type.
+template <class F>
+STN_HD void for_each_channel_block(int64_t channels, F&& f) {
+  int64_t c = 0;
+  for (; c + kChannelBlock <= channels; c += kChannelBlock) {
+    f(std::integral_constant<int, kChannelBlock>{}, c);
+  }
+  if (channels - c == 1) f(std::integral_constant<int, 1>{}, c);
+  if (channels - c == 2) f(std::integral_constant<int, 2>{}, c);
+  if (channels - c == 3) f(std::integral_constant<int, 3>{}, c);
 }
 
-// The weights of the rows low, low + 1, ... for points whose first row is `first`. Every point has
-// two rows, one below the other; of an axis of one pixel the second counts 0.
-template <int Rows, class V>
-STN_HD void spread(Integer<V> first, V upper_weight, V lower_weight, int rows,
-                   Scalar<V> (&to)[Rows][kLanes<Scalar<V>>]) {
-  Integer<V> above{}, row{};
-  for (int k = 0; k < rows; ++k, row += 1) {
-    const auto here = first == row;
-    const V weight = here ? upper_weight : V{};
-    store<kLanes<Scalar<V>>>(to[k], above ? lower_weight : weight);
-    above = here;
-  }
-}
-
-// Finds the window of group g; false if its points see too much.
-template <bool Slopes, class A, int K, int D>
-STN_HD bool find_window(const SampleParams& p, const TileTaps<A, K, D>& taps, int g,
-                        WindowTile<A, D>& windows) {
-  using V = Native<A>;
-  constexpr int L = kLanes<A>;
-  const int i = g * L;
-  int32_t low, high;
-  index_range<V>(&taps.index[0][0][i], low, high);
-  if (high - low > 2 * L - K) return false;
-  const int32_t last = std::max<int32_t>(0, static_cast<int32_t>(p.input_size[0]) - 2 * L);
-  windows.column[g] = std::min(low, last);
-  int64_t start = windows.column[g];
-  int rows_in_all = 1;
-  for (int d = 1; d < D; ++d) {
-    index_range<V>(&taps.index[d][0][i], low, high);
-    const int block = d == 1 ? kRowBlock : 1;
-    const int32_t rows = (high - low + K + block - 1) & -block;
-    if (rows > kMaxRows<D> || rows > p.input_size[d]) return false;
-    low = std::min(low, static_cast<int32_t>(p.input_size[d]) - rows);
-    rows_in_all *= rows;
-    start += low * p.input.stride[d];
-    windows.rows[d - 1][g] = rows;
-    windows.first[d - 1][g] = low;
-    if constexpr (K == 2) {
-      const auto first = load_index<V>(&taps.index[d][0][i]) - low;
-      spread(first, load<V>(&taps.weight[d][0][i]), load<V>(&taps.weight[d][1][i]), rows,
-             windows.weight[d - 1][g]);
-      if (Slopes) {
-        spread(first, load<V>(&taps.slope[d][0][i]), load<V>(&taps.slope[d][1][i]), rows,
-               windows.slope[d - 1][g]);
+// The looks after the boundary rule and, for nearest, rounding.
+template <int K, class T, int D>
+STN_HD void bound_looks(Padding padding, const Looks<T, D>& looks, int slots, T (&x)[D][kRoom]) {
+  using V = Native<T>;
+  with_padding(padding, [&](auto tag) {
+    for (int d = 0; d < D; ++d) {
+      const Axis<T> axis = looks.frame.axis[d];
+      for (int i = 0; i < slots; i += kLanes<T>) {
+        const V at = load<V>(&looks.x[d][i]);
+        const V bounded = K == 1 ? nearest_pixel(axis, decltype(tag)::value, at)
+                                 : bound(axis, decltype(tag)::value, make_finite(axis, at));
+        store<kLanes<T>>(&x[d][i], bounded);
       }
     }
+  });
+}
+
+// The least and the greatest coordinate of each group along an axis. Those of a monotonic map are
+// at its ends (a NaN, too).
+template <class A, int N>
+STN_HD void coordinate_ranges(const A* x, bool monotonic, int groups, A (&low)[N], A (&high)[N]) {
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  if (monotonic) {
+    for (int g = 0; g < groups; ++g) {
+      low[g] = x[g * L];
+      high[g] = x[g * L + L - 1];
+    }
+    for (int g = 0; g < groups; g += L) {
+      const V first = load<V>(low + g), last = load<V>(high + g);
+      store<L>(low + g, smaller(first, last));
+      store<L>(high + g, larger(first, last));
+    }
+    return;
   }
-  windows.start[g] = start;
-  return rows_in_all <= kMaxRowsOfVolume;
+  for (int g = 0; g < groups; ++g) {
+    const V at = load<V>(x + g * L);
+    low[g] = least_lane(at);
+    high[g] = -least_lane(V(-at));
+  }
+}
+
+// Places the windows. With `everywhere`, points that look outside the image have none. Whether all
+// groups have one.
+template <int K, class A, int D>
+bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monotonic, bool everywhere,
+                   int slots, WindowTile<A, D>& windows) {
+  using V = Native<A>;
+  using I = Integer<V>;
+  constexpr int L = kLanes<A>;
+  constexpr int N = WindowTile<A, D>::kSlots;
+  constexpr A kBefore = (K - 1) / 2, kAfter = K / 2;
+  const int groups = slots / L;
+  alignas(64) A low[D][N], high[D][N];
+  for (int d = 0; d < D; ++d) {
+    coordinate_ranges(windows.x[d], monotonic, groups, low[d], high[d]);
+  }
+  V most[D - 1];
+  for (int d = 1; d < D; ++d) most[d - 1] = all<V>(1);
+  I complete = all_index<V>(-1);
+  const auto valid_group = [&](int g) { return counting<V>() < static_cast<A>(groups - g); };
+  for (int g = 0; g < groups; g += L) {
+    I used = valid_group(g);
+    V in_all = all<V>(1), rows[D - 1];
+    for (int d = 0; d < D; ++d) {
+      const Axis<A> axis = frame.axis[d];
+      const V from = load<V>(&low[d][g]), to = load<V>(&high[d][g]);
+      used &= to - from <= static_cast<A>(2 * L);  // not so for NaN
+      if (everywhere) used &= (from >= kBefore) & (floor_of(to) + kAfter <= axis.last);
+      const V first = clip(axis, V(floor_of(clip(axis, from)) - kBefore));
+      const V last = clip(axis, V(floor_of(clip(axis, to)) + kAfter));
+      const V count = last - first + 1;
+      store<L>(&low[d][g], first);
+      if (d == 0) {
+        used &= count <= static_cast<A>(2 * L);
+      } else {
+        used &= count <= static_cast<A>(kMaxRows<D>);
+        in_all *= count;
+        rows[d - 1] = count;
+      }
+    }
+    if (D == 3) used &= in_all <= static_cast<A>(kMaxRowsOfVolume);
+    for (int d = 1; d < D; ++d) most[d - 1] = larger(most[d - 1], used ? rows[d - 1] : V{});
+    complete &= used | ~valid_group(g);
+    store<L>(windows.used + g, used);
+  }
+  for (int d = 1; d < D; ++d) {
+    windows.rows[d - 1] = static_cast<int32_t>(-least_lane(V(-most[d - 1])));
+  }
+  const A width = static_cast<A>(frame.axis[0].size);
+  const V rightmost = all<V>(std::max(A(0), width - 2 * L));
+  for (int g = 0; g < groups; g += L) {
+    const V column = smaller(load<V>(&low[0][g]), rightmost);
+    store<L>(windows.column + g, column);
+    store<L>(windows.last + g, V(smaller(V(column + 2 * L), all<V>(width)) - K));
+    I start = truncate(column);
+    for (int d = 1; d < D; ++d) {
+      const A lowest = static_cast<A>(frame.axis[d].size - windows.rows[d - 1]);
+      const V row = smaller(load<V>(&low[d][g]), all<V>(lowest));
+      store<L>(windows.row[d - 1] + g, row);
+      start += truncate(row) * static_cast<int32_t>(p.input.stride[d]);
+    }
+    store<L>(windows.start + g, start);
+  }
+  return all_lanes(complete);
 }
 
 // Finds the windows of a tile, if it is padded for them. Whether all of its points have one.
-template <bool Slopes, class A, int K, int D>
-STN_HD bool find_windows(const SampleParams& p, const Tile<D>& tile, const TileTaps<A, K, D>& taps,
+template <int K, class T, class A, int D>
+STN_HD bool find_windows(const SampleParams& p, const Tile<D>& tile, const Looks<T, D>& looks,
                          WindowTile<A, D>& windows) {
-  const int groups = (tile.slots() + kLanes<A> - 1) / kLanes<A>;
-  bool all = true;
-  for (int g = 0; g < groups; ++g) {
-    all &= windows.used[g] = kWindows && tile.padded && find_window<Slopes>(p, taps, g, windows);
+  if constexpr (kWindows && std::is_same<T, A>::value) {
+    if (tile.padded) {
+      // Bicubic's boundary rule is one of its taps, not of where it looks.
+      const bool everywhere = K == 4 && p.padding != Padding::zeros;
+      const Padding padding = K == 4 ? Padding::zeros : p.padding;
+      const bool as_is = looks.monotonic && K > 1 && padding == Padding::zeros;
+      if (!as_is) bound_looks<K>(padding, looks, tile.slots(), windows.bounded);
+      windows.x = as_is ? looks.x : windows.bounded;
+      const bool monotonic = looks.monotonic && padding != Padding::reflection;
+      return place_windows<K>(p, looks.frame, monotonic, everywhere, tile.slots(), windows);
+    }
   }
-  return all;
+  windows.clear();
+  return false;
 }
 
 // Calls f(first, last) for each run of slots without a window.
@@ -193,122 +245,164 @@ STN_HD bool is_narrow(const SampleParams& p) {
   return p.input_size[0] < 2 * kLanes<A>;
 }
 
-// The rows of group g: f(y, left, right) with the pixels left and right of every point in row y of
-// its window; after each plane z, end(z).
-template <bool Narrow, class Element, int K, int D, class F, class End>
+// What group g's points see of their window.
+template <class A, int K, int D>
+struct Seen {
+  using V = Native<A>;
+  Integer<V> left;  // the column in the window of the first tap along x
+  V across;         // the distance from that pixel
+  V down[D - 1];    // the distance from the window's first row: y, z
+
+  STN_HD Seen(const WindowTile<A, D>& windows, int g) {
+    const int i = g * kLanes<A>;
+    const V at = load<V>(&windows.x[0][i]);
+    // A tap that the boundary puts outside the image is not among those in the window, and its
+    // neighbours there are too far away to count.
+    V base = floor_of(at) - A((K - 1) / 2);
+    base = larger(smaller(base, all<V>(windows.last[g])), all<V>(windows.column[g]));
+    left = truncate(V(base - windows.column[g]));
+    across = at - base;
+    for (int d = 1; d < D; ++d) down[d - 1] = load<V>(&windows.x[d][i]) - windows.row[d - 1][g];
+  }
+};
+
+// The rows of a window: row(channel, distance) with the points' distance from it, where channel(c,
+// use) calls use(tap) with the pixels tap(k) under every point's k-th tap there, c channels on;
+// after each plane, end(distance).
+template <bool Narrow, class Element, int K, int D, class Row, class End>
 STN_HD void for_each_row_seen(const SampleParams& p,
-                              const TileTaps<Accumulate<Element>, K, D>& taps,
                               const WindowTile<Accumulate<Element>, D>& windows, int g,
-                              const Element* plane, F&& f, End&& end) {
+                              const Seen<Accumulate<Element>, K, D>& seen, const Element* plane,
+                              Row&& row, End&& end) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
-  const auto left = load_index<V>(&taps.index[0][0][g * L]) - windows.column[g];
-  const auto right = left + 1;
-  const int64_t stride = p.input.stride[1];
   const int first = std::min<int>(static_cast<int>(p.input_size[0]), L);
   const int second = static_cast<int>(p.input_size[0]) - first;
-  const auto block = [&](int y, const Element* at) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-    for (int k = 0; k < kRowBlock; ++k) {
-      const Element* row = at + k * stride;
-      V low = Narrow ? load_pixels<V>(row, first) : load_pixels<V>(row);
-      V high = Narrow ? load_pixels<V>(row + first, second) : load_pixels<V>(row + L);
-      keep(low);
-      keep(high);
-      f(y + k, permute(low, high, left), permute(low, high, right));
-    }
-  };
   const Element* slice = plane + windows.start[g];
-  // The same window of the next plane: planes are far apart, and nothing else announces them.
-  for (int k = 0; k < kRowBlock; ++k) {
-    __builtin_prefetch(slice + p.input.stride_c + k * stride);
-  }
-  const int depth = D == 3 ? windows.rows[D - 2][g] : 1;
+  const int depth = D == 3 ? windows.rows[D - 2] : 1;
+  V behind = seen.down[D - 2];
   for (int z = 0; z < depth; ++z) {
-    block(0, slice);
-    for (int y = kRowBlock; y < windows.rows[0][g]; y += kRowBlock) block(y, slice + y * stride);
-    end(z);
+    const Element* at = slice;
+    V distance = seen.down[0];
+    for (int y = 0; y < windows.rows[0]; ++y) {
+      const auto channel = [&](int c, auto&& use) __attribute__((always_inline)) {
+        const Element* from = at + c * p.input.stride_c;
+        V low = Narrow ? load_pixels<V>(from, first) : load_pixels<V>(from);
+        V high = Narrow ? load_pixels<V>(from + first, second) : load_pixels<V>(from + L);
+        keep(low);
+        keep(high);
+        use([&](int k) __attribute__((always_inline)) {
+          return select_lanes(low, high, Integer<V>(seen.left + k));
+        });
+      };
+      row(channel, distance);
+      if (D == 2 && y + 1 == windows.rows[0]) {
+        __builtin_prefetch(at + 4 * p.input.stride[1] + L);
+      }
+      at += p.input.stride[1];
+      distance -= 1;
+    }
+    end(behind);
+    behind -= 1;
     if (D == 3) slice += p.input.stride[2];
   }
 }
 
-// The pixels that the points of group g are nearest to; zeros for those outside.
-template <bool Narrow, class Element, int D>
-STN_HD Native<Accumulate<Element>> window_values(const SampleParams& p,
-                                                 const TileTaps<Accumulate<Element>, 1, D>& taps,
-                                                 const WindowTile<Accumulate<Element>, D>& windows,
-                                                 int g, const Element* plane) {
-  using V = Native<Accumulate<Element>>;
-  const int i = g * kLanes<Accumulate<Element>>;
-  V weight = load<V>(&taps.weight[0][0][i]);
-  for (int d = 1; d < D; ++d) weight *= load<V>(&taps.weight[d][0][i]);
-  const auto row = load_index<V>(&taps.index[1][0][i]) - windows.first[0][g];
-  const auto depth = load_index<V>(&taps.index[D - 1][0][i]) - windows.first[D - 2][g];
-  V total{}, slice{};
-  for_each_row_seen<Narrow, Element, 1, D>(
-      p, taps, windows, g, plane,
-      [&](int y, V pixel, V) __attribute__((always_inline)) { slice = row == y ? pixel : slice; },
-      [&](int z) __attribute__((always_inline)) { total = depth == z ? slice : total; });
-  return weight != 0 ? (D == 3 ? total : slice) : V{};
-}
-
-// The interpolated values of group g.
-template <bool Narrow, class Element, int D>
-STN_HD Native<Accumulate<Element>> window_values(const SampleParams& p,
-                                                 const TileTaps<Accumulate<Element>, 2, D>& taps,
-                                                 const WindowTile<Accumulate<Element>, D>& windows,
-                                                 int g, const Element* plane) {
-  using V = Native<Accumulate<Element>>;
-  const int i = g * kLanes<Accumulate<Element>>;
-  const V w0 = load<V>(&taps.weight[0][0][i]), w1 = load<V>(&taps.weight[0][1][i]);
-  V total{}, slice{};
-  for_each_row_seen<Narrow, Element, 2, D>(
-      p, taps, windows, g, plane,
-      [&](int y, V left, V right) __attribute__((always_inline)) {
-        slice += load<V>(windows.weight[0][g][y]) * (w0 * left + w1 * right);
+// The values of group g in `Channels` planes.
+template <bool Narrow, int Channels, int K, class Element, int D>
+STN_HD void window_values(const SampleParams& p, const WindowTile<Accumulate<Element>, D>& windows,
+                          int g, const Element* plane,
+                          Native<Accumulate<Element>> (&total)[Channels]) {
+  using A = Accumulate<Element>;
+  using V = Native<A>;
+  const Seen<A, K, D> seen(windows, g);
+  V weight[K], slice[Channels];
+  for (int k = 0; k < K; ++k) weight[k] = kernel<K>(V(seen.across - A(k)));
+  for (int c = 0; c < Channels; ++c) total[c] = slice[c] = V{};
+  for_each_row_seen<Narrow, Element>(
+      p, windows, g, seen, plane,
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        const V here = kernel<K>(distance);
+        for (int c = 0; c < Channels; ++c) {
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            if constexpr (K == 1) {
+              slice[c] = here != 0 ? tap(0) : slice[c];
+            } else {
+              V sum = weight[0] * tap(0);
+              for (int k = 1; k < K; ++k) sum += weight[k] * tap(k);
+              slice[c] += here * sum;
+            }
+          });
+        }
       },
-      [&](int z) __attribute__((always_inline)) {
-        if (D == 3) {
-          total += load<V>(windows.weight[D - 2][g][z]) * slice;
-          slice = V{};
+      [&](V distance) __attribute__((always_inline)) {
+        if (D == 2) return;
+        const V here = kernel<K>(distance);
+        for (int c = 0; c < Channels; ++c) {
+          if (K == 1) {
+            total[c] = here != 0 ? slice[c] : total[c];
+          } else {
+            total[c] += here * slice[c];
+          }
+          slice[c] = V{};
         }
       });
-  return D == 3 ? total : slice;
+  for (int c = 0; c < Channels; ++c) {
+    if (D == 2) total[c] = slice[c];
+    if (K == 1) total[c] = weight[0] != 0 ? total[c] : V{};
+  }
 }
 
-// Their derivatives with respect to the coordinates.
-template <bool Narrow, class Element, int D>
-STN_HD void window_gradient(const SampleParams& p, const TileTaps<Accumulate<Element>, 2, D>& taps,
+// The derivatives of group g's values with respect to the coordinates, times `grad`, summed over
+// `Channels` planes.
+template <bool Narrow, int Channels, int K, class Element, int D>
+STN_HD void window_gradient(const SampleParams& p,
                             const WindowTile<Accumulate<Element>, D>& windows, int g,
-                            const Element* plane, Native<Accumulate<Element>> (&gradient)[D]) {
-  using V = Native<Accumulate<Element>>;
-  const int i = g * kLanes<Accumulate<Element>>;
-  const V w0 = load<V>(&taps.weight[0][0][i]), w1 = load<V>(&taps.weight[0][1][i]);
-  const V s0 = load<V>(&taps.slope[0][0][i]), s1 = load<V>(&taps.slope[0][1][i]);
-  V x{}, y_{}, value{};
-  for (int d = 0; d < D; ++d) gradient[d] = V{};
-  for_each_row_seen<Narrow, Element, 2, D>(
-      p, taps, windows, g, plane,
-      [&](int y, V left, V right) __attribute__((always_inline)) {
-        const V weight = load<V>(windows.weight[0][g][y]);
-        const V row = w0 * left + w1 * right;
-        x += weight * (s0 * left + s1 * right);
-        y_ += load<V>(windows.slope[0][g][y]) * row;
-        if (D == 3) value += weight * row;
-      },
-      [&](int z) __attribute__((always_inline)) {
-        if (D == 3) {
-          const V weight = load<V>(windows.weight[D - 2][g][z]);
-          gradient[0] += weight * x;
-          gradient[1] += weight * y_;
-          gradient[D - 1] += load<V>(windows.slope[D - 2][g][z]) * value;
-          x = y_ = value = V{};
+                            const Element* plane,
+                            const Native<Accumulate<Element>> (&grad)[Channels],
+                            Native<Accumulate<Element>> (&total)[D]) {
+  using A = Accumulate<Element>;
+  using V = Native<A>;
+  const Seen<A, K, D> seen(windows, g);
+  V weight[K], slope[K];
+  for (int k = 0; k < K; ++k) {
+    weight[k] = kernel<K>(V(seen.across - A(k)));
+    slope[k] = kernel_slope<K>(V(seen.across - A(k)));
+  }
+  V across{}, along{}, value{};
+  for (int d = 0; d < D; ++d) total[d] = V{};
+  for_each_row_seen<Narrow, Element>(
+      p, windows, g, seen, plane,
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        V sum[K];
+        for (int k = 0; k < K; ++k) sum[k] = V{};
+        for (int c = 0; c < Channels; ++c) {
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            for (int k = 0; k < K; ++k) sum[k] += grad[c] * tap(k);
+          });
         }
+        const V here = kernel<K>(distance);
+        V level = weight[0] * sum[0], rise = slope[0] * sum[0];
+        for (int k = 1; k < K; ++k) {
+          level += weight[k] * sum[k];
+          rise += slope[k] * sum[k];
+        }
+        across += here * rise;
+        along += kernel_slope<K>(distance) * level;
+        if (D == 3) value += here * level;
+      },
+      [&](V distance) __attribute__((always_inline)) {
+        if (D == 2) return;
+        const V here = kernel<K>(distance);
+        total[0] += here * across;
+        total[1] += here * along;
+        total[D - 1] += kernel_slope<K>(distance) * value;
+        across = along = value = V{};
       });
   if (D == 2) {
-    gradient[0] = x;
-    gradient[1] = y_;
+    total[0] = across;
+    total[1] = along;
   }
 }
 

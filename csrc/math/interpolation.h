@@ -75,6 +75,33 @@ STN_HD V cubic_far_slope(V d) {
   return (3 * a * d - 10 * a) * d + 8 * a;
 }
 
+// The weight of a pixel at distance d = look - pixel, whatever d is, in an interpolation of K taps
+// (nearest: of a look that is rounded), and its derivative.
+template <int K, class V>
+STN_HD V kernel(V d) {
+  if constexpr (K == 1) {
+    return d == 0 ? all<V>(1) : V{};
+  } else if constexpr (K == 2) {
+    return larger(V(1 - absolute(d)), V{});
+  } else {
+    const V distance = smaller(absolute(d), all<V>(2));
+    return distance < 1 ? cubic_near(distance) : cubic_far(distance);
+  }
+}
+
+template <int K, class V>
+STN_HD V kernel_slope(V d) {
+  if constexpr (K == 1) {
+    return V{};
+  } else if constexpr (K == 2) {
+    return tent_slope(d);
+  } else {
+    const V distance = smaller(absolute(d), all<V>(2));
+    const V slope = distance < 1 ? cubic_near_slope(distance) : cubic_far_slope(distance);
+    return d < 0 ? -slope : slope;
+  }
+}
+
 // Round half to even, as torch (nearbyint).
 template <class V>
 STN_HD V round_half_even(V x) {
@@ -85,9 +112,15 @@ STN_HD V round_half_even(V x) {
   return below + (fraction == half ? remainder_by_two(below) : up);
 }
 
+// The pixel that a look is nearest to, if that is inside the image.
+template <class V>
+STN_HD V nearest_pixel(const Axis<Scalar<V>>& axis, Padding padding, V x) {
+  return round_half_even(bound(axis, padding, make_finite(axis, x)));
+}
+
 template <class V>
 STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V, 1>& taps) {
-  const V rounded = round_half_even(bound(axis, padding, make_finite(axis, x)));
+  const V rounded = nearest_pixel(axis, padding, x);
   const V inside = clip(axis, rounded);
   taps.index[0] = truncate(inside);
   taps.weight[0] = inside == rounded ? all<V>(1) : V{};

@@ -22,7 +22,7 @@ using Integer = typename Lanes<V>::integer;
 // The same value in every lane.
 template <class V>
 STN_HD V all(Scalar<V> x) {
-  return V{} + x;
+  return x - V{};  // adding 0 would turn -0 to 0, and cost an instruction
 }
 template <class V>
 STN_HD Integer<V> all_index(int32_t i) {

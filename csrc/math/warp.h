@@ -87,6 +87,7 @@ STN_HD void store_as(void* data, ElementType type, int64_t i, T x) {
 template <class T, int D, class Element, bool Packed>
 struct GridMap {
   static constexpr bool parametric = false;
+  static constexpr bool monotonic = false;
   using element = Element;
 
   Frame<T, D> frame;
@@ -122,6 +123,7 @@ struct GridMap {
 template <class T, int D>
 struct AffineMap {
   static constexpr bool parametric = true;
+  static constexpr bool monotonic = true;  // each coordinate, along a row of points
   static constexpr int sums = D * (D + 1);
 
   T matrix[D][D], offset[D], centre[D];

@@ -1,0 +1,244 @@
+// The adjoint of a bilinear sample through an affine map, turned round: each pixel gathers the
+// values that look at it,
+//   image[n, c, q] = sum over p of tent(x(p) - q) * tent(y(p) - q) * values[n, c, p],
+// where few p count: those around the inverse map of q. No pixel waits for another, where splat's
+// additions do. As in cpu/window.h the values are read as stretches of rows, shared by a vector of
+// neighbouring pixels; weights are shared by the channels.
+#pragma once
+
+#include "cpu/window.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// Rounding must not hide a point from the pixels that it looks at: they are sought this much
+// further away, in pixels.
+constexpr double kTurnedSlack = 1.0 / 64;
+
+constexpr int kMaxCandidates = 4;
+constexpr int kMaxTurnedRows = 16;
+
+// The inverse of an affine map, for vectors of pixels along x.
+template <class A>
+struct Turned {
+  static constexpr int L = kLanes<A>;
+  AffineMap<A, 2> map;
+  bool usable;     // whether a vector of pixels is seen by few enough points
+  int rows;        // of output points that see a vector of pixels
+  int candidates;  // points of one row that may see a pixel
+  bool by_y;       // whether they are found by the row of pixels they see, not by the column
+  A back[2][2];    // d point / d pixel
+  A first;         // of a vector's rows of points: distance from the inverse map of its first pixel
+  A half;          // width of the candidates' interval, halved
+  A along;         // d point / d pixel, along a row of points
+  A lead;          // d point / d look of the axis that they are found by
+
+  Turned(const AffineMap<A, 2>& m, int64_t channels, const int64_t (&output_size)[3]) : map(m) {
+    const double a = m.matrix[0][0], b = m.matrix[0][1], c = m.matrix[1][0], d = m.matrix[1][1];
+    const double determinant = a * d - b * c;
+    const double inverse[2][2] = {{d / determinant, -b / determinant},
+                                  {-c / determinant, a / determinant}};
+    const double reach = std::abs(inverse[1][0]) + std::abs(inverse[1][1]) + kTurnedSlack;
+    const double slant = (L - 1) * inverse[1][0];
+    by_y = std::abs(c) > std::abs(a);
+    const double steep = by_y ? c : a;
+    const double width = 2 / std::abs(steep) + 2 * kTurnedSlack;
+    const double spread = by_y ? 0 : (L - 1) / std::abs(steep);
+    const double count = std::ceil(2 * reach + std::abs(slant));
+    const double far = std::abs(m.offset[0]) + std::abs(m.offset[1]);
+    // What a vector of pixels costs against its additions one by one: measured,
+    // benchmarks/README.md.
+    const double most_rows = std::min<int64_t>(5 + 2 * channels, 14);
+    usable = width < kMaxCandidates && spread + width + 2 <= 2 * L && count <= most_rows &&
+             far < 1e6 && std::abs(determinant) > 1e-3;  // none of which holds for NaN
+    if (!usable) return;
+    rows = static_cast<int>(count);
+    candidates = std::max(2, static_cast<int>(std::ceil(width)));
+    usable = rows <= output_size[1] && candidates <= output_size[0];
+    for (int r = 0; r < 2; ++r) {
+      for (int k = 0; k < 2; ++k) back[r][k] = static_cast<A>(inverse[r][k]);
+    }
+    first = static_cast<A>(std::min(slant, 0.0) - reach);
+    half = static_cast<A>(width / 2);
+    lead = static_cast<A>(1 / steep);
+    along = by_y ? A(0) : lead;
+  }
+};
+
+// The rows of output points that see vectors of pixels, and where in each of them the candidates
+// are sought: of as many vectors as a vector has lanes.
+template <class A>
+struct alignas(64) TurnedRows {
+  static constexpr int L = kLanes<A>;
+  A x[L], y[L];                 // of each vector's first pixel
+  A column[kMaxTurnedRows][L];  // the first that is read
+  A last[kMaxTurnedRows][L];    // the last one with room for all candidates
+  A start[kMaxTurnedRows][L];   // of the first pixel's candidates
+  A across[kMaxTurnedRows][L];  // from the first pixel to where the row's point 0 looks
+  A down[kMaxTurnedRows][L];
+  int32_t first[L];  // row
+
+  STN_HD void find(const Turned<A>& turned, const SampleParams& p, int candidates) {
+    using V = Native<A>;
+    const AffineMap<A, 2>& map = turned.map;
+    const V dx = load<V>(x) - map.offset[0], dy = load<V>(y) - map.offset[1];
+    const V beginning =
+        turned.first + map.centre[1] + turned.back[1][0] * dx + turned.back[1][1] * dy;
+    const A lowest = static_cast<A>(p.output_size[1] - turned.rows);
+    const V row = smaller(larger(V(floor_of(beginning) + 1), V{}), all<V>(lowest));
+    store<L>(first, truncate(row));
+    V u = map.matrix[0][1] * (row - map.centre[1]) - dx;  // of the row's central point
+    V v = map.matrix[1][1] * (row - map.centre[1]) - dy;
+    const A width = static_cast<A>(p.output_size[0]);
+    const V rightmost = all<V>(std::max(A(0), width - 2 * L));
+    for (int r = 0; r < turned.rows; ++r) {
+      // The candidates are above an interval's open end: the integer part of what is one beyond.
+      const V end = map.centre[0] + 1 - turned.half - (turned.by_y ? v : u) * turned.lead;
+      const V leftmost = floor_of(V(end + std::min(A(0), turned.along * (L - 1))));
+      const V from = smaller(larger(leftmost, V{}), rightmost);
+      store<L>(column[r], from);
+      store<L>(last[r], V(smaller(V(from + 2 * L), all<V>(width)) - A(candidates)));
+      store<L>(start[r], end);
+      store<L>(across[r], V(u - map.matrix[0][0] * map.centre[0]));
+      store<L>(down[r], V(v - map.matrix[1][0] * map.centre[0]));
+      u += map.matrix[0][1];
+      v += map.matrix[1][1];
+    }
+  }
+};
+
+// What a vector of pixels gathers in `Channels` planes of values. With Careful, a weight of 0
+// counts 0 whatever the value.
+template <bool Narrow, bool Careful, int Candidates, int Channels, class Element>
+STN_HD void gather_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turned,
+                          const TurnedRows<Accumulate<Element>>& rows, int g, const Element* plane,
+                          Native<Accumulate<Element>> (&total)[Channels]) {
+  using A = Accumulate<Element>;
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  const auto& m = turned.map.matrix;
+  const int width = static_cast<int>(p.output_size[0]);
+  const int low_lanes = std::min(width, L), high_lanes = width - low_lanes;
+  const V pixel = counting<V>();
+  const V offset = pixel * turned.along;
+  for (int c = 0; c < Channels; ++c) total[c] = V{};
+  const Element* at = plane + rows.first[g] * p.output.stride[1];
+  for (int r = 0; r < turned.rows; ++r) {
+    V candidate = floor_of(V(offset + rows.start[r][g]));
+    candidate = larger(smaller(candidate, all<V>(rows.last[r][g])), all<V>(rows.column[r][g]));
+    const Integer<V> index = truncate(V(candidate - rows.column[r][g]));
+    V u = (rows.across[r][g] - pixel) + m[0][0] * candidate,
+      v = rows.down[r][g] + m[1][0] * candidate;
+    V weight[Candidates];
+    for (int k = 0; k < Candidates; ++k) {
+      weight[k] = kernel<2>(u) * kernel<2>(v);
+      u += m[0][0];
+      v += m[1][0];
+    }
+    const Element* from = at + static_cast<int32_t>(rows.column[r][g]);
+    for (int c = 0; c < Channels; ++c) {
+      V low = Narrow ? load_pixels<V>(from, low_lanes) : load_pixels<V>(from);
+      V high = Narrow ? load_pixels<V>(from + low_lanes, high_lanes) : load_pixels<V>(from + L);
+      keep(low);
+      keep(high);
+      for (int k = 0; k < Candidates; ++k) {
+        const V term = weight[k] * select_lanes(low, high, Integer<V>(index + k));
+        total[c] += Careful ? (weight[k] != 0 ? term : V{}) : term;
+      }
+      // What the pixels of later rows see: along a row of pixels that is aslant, nothing announces
+      // it. (Reading past the end is no error of a prefetch.)
+      if (r + 1 == turned.rows) __builtin_prefetch(from + 4 * p.output.stride[1] + L);
+      from += p.output.stride_c;
+    }
+    at += p.output.stride[1];
+  }
+}
+
+// The rows [low, high) of `Channels` planes of an image, from the values of output n. With `add`,
+// on top of what is there.
+template <bool Narrow, int Candidates, int Channels, class Element, class To>
+void splat_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turned, bool add,
+                  int low, int high, const Element* values, To* image, int64_t stride_c,
+                  int64_t stride_y) {
+  using A = Accumulate<Element>;
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  const int width = static_cast<int>(p.input_size[0]);
+  const int across = (width + L - 1) / L;
+  const int64_t count = static_cast<int64_t>(high - low) * across;
+  TurnedRows<A> rows;
+  int x = 0, y = low;  // of the next vector of pixels
+  for (int64_t begin = 0; begin < count; begin += L) {
+    const int groups = static_cast<int>(std::min<int64_t>(L, count - begin));
+    To* to[L];
+    for (int g = 0; g < L; ++g) {
+      rows.x[g] = static_cast<A>(x);
+      rows.y[g] = static_cast<A>(y);
+      to[g] = image + y * stride_y + x;
+      x += L;
+      if (x >= width) x = 0, ++y;
+    }
+    rows.find(turned, p, Candidates);
+    for (int g = 0; g < groups; ++g) {
+      V total[Channels];
+      gather_turned<Narrow, false, Candidates>(p, turned, rows, g, values, total);
+      Integer<V> nan{};
+      for (int c = 0; c < Channels; ++c) nan |= total[c] != total[c];
+      if (!all_lanes(nan == 0)) {
+        gather_turned<Narrow, true, Candidates>(p, turned, rows, g, values, total);
+      }
+      const int lanes = std::min(L, width - static_cast<int>(rows.x[g]));
+#pragma GCC unroll 4
+      for (int c = 0; c < Channels; ++c) {
+        To* pixel = to[g] + c * stride_c;
+        if constexpr (std::is_same<To, A>::value) {
+          if (add) total[c] += load_pixels<V>(pixel, lanes);
+        }
+        store_pixels(pixel, total[c], lanes);
+      }
+    }
+  }
+}
+
+// The rows [low, high) of image `image` by gathering, if all of its warps allow it.
+template <class Element>
+bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
+  using A = Accumulate<Element>;
+  const bool wide = p.warp.type == ElementType::f64;
+  const int64_t images = p.input.batch == 1 ? p.batch : 1;
+  if (!kWindows || p.map != MapKind::affine || p.padding != Padding::zeros) return false;
+  if (p.output.stride[0] != 1 || wide != std::is_same<A, double>::value) return false;
+  if (images > 1 && !std::is_same<A, Element>::value) return false;
+  const auto frame = pixel_frame<A, 2>(p.input_size, p.align_corners);
+  const auto turned_of = [&](int64_t n) {
+    const int64_t warp = p.warp.batch == 1 ? 0 : n;
+    return Turned<A>(AffineMap<A, 2>(p.warp, warp, frame, p.output_size, p.align_corners),
+                     p.channels, p.output_size);
+  };
+  for (int64_t n = image; n < image + images; ++n) {
+    if (!turned_of(n).usable) return false;
+  }
+  const bool narrow = p.output_size[0] < 2 * kLanes<A>;
+  for (int64_t n = image; n < image + images; ++n) {
+    const Turned<A> turned = turned_of(n);
+    for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
+      const auto run = [&](auto is_narrow, auto candidates) {
+        splat_turned<is_narrow.value, candidates.value, channels.value>(
+            p, turned, n > image, low, high, plane_of<const Element>(p.output, n, c),
+            plane_of<Element>(p.input, image, c), p.input.stride_c, p.input.stride[1]);
+      };
+      const auto with_candidates = [&](auto is_narrow) {
+        if (turned.candidates <= 2) return run(is_narrow, std::integral_constant<int, 2>{});
+        if (turned.candidates == 3) return run(is_narrow, std::integral_constant<int, 3>{});
+        run(is_narrow, std::integral_constant<int, kMaxCandidates>{});
+      };
+      narrow ? with_candidates(std::true_type{}) : with_candidates(std::false_type{});
+    });
+  }
+  return true;
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

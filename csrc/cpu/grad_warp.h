@@ -121,46 +121,66 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, con
   });
 }
 
-// Parameters: the tile's part of their sums, added to `partial`.
+// The sums of a task's tiles, lane by lane: each lane has its own, in double, until the task ends.
+struct LaneSums {
+  static constexpr int kLanesKept = kLanes<float>;
+  double of[12][kLanesKept] = {};  // as many as a map may have
+};
+
+// Parameters: the tile's part of their sums.
 template <class Map, class A, int D>
 STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
-                         double* partial) {
+                         LaneSums& total) {
   using T = typename std::decay<decltype(map.half[0])>::type;
   using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  static_assert(Map::sums <= 12 && L <= LaneSums::kLanesKept, "LaneSums is too small");
   V sums[Map::sums] = {};
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    for (int j = 0; j < tile.width; j += kLanes<T>) {
+    for (int j = 0; j < tile.width; j += L) {
       V at[D], g[D];
       positions(p, j, at);
       const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
-        Vector<A, kLanes<T>> values;
+        Vector<A, L> values;
         std::memcpy(&values, &grad[d][slot + j], sizeof values);
         g[d] = inside ? __builtin_convertvector(values, V) : V{};
       }
       map.accumulate(at, g, sums);
     }
   });
-  for (int k = 0; k < Map::sums; ++k) partial[k] += static_cast<double>(sum_lanes(sums[k]));
+  for (int k = 0; k < Map::sums; ++k) {
+    Vector<double, L> lanes;
+    std::memcpy(&lanes, total.of[k], sizeof lanes);
+    lanes += __builtin_convertvector(sums[k], Vector<double, L>);
+    std::memcpy(total.of[k], &lanes, sizeof lanes);
+  }
+}
+
+// The sums over the lanes, in order.
+inline void add_lanes(const LaneSums& total, int sums, double* partial) {
+  for (int k = 0; k < sums; ++k) {
+    for (double lane : total.of[k]) partial[k] += lane;
+  }
 }
 
 template <class T, class A, int D>
 void hand_to_map(const SampleParams& p, int64_t n, const Tile<D>& tile, const A (&grad)[D][kRoom],
-                 double* partial) {
+                 LaneSums& total) {
   const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
   with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
     using Map = typename std::decay<decltype(map)>::type;
     if constexpr (Map::parametric) {
-      sum_gradient(map, tile, grad, partial);
+      sum_gradient(map, tile, grad, total);
     } else {
       write_gradient(map, p, n, tile, grad);
     }
   });
 }
 
-// Planar: the tile's gradients of the coordinates from windows, over all channels. A group that
-// meets a NaN, which may be a weight of 0 times a pixel that is not finite, loses its window;
-// whether there is none.
+// Planar: the tile's gradients of the coordinates from windows, over all channels. After a NaN,
+// which may be a weight of 0 times a pixel that is not finite, no window counts; whether there is
+// none.
 template <class Element, int K, int D>
 STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile, BatchRange images,
                          WindowTile<Accumulate<Element>, D>& windows,
@@ -169,18 +189,22 @@ STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile, BatchRange 
   using V = Native<A>;
   constexpr int L = kLanes<A>;
   const Groups<A, D> groups(tile, p.output.stride);
-  for (int d = 0; d < D; ++d) std::fill(grad[d], grad[d] + tile.slots(), A(0));
+  Integer<V> nan{};
   const auto block = [&](auto narrow, auto channels, int64_t n, int64_t c) {
     constexpr int C = decltype(channels)::value;
     const Element* plane = plane_of<const Element>(p.input, n, c);
     const Element* output = plane_of<const Element>(p.output, n, c);
+    const bool first = n == images.begin && c == 0;
     for (int g = 0; g < groups.count; ++g) {
       if (!windows.used[g]) continue;
       V values[C], part[D];
+#pragma GCC unroll 4
       for (int k = 0; k < C; ++k) values[k] = groups.load(g, output + k * p.output.stride_c);
       window_gradient<narrow.value, C, K>(p, windows, g, plane, values, part);
       for (int d = 0; d < D; ++d) {
-        store<L>(&grad[d][g * L], V(load<V>(&grad[d][g * L]) + part[d]));
+        if (!first) part[d] += load<V>(&grad[d][g * L]);
+        store<L>(&grad[d][g * L], part[d]);
+        nan |= part[d] != part[d];
       }
     }
   };
@@ -191,13 +215,8 @@ STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile, BatchRange 
     }
   };
   is_narrow<A>(p) ? all(std::true_type{}) : all(std::false_type{});
-  bool clean = true;
-  for (int g = 0; g < groups.count; ++g) {
-    for (int d = 0; d < D; ++d) {
-      const V sum = load<V>(&grad[d][g * L]);
-      if (!all_lanes(sum == sum)) clean = windows.used[g] = false;
-    }
-  }
+  const bool clean = all_lanes(nan == 0);
+  if (!clean) windows.clear();
   return clean;
 }
 
@@ -255,7 +274,7 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
 
 template <class Element, int K, int D>
 void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<D>& tile,
-                    double* partial) {
+                    LaneSums& total) {
   using A = Accumulate<Element>;
   alignas(64) A grad[D][kRoom];
   const BatchRange images = images_of_warp(p, n);
@@ -279,9 +298,9 @@ void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<
                  [&](int first, int last) { combine(taps, dots, first, last, grad); });
   });
   if (p.warp.type == ElementType::f64) {
-    hand_to_map<double>(p, n, tile, grad, partial);
+    hand_to_map<double>(p, n, tile, grad, total);
   } else {
-    hand_to_map<float>(p, n, tile, grad, partial);
+    hand_to_map<float>(p, n, tile, grad, total);
   }
 }
 
@@ -299,10 +318,14 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % groups * plan.tiles_per_task;
         const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
-        double* partial = plan.partial + task * parameter_count(p.map, D);
+        LaneSums total;
         for (int64_t t = first; t < last; ++t) {
           const Tile<D> tile(plan, p.output_size, t);
-          grad_warp_tile<decltype(element), K, D>(p, layout, task / groups, tile, partial);
+          grad_warp_tile<decltype(element), K, D>(p, layout, task / groups, tile, total);
+        }
+        if (p.map != MapKind::grid) {
+          const int count = parameter_count(p.map, D);
+          add_lanes(total, count, plan.partial + task * count);
         }
       }
     }

@@ -47,7 +47,7 @@ inline void warp_grid(const GridParams& p, const Plan& plan, int64_t begin, int6
 }
 
 template <class T, int D>
-void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, double* partial) {
+void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, LaneSums& total) {
   alignas(64) T grad[D][kRoom];
   with_element(p.grid.type, [&](auto element) {
     using Element = decltype(element);
@@ -65,7 +65,7 @@ void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, double* parti
   with_map<T, D>(p.map, p.warp, n, normalised_frame<T, D>(), p.output_size, p.align_corners,
                  [&](const auto& map) {
                    using Map = typename std::decay<decltype(map)>::type;
-                   if constexpr (Map::parametric) sum_gradient(map, tile, grad, partial);
+                   if constexpr (Map::parametric) sum_gradient(map, tile, grad, total);
                  });
 }
 
@@ -77,11 +77,13 @@ inline void warp_grid_backward(const GridParams& p, const Plan& plan, int64_t be
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % groups * plan.tiles_per_task;
       const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
-      double* partial = plan.partial + task * parameter_count(p.map, D);
+      LaneSums total;
       for (int64_t t = first; t < last; ++t) {
         const Tile<D> tile(plan, p.output_size, t);
-        sum_grid<decltype(type), D>(p, task / groups, tile, partial);
+        sum_grid<decltype(type), D>(p, task / groups, tile, total);
       }
+      const int count = parameter_count(p.map, D);
+      add_lanes(total, count, plan.partial + task * count);
     }
   });
 }

@@ -53,8 +53,8 @@ const Kernels& choose() {
 // Elements of work below which a task is not worth a thread of its own.
 constexpr int64_t kGrain = 16384;
 
-// Groups of tiles whose sums are kept apart: enough for any machine's threads to share one image,
-// few enough that the partial sums stay small.
+// Groups of tiles whose sums are kept apart: enough for a machine's threads to share one image, few
+// enough that the partial sums stay small.
 constexpr int64_t kGroups = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -95,7 +95,7 @@ Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t
 Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t channels = 1,
                 bool padded = false) {
   Plan plan = tile_plan(output_size, dims, warps, channels, padded);
-  plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, kGroups));
+  plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, ceil_div(kGroups, warps)));
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;
 }

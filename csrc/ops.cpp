@@ -1,7 +1,5 @@
 // Every op: its schema, and what happens before the kernels: checks, allocation, the choice of
 // the device's backend.
-#include "ops.h"
-
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
@@ -14,7 +12,7 @@
 #include "checks.h"
 
 TORCH_LIBRARY(stn_cuda, m) {
-  m.set_python_module("stn_cuda.ops");  // where the fake functions and autograd formulas stand
+  m.set_python_module("stn_cuda.ops");  // where the fake functions stand
 
   // output[n, c, p] = input[n, c] looked at where `warp` says for the output point p. map: "grid"
   // (warp: (N, Ho, Wo, 2) or (N, Do, Ho, Wo, 3), normalised; size: empty) or "affine" (warp: theta,
@@ -91,12 +89,6 @@ at::Tensor readable(const at::Tensor& values, bool channels_last) {
     return values.contiguous(format);
   }
   return has_linear_points(values) ? values : values.contiguous(format);
-}
-
-}  // namespace
-
-bool register_backend(c10::DeviceType device, const Backend& backend) {
-  return backends().emplace(device, backend).second;
 }
 
 at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
@@ -224,6 +216,12 @@ at::Tensor warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c1
   const c10::OptionalDeviceGuard guard(grad.device());
   backend.warp_grid_backward(p);
   return grad_warp;
+}
+
+}  // namespace
+
+bool register_backend(c10::DeviceType device, const Backend& backend) {
+  return backends().emplace(device, backend).second;
 }
 
 }  // namespace stn_cuda

@@ -1,26 +1,29 @@
-// The ops, for the dispatcher (ops.cpp) and for the direct entries of the Python module.
+// The ops as C++ calls through the dispatcher: autograd, fake tensors, tracing and functorch see
+// them as they see torch.ops.stn_cuda.*. The schemas stand in ops.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace stn_cuda {
+namespace ops {
 
 at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
-                  at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
+                  c10::SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
                   bool align_corners);
 
 at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
-                 at::IntArrayRef shape, bool channels_last, c10::string_view mode,
+                 c10::SymIntArrayRef shape, bool channels_last, c10::string_view mode,
                  c10::string_view padding_mode, bool align_corners);
 
 at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
                             c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode, bool align_corners);
 
-at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
+at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, c10::SymIntArrayRef size,
                      bool align_corners);
 
 at::Tensor warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c10::string_view map,
                               bool align_corners);
 
+}  // namespace ops
 }  // namespace stn_cuda

@@ -1,7 +1,7 @@
-"""The ops of the compiled extension: direct calls, fake (meta) functions, autograd formulas.
+"""The ops of the compiled extension: direct calls and fake (meta) functions.
 
-The schemas stand in ``csrc/ops.cpp``. The functions here take what the kernels take; users call
-:mod:`stn_cuda.functional`.
+The schemas stand in ``csrc/ops.cpp``, the derivatives in ``csrc/autograd.cpp``. The functions here
+take what the kernels take; users call :mod:`stn_cuda.functional`.
 """
 
 from __future__ import annotations
@@ -60,28 +60,6 @@ def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners):
     return output.contiguous(memory_format=suggest_memory_format(input))
 
 
-def _sample_setup(ctx, inputs, output):
-    input, warp, ctx.map, _, ctx.mode, ctx.padding_mode, ctx.align_corners = inputs
-    ctx.input_shape = input.shape
-    ctx.channels_last = suggest_memory_format(input) in _CHANNELS_LAST
-    # The image itself is only read by the warp's gradient.
-    ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, warp)
-
-
-def _sample_backward(ctx, grad):
-    input, warp = ctx.saved_tensors
-    how = (ctx.mode, ctx.padding_mode, ctx.align_corners)
-    grad_input = grad_warp = None
-    if ctx.needs_input_grad[0]:
-        grad_input = splat(grad, warp, ctx.map, ctx.input_shape, ctx.channels_last, *how)
-    if ctx.needs_input_grad[1]:
-        grad_warp = sample_grad_warp(grad, input, warp, ctx.map, *how)
-    return grad_input, grad_warp, None, None, None, None, None
-
-
-torch.library.register_autograd("stn_cuda::sample", _sample_backward, setup_context=_sample_setup)
-
-
 # --- splat, the adjoint of sample in its first argument ---------------------------------------
 
 
@@ -110,28 +88,6 @@ def _splat_fake(values, warp, map, shape, channels_last, mode, padding_mode, ali
     return image.contiguous(memory_format=_format(channels_last, values.dim() - 2))
 
 
-def _splat_setup(ctx, inputs, output):
-    values, warp, ctx.map, _, _, ctx.mode, ctx.padding_mode, ctx.align_corners = inputs
-    ctx.size = [] if ctx.map == "grid" else list(values.shape[2:])
-    ctx.save_for_backward(values if ctx.needs_input_grad[1] else None, warp)
-
-
-def _splat_backward(ctx, grad):
-    # <splat(v), g> = <v, sample(g)>: linear in v with adjoint sample, and as a function of the
-    # warp the same bilinear form as sample, with the roles of image and gradient exchanged.
-    values, warp = ctx.saved_tensors
-    how = (ctx.mode, ctx.padding_mode, ctx.align_corners)
-    grad_values = grad_warp = None
-    if ctx.needs_input_grad[0]:
-        grad_values = sample(grad, warp, ctx.map, ctx.size, *how)
-    if ctx.needs_input_grad[1]:
-        grad_warp = sample_grad_warp(values, grad, warp, ctx.map, *how)
-    return grad_values, grad_warp, None, None, None, None, None, None
-
-
-torch.library.register_autograd("stn_cuda::splat", _splat_backward, setup_context=_splat_setup)
-
-
 # --- the warp's gradient ----------------------------------------------------------------------
 
 
@@ -158,16 +114,6 @@ def _sample_grad_warp_fake(grad, input, warp, map, mode, padding_mode, align_cor
     return warp.new_empty(warp.shape)
 
 
-def _sample_grad_warp_backward(ctx, grad):
-    raise NotImplementedError(
-        "stn_cuda.sample: the second derivative that involves the warp is not implemented; "
-        "first derivatives, and second derivatives through the input alone, are"
-    )
-
-
-torch.library.register_autograd("stn_cuda::sample_grad_warp", _sample_grad_warp_backward)
-
-
 # --- a warp as a grid -------------------------------------------------------------------------
 
 
@@ -184,42 +130,7 @@ def _warp_grid_fake(warp, map, size, align_corners):
     return warp.new_empty((warp.shape[0], *size, len(size)))
 
 
-def _warp_grid_setup(ctx, inputs, output):
-    warp, ctx.map, ctx.size, ctx.align_corners = inputs
-    ctx.save_for_backward(warp)
-
-
-def _warp_grid_backward(ctx, grad):
-    (warp,) = ctx.saved_tensors
-    grad_warp = torch.ops.stn_cuda.warp_grid_backward.default(
-        grad, warp, ctx.map, ctx.align_corners
-    )
-    return grad_warp, None, None, None
-
-
-torch.library.register_autograd(
-    "stn_cuda::warp_grid", _warp_grid_backward, setup_context=_warp_grid_setup
-)
-
-
 @torch.library.register_fake("stn_cuda::warp_grid_backward")
 def _warp_grid_backward_fake(grad, warp, map, align_corners):
     _C.check_warp_grid_backward(grad, warp, map)
     return warp.new_empty(warp.shape)
-
-
-def _warp_grid_backward_setup(ctx, inputs, output):
-    grad, _, ctx.map, ctx.align_corners = inputs
-    ctx.size = list(grad.shape[1:-1])
-
-
-def _warp_grid_backward_backward(ctx, grad):
-    # The affine grid is linear in theta: the adjoint of its adjoint is itself.
-    return warp_grid(grad, ctx.map, ctx.size, ctx.align_corners), None, None, None
-
-
-torch.library.register_autograd(
-    "stn_cuda::warp_grid_backward",
-    _warp_grid_backward_backward,
-    setup_context=_warp_grid_backward_setup,
-)

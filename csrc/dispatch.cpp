@@ -1,0 +1,56 @@
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include "ops.h"
+
+namespace stn_cuda {
+namespace ops {
+namespace {
+
+using at::Tensor;
+using Size = c10::SymIntArrayRef;
+using Name = c10::string_view;
+
+template <class Signature>
+auto find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+}  // namespace
+
+Tensor sample(const Tensor& input, const Tensor& warp, Name map, Size size, Name mode,
+              Name padding_mode, bool align_corners) {
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, Name, Size, Name, Name, bool)>(
+          "stn_cuda::sample");
+  return op.call(input, warp, map, size, mode, padding_mode, align_corners);
+}
+
+Tensor splat(const Tensor& values, const Tensor& warp, Name map, Size shape, bool channels_last,
+             Name mode, Name padding_mode, bool align_corners) {
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, Name, Size, bool, Name, Name, bool)>(
+          "stn_cuda::splat");
+  return op.call(values, warp, map, shape, channels_last, mode, padding_mode, align_corners);
+}
+
+Tensor sample_grad_warp(const Tensor& grad, const Tensor& input, const Tensor& warp, Name map,
+                        Name mode, Name padding_mode, bool align_corners) {
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, Name, Name, Name, bool)>(
+          "stn_cuda::sample_grad_warp");
+  return op.call(grad, input, warp, map, mode, padding_mode, align_corners);
+}
+
+Tensor warp_grid(const Tensor& warp, Name map, Size size, bool align_corners) {
+  static const auto op = find_op<Tensor(const Tensor&, Name, Size, bool)>("stn_cuda::warp_grid");
+  return op.call(warp, map, size, align_corners);
+}
+
+Tensor warp_grid_backward(const Tensor& grad, const Tensor& warp, Name map, bool align_corners) {
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, Name, bool)>("stn_cuda::warp_grid_backward");
+  return op.call(grad, warp, map, align_corners);
+}
+
+}  // namespace ops
+}  // namespace stn_cuda

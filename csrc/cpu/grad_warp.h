@@ -282,7 +282,7 @@ void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<
     WindowTile<A, D> windows;
     windows.clear();
     bool complete = false;
-    if constexpr (kWindows && sizeof(looks.x[0][0]) == sizeof(A)) {
+    if constexpr (kWindows<D> && sizeof(looks.x[0][0]) == sizeof(A)) {
       if (layout == Layout::planar) {
         complete = find_windows<K>(p, tile, looks, windows);
         complete &= grad_windows<Element, K>(p, tile, images, windows, grad);

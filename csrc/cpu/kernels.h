@@ -34,7 +34,7 @@ struct Plan {
 
 struct Kernels {
   const char* name;
-  bool windows;  // whether cpu/window.h is of use
+  int window_dims;  // up to how many dimensions cpu/window.h is of use
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

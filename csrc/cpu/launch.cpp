@@ -104,7 +104,7 @@ int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.ba
 
 // Whether the tiles are padded for windows.
 bool use_windows(const SampleParams& p) {
-  return kernels().windows && !(p.input.stride_c == 1 && p.channels > 1);
+  return p.dims <= kernels().window_dims && !(p.input.stride_c == 1 && p.channels > 1);
 }
 
 void sample(const SampleParams& p) {

@@ -246,7 +246,7 @@ void sample_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<D>&
     WindowTile<A, D> windows;
     if (layout == Layout::planar && p.output.stride[0] == 1) {
       bool complete = find_windows<K>(p, tile, looks, windows);
-      if constexpr (kWindows) {
+      if constexpr (kWindows<D>) {
         const Groups<A, D> groups(tile, p.output.stride);
         complete &= sample_windows<Element, K>(p, groups, images, windows);
       }

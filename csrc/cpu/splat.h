@@ -46,61 +46,60 @@ STN_HD void splat_point(const Slab<A>& slab, A* plane, const TileTaps<A, K, D>& 
   }
 }
 
-// Linear, planar. Neighbouring points add to the same pixels, and each such addition waits for the
-// one before; four streams through different parts of the tile keep the processor busy meanwhile.
-template <bool Inside, int D, class A>
-STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Rows<D>& rows, const Tile<D>& tile,
-                        const TileTaps<A, 2, D>& taps, const int32_t (&offset)[kRoom],
-                        const A* values) {
-  constexpr int R = Rows<D>::count;
-  constexpr int kStreams = 4;
-  alignas(64) A part[R][2][kRoom];
-  for (int r = 0; r < R; ++r) {
-    for (int i = 0; i < tile.slots(); ++i) {
-      const A value = row_weight(taps, r, i) * values[i];
-      part[r][0][i] = taps.weight[0][0][i] * value;
-      part[r][1][i] = taps.weight[0][1][i] * value;
+// The order in which a tile's points are added: neighbours, which add to the same pixels, come far
+// apart, since an addition that reads what one just before it wrote must wait for it.
+struct Order {
+  static constexpr int kStride = 16;
+  int32_t width = 0, rows = 0, pitch = 0;
+  int count = 0;
+  uint16_t slot[kRoom];
+
+  template <int D>
+  void fit(const Tile<D>& tile) {
+    if (tile.width == width && tile.rows == rows && tile.pitch == pitch) return;
+    width = tile.width, rows = tile.rows, pitch = tile.pitch;
+    count = 0;
+    for (int first = 0; first < kStride; ++first) {
+      for (int y = 0; y < rows; ++y) {
+        // Each row starts further to the right than the one above it: both add to the row of
+        // pixels between them.
+        for (int x = (first + 5 * y) % kStride; x < width; x += kStride) {
+          slot[count++] = static_cast<uint16_t>(y * pitch + x);
+        }
+      }
     }
   }
-  const auto add = [&](int i) __attribute__((always_inline)) {
+};
+
+// Linear, planar.
+template <bool Inside, int D, class A>
+STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Rows<D>& rows, const Order& order,
+                        int slots, const TileTaps<A, 2, D>& taps, const int32_t (&offset)[kRoom],
+                        const A* values) {
+  constexpr int R = Rows<D>::count;
+  alignas(64) Pair<A> part[R][kRoom];
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < slots; ++i) {
+      const A value = row_weight(taps, r, i) * values[i];
+      part[r][i].first = taps.weight[0][0][i] * value;
+      part[r][i].second = taps.weight[0][1][i] * value;
+    }
+  }
+  for (int k = 0; k < order.count; ++k) {
+    const int i = order.slot[k];
     for (int r = 0; r < R; ++r) {
       if (!Inside) {
         const int32_t outermost = taps.index[D - 1][r >> (D - 2)][i];
         if (outermost < slab.low || outermost >= slab.high) continue;
       }
+      using V2 = Vector<A, 2>;
       A* at = plane + offset[i] + rows.offset[r];
-      at[0] += part[r][0][i];
-      at[1] += part[r][1][i];
+      V2 sum, more;
+      std::memcpy(&sum, at, sizeof sum);
+      std::memcpy(&more, &part[r][i], sizeof more);
+      sum += more;
+      std::memcpy(at, &sum, sizeof sum);
     }
-  };
-  // A stream is a row or, where there are few, a part of one. Each starts further to the right than
-  // the one above it, since both add to the row of pixels between them.
-  const int parts = tile.rows >= kStreams ? 1 : kStreams / tile.rows;
-  const int length = (tile.width + parts - 1) / parts;
-  struct Stream {
-    int first, next, end;
-  } stream[kStreams];
-  for (int row = 0; row < tile.rows; row += kStreams / parts) {
-    int streams = 0;
-    for (int y = row; y < std::min(row + kStreams / parts, tile.rows); ++y) {
-      for (int x = 0; x < tile.width; x += length, ++streams) {
-        const int first = y * tile.pitch + x, count = std::min(length, tile.width - x);
-        stream[streams] = {first, first + streams * count / kStreams, first + count};
-      }
-    }
-    const auto run = [&](auto uniform) __attribute__((always_inline)) {
-      for (int j = 0; j < length; ++j) {
-#pragma GCC unroll 4
-        for (int k = 0; k < (uniform.value ? kStreams : streams); ++k) {
-          Stream& now = stream[k];
-          if (!uniform.value && j >= now.end - now.first) continue;
-          add(now.next);
-          now.next = now.next + 1 == now.end ? now.first : now.next + 1;
-        }
-      }
-    };
-    // Four streams of the same length, the most frequent case, are unrolled.
-    streams == kStreams&& tile.width % parts == 0 ? run(std::true_type{}) : run(std::false_type{});
   }
 }
 
@@ -161,8 +160,8 @@ STN_HD bool all_finite(const A* values, int count) {
 // Adds one tile of output n into the slab's channels [first_channel, first_channel + channels).
 template <class Element, int K, int D>
 void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
-                const Tile<D>& tile, const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n,
-                int64_t first_channel, int64_t channels) {
+                const Tile<D>& tile, const TileTaps<Accumulate<Element>, K, D>& taps, Order& order,
+                int64_t n, int64_t first_channel, int64_t channels) {
   using A = Accumulate<Element>;
   const int count = tile.slots();
   const Overlap touched = overlap(slab, taps, count);
@@ -177,6 +176,7 @@ void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   const bool linear = K == 2 && layout == Layout::planar;
   const Rows<D> rows(p);
   if (linear) first_offsets(p, taps, count, offset);
+  order.fit(tile);
   for (int64_t c = 0; c < channels; ++c) {
     load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
               values);
@@ -185,9 +185,9 @@ void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
       // An infinite value times a weight of 0 must not reach a pixel: such tiles go point by point.
       if (linear && all_finite(values, count)) {
         if (touched.all) {
-          splat_plane<true>(slab, plane, rows, tile, taps, offset, values);
+          splat_plane<true>(slab, plane, rows, order, count, taps, offset, values);
         } else {
-          splat_plane<false>(slab, plane, rows, tile, taps, offset, values);
+          splat_plane<false>(slab, plane, rows, order, count, taps, offset, values);
         }
         continue;
       }
@@ -257,6 +257,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   std::vector<A> scratch(direct ? 0 : static_cast<size_t>(plane * block));
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
   TileTaps<A, K, D> taps;
+  Order order;
   for (int64_t c = 0; c < p.channels; c += block) {
     const int64_t channels = std::min(block, p.channels - c);
     if constexpr (direct) {
@@ -280,7 +281,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
       for (int64_t t = 0; t < plan.tiles; ++t) {
         const Tile<D> tile(plan, p.output_size, t);
         make_taps<false>(p, warp, tile, taps);
-        splat_tile<Element, K, D>(local, layout, slab, tile, taps, n, c, channels);
+        splat_tile<Element, K, D>(local, layout, slab, tile, taps, order, n, c, channels);
       }
     }
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);

@@ -8,7 +8,7 @@
 #define STN_KERNELS(NAME)                                          \
   const ::stn_cuda::cpu::Kernels stn_cuda::cpu::NAME##_kernels = { \
       #NAME,                                                       \
-      ::stn_cuda::cpu::kWindows,                                   \
+      ::stn_cuda::cpu::kWindowDims,                                \
       ::stn_cuda::cpu::sample,                                     \
       ::stn_cuda::cpu::splat,                                      \
       ::stn_cuda::cpu::grad_warp,                                  \

@@ -16,6 +16,9 @@ inline namespace STN_ISA {
 // further away, in pixels.
 constexpr double kTurnedSlack = 1.0 / 64;
 
+// Vectors of eight gain nothing on adding point by point.
+constexpr bool kTurned = STN_VECTOR_BYTES == 64;
+
 constexpr int kMaxCandidates = 4;
 constexpr int kMaxTurnedRows = 16;
 
@@ -207,7 +210,7 @@ bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
   using A = Accumulate<Element>;
   const bool wide = p.warp.type == ElementType::f64;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  if (!kWindows || p.map != MapKind::affine || p.padding != Padding::zeros) return false;
+  if (!kTurned || p.map != MapKind::affine || p.padding != Padding::zeros) return false;
   if (p.output.stride[0] != 1 || wide != std::is_same<A, double>::value) return false;
   if (images > 1 && !std::is_same<A, Element>::value) return false;
   const auto frame = pixel_frame<A, 2>(p.input_size, p.align_corners);

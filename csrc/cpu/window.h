@@ -11,13 +11,16 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// Only AVX-512 permutes two registers by lanes in one instruction; made up of two permutations and
-// a blend, it loses against pairs.
-constexpr bool kWindows = STN_VECTOR_BYTES == 64;
+// Up to how many dimensions windows win against pairs (measured, benchmarks/README.md). AVX-512
+// permutes two registers by lanes in one instruction; AVX2 needs three.
+constexpr int kWindowDims = STN_VECTOR_BYTES == 64 ? 3 : (STN_VECTOR_BYTES == 32 ? 2 : 0);
+
+template <int D>
+constexpr bool kWindows = D <= kWindowDims;
 
 // More rows than this cost more than pairs: along one axis, and in all.
 template <int D>
-constexpr int kMaxRows = D == 2 ? 14 : 8;
+constexpr int kMaxRows = D == 3 || STN_VECTOR_BYTES < 64 ? 8 : 14;
 constexpr int kMaxRowsOfVolume = 24;
 
 // Channels that are computed together: their sums stay in registers.
@@ -210,7 +213,7 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monoton
 template <int K, class T, class A, int D>
 STN_HD bool find_windows(const SampleParams& p, const Tile<D>& tile, const Looks<T, D>& looks,
                          WindowTile<A, D>& windows) {
-  if constexpr (kWindows && std::is_same<T, A>::value) {
+  if constexpr (kWindows<D> && std::is_same<T, A>::value) {
     if (tile.padded) {
       // Bicubic's boundary rule is one of its taps, not of where it looks.
       const bool everywhere = K == 4 && p.padding != Padding::zeros;

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from stn_cuda import artifacts, train, training
+from stn_cuda import artifacts, train
 from stn_cuda.data import load_digits, load_mnist
 from stn_cuda.training import Config, Training, train_epoch
 from stn_cuda.tutorial import TutorialNet
@@ -192,9 +192,10 @@ def test_same_loss_curve_as_torch_on_mnist(mnist_data):
 
 
 def test_learns_mnist(mnist_data):
-    # The whole run reaches 0.98 to 0.99 (README). Two epochs of a fifth of the images at five times
-    # the rate measured 0.92; guessing gets 0.1, and 0.85 leaves room for another torch's rounding.
-    run_in_short = Training(Config(epochs=2, lr=0.05), load_mnist().limited(12000))
-    run_in_short.epoch()
-    assert run_in_short.epoch()["test_accuracy"] >= 0.85
-    assert training.Config().lr == 0.01
+    # The tutorial's own run, cut to two epochs of its twenty. After one, twenty-six seeds measured
+    # 0.86 to 0.95; after two, six measured 0.94 to 0.97; guessing gets 0.1. The better of the two
+    # counts, as one epoch may end on a bad step, and where it does depends on every rounding.
+    mnist = load_mnist()
+    learner = Training(Config(epochs=2), mnist)
+    assert (learner.config.lr, len(mnist.train_images)) == (0.01, 60000)
+    assert max(learner.epoch()["test_accuracy"] for _ in range(2)) >= 0.85

@@ -119,28 +119,47 @@ STN_HD void bound_looks(Padding padding, const Looks<T, D>& looks, int slots, T 
   });
 }
 
-// The least and the greatest coordinate of each group along an axis. Those of a monotonic map are
+// Whether a group's first and last point are near enough for a window: a cheap answer for grids
+// whose points are scattered.
+template <class A, int D>
+STN_HD bool is_plausible(const A (*x)[kRoom], int g) {
+  constexpr int L = kLanes<A>;
+  bool near = true;
+  for (int d = 0; d < D; ++d) {
+    const A distance = x[d][g * L + L - 1] - x[d][g * L];
+    near &= std::abs(distance) <= (d == 0 ? 2 * L : kMaxRows<D>);
+  }
+  return near;
+}
+
+// The least and the greatest coordinate of each group along each axis. Those of a monotonic map are
 // at its ends (a NaN, too).
-template <class A, int N>
-STN_HD void coordinate_ranges(const A* x, bool monotonic, int groups, A (&low)[N], A (&high)[N]) {
+template <class A, int D, int N>
+STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int groups, A (&low)[D][N],
+                              A (&high)[D][N]) {
   using V = Native<A>;
   constexpr int L = kLanes<A>;
-  if (monotonic) {
+  if (!monotonic) {
     for (int g = 0; g < groups; ++g) {
-      low[g] = x[g * L];
-      high[g] = x[g * L + L - 1];
-    }
-    for (int g = 0; g < groups; g += L) {
-      const V first = load<V>(low + g), last = load<V>(high + g);
-      store<L>(low + g, smaller(first, last));
-      store<L>(high + g, larger(first, last));
+      const bool plausible = is_plausible<A, D>(x, g);
+      for (int d = 0; d < D; ++d) {
+        const V at = load<V>(x[d] + g * L);
+        low[d][g] = plausible ? least_lane(at) : A(0);
+        high[d][g] = plausible ? -least_lane(V(-at)) : coordinate_limit<A>();
+      }
     }
     return;
   }
-  for (int g = 0; g < groups; ++g) {
-    const V at = load<V>(x + g * L);
-    low[g] = least_lane(at);
-    high[g] = -least_lane(V(-at));
+  for (int d = 0; d < D; ++d) {
+    for (int g = 0; g < groups; ++g) {
+      low[d][g] = x[d][g * L];
+      high[d][g] = x[d][g * L + L - 1];
+    }
+    for (int g = 0; g < groups; g += L) {
+      const V first = load<V>(low[d] + g), last = load<V>(high[d] + g);
+      store<L>(low[d] + g, smaller(first, last));
+      store<L>(high[d] + g, larger(first, last));
+    }
   }
 }
 
@@ -156,16 +175,14 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monoton
   constexpr A kBefore = (K - 1) / 2, kAfter = K / 2;
   const int groups = slots / L;
   alignas(64) A low[D][N], high[D][N];
-  for (int d = 0; d < D; ++d) {
-    coordinate_ranges(windows.x[d], monotonic, groups, low[d], high[d]);
-  }
+  coordinate_ranges(windows.x, monotonic, groups, low, high);
   V most[D - 1];
   for (int d = 1; d < D; ++d) most[d - 1] = all<V>(1);
   I complete = all_index<V>(-1);
   const auto valid_group = [&](int g) { return counting<V>() < static_cast<A>(groups - g); };
   for (int g = 0; g < groups; g += L) {
     I used = valid_group(g);
-    V in_all = all<V>(1), rows[D - 1];
+    V rows[D - 1];
     for (int d = 0; d < D; ++d) {
       const Axis<A> axis = frame.axis[d];
       const V from = load<V>(&low[d][g]), to = load<V>(&high[d][g]);
@@ -179,17 +196,19 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monoton
         used &= count <= static_cast<A>(2 * L);
       } else {
         used &= count <= static_cast<A>(kMaxRows<D>);
-        in_all *= count;
         rows[d - 1] = count;
       }
     }
-    if (D == 3) used &= in_all <= static_cast<A>(kMaxRowsOfVolume);
     for (int d = 1; d < D; ++d) most[d - 1] = larger(most[d - 1], used ? rows[d - 1] : V{});
     complete &= used | ~valid_group(g);
     store<L>(windows.used + g, used);
   }
   for (int d = 1; d < D; ++d) {
     windows.rows[d - 1] = static_cast<int32_t>(-least_lane(V(-most[d - 1])));
+  }
+  if (D == 3 && windows.rows[0] * windows.rows[D - 2] > kMaxRowsOfVolume) {
+    windows.clear();
+    return false;
   }
   const A width = static_cast<A>(frame.axis[0].size);
   const V rightmost = all<V>(std::max(A(0), width - 2 * L));

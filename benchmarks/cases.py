@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 # Each suite holds the ones before it.
 SUITES = ("quick", "default", "full")
@@ -92,6 +92,14 @@ class Case:
         """Fields and derived names, ready for `json.dump`."""
         derived = ("name", "work", "group", "output_shape", "elements")
         return asdict(self) | {key: getattr(self, key) for key in derived}
+
+    @classmethod
+    def from_json(cls, entry: dict) -> Case:
+        """The case that `to_json` told of."""
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in entry.items() if key in known}
+        # JSON has no tuples.
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def _times(lengths: Iterable[int]) -> str:

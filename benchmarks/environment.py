@@ -6,11 +6,22 @@ import datetime
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def prefer_installed() -> None:
+    """Have `import stn_cuda` find an installed package before the source folder.
+
+    `python -m` puts the working directory first. There the source folder stn_cuda/ would hide an
+    installed stn_cuda, which holds the compiled module; last, it still serves an in-place build.
+    """
+    if sys.path[0] == os.getcwd():
+        sys.path.append(sys.path.pop(0))
 
 
 def describe(device: str) -> dict:

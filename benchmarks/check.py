@@ -13,10 +13,9 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 
 from .peers import torch_eager
-from .problem import Problem, work
+from .problem import Problem, grid_of, pixels_of, work
 
 # Roundings on a coordinate's way from theta to pixels: three products and sums, the scaling.
 COORDINATE_ROUNDINGS = 4
@@ -61,14 +60,8 @@ def disagreement(results: tuple[torch.Tensor, ...], expected: Reference) -> str 
 
 def _jumps(exact: Problem, problem: Problem) -> tuple[float, float]:
     case = exact.case
-    grid = exact.warp
-    if case.op == "affine":
-        grid = F.affine_grid(grid, (grid.shape[0], *case.output_shape[1:]), case.align_corners)
-    lengths = torch.tensor(case.shape[2:], dtype=torch.float64, device=grid.device).flip(0)
-    if case.align_corners:
-        pixels = (grid + 1) / 2 * (lengths - 1)
-    else:
-        pixels = ((grid + 1) * lengths - 1) / 2
+    grid = grid_of(exact)
+    pixels = pixels_of(grid, case)
     if case.mode == "nearest":
         pixels = pixels + 0.5  # jumps half-way between pixels, else on them
     unit = 2.0**-53 if problem.warp.dtype == torch.float64 else 2.0**-24

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import chart, environment, peers, report, runner
+from . import chart, environment, libraries, peers, report, runner
 from .cases import SUITES, select
 from .timing import Effort
 
@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile as one more peer")
+    parser.add_argument(
+        "--libraries", action="store_true", help="time OpenCV, scipy and torch-interpol, too"
+    )
     parser.add_argument("--repeats", type=_positive(int), metavar="N", help="rounds at least")
     parser.add_argument("--min-time", type=_positive(float), metavar="S", help="seconds per cell")
     parser.add_argument(
@@ -116,6 +119,10 @@ def _run(options: argparse.Namespace, cases: list) -> int:
     usual = [torch.get_num_threads()] if options.device == "cuda" else [1, environment.cores()]
     threads = sorted(set(options.threads or usual))
     chosen = peers.chosen(options.compile)
+    if options.libraries:
+        others, missing = libraries.installed()
+        chosen += others
+        print(*missing, sep="\n", end="\n" if missing else "")
 
     results = {
         "schema": report.SCHEMA,

@@ -72,6 +72,22 @@ def work(problem: Problem, forward: Forward) -> Callable[[], tuple[torch.Tensor,
     return forward_and_backward
 
 
+def grid_of(problem: Problem) -> torch.Tensor:
+    """The normalised positions in the input that the outputs look at, in float64."""
+    case, grid = problem.case, problem.warp.double()
+    if case.op != "affine":
+        return grid
+    return F.affine_grid(grid, [grid.shape[0], *case.output_shape[1:]], case.align_corners)
+
+
+def pixels_of(grid: torch.Tensor, case: Case) -> torch.Tensor:
+    """Normalised positions in the case's input as pixels: 0 is the first pixel's centre."""
+    lengths = torch.tensor(case.shape[2:], dtype=grid.dtype, device=grid.device).flip(0)
+    if case.align_corners:
+        return (grid + 1) / 2 * (lengths - 1)
+    return ((grid + 1) * lengths - 1) / 2
+
+
 def _theta(case: Case, generator: torch.Generator) -> torch.Tensor:
     dims = len(case.shape) - 2
     count = case.warps or case.shape[0]

@@ -153,6 +153,9 @@ def markdown(results: dict) -> str:
     lines += [
         _line([work, *(row.get(column, "") for column in columns)]) for work, row in rows.items()
     ]
+    others = _others(cells)
+    if others:
+        lines += ["", *others]
     if any(entry.get("wrong") for cell in cells for entry in cell["peers"].values()):
         lines += ["", "† what it is compared with gives a wrong result there."]
     lines += ["", _line(["group", "direction", "threads", "cells", "geometric mean", "worst cell"])]
@@ -169,7 +172,8 @@ def markdown(results: dict) -> str:
 
 def _provenance(results: dict) -> str:
     facts = results["environment"]
-    rivals = {name for cell in results["cells"] for name in cell["peers"]} - {OURS}
+    peers = [item for cell in results["cells"] for item in cell["peers"].items()]
+    rivals = {name for name, entry in peers if entry.get("headline")}
     against = " or ".join(sorted(rivals)) or "nothing"
     commit = (facts["commit"] or "no commit")[:12] + (" + changes" if facts["dirty"] else "")
     return (
@@ -188,6 +192,24 @@ def _markdown_cell(cell: dict) -> str:
     name, ratio = best
     mark = "†" if cell["peers"][name]["wrong"] else ""
     return f"{nanoseconds:.2f} ns, **{times(ratio['median'])}**{mark}"
+
+
+def _others(cells: list[dict]) -> list[str]:
+    """A table of the peers that do not count for the headline, ratio by ratio."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        for name, entry in cell["peers"].items():
+            if "ratio" in entry and not entry["headline"]:
+                mark = "†" if entry["wrong"] else ""
+                row = rows.setdefault((work_label(cell["case"]), _threads(cell["threads"])), {})
+                row[name] = f"{times(entry['ratio']['median'])}{mark}"
+    if not rows:
+        return []
+    names = sorted({name for row in rows.values() for name in row})
+    lines = [_line(["other libraries, forward", "threads", *names]), _rule(len(names) + 1)]
+    return lines + [
+        _line([*key, *(row.get(name, "") for name in names)]) for key, row in rows.items()
+    ]
 
 
 def _threads(count: int) -> str:

@@ -128,6 +128,10 @@ AFFINE_2D = [
 ]
 
 AFFINE_2D_VARIANTS = [
+    Case("affine", (64, 1, 28, 28), padding="border"),
+    Case("affine", (64, 1, 28, 28), padding="reflection"),
+    Case("affine", (16, 64, 64, 64), padding="border"),
+    Case("affine", (16, 64, 64, 64), padding="reflection"),
     Case("affine", (8, 3, 224, 224), suite="default", padding="border"),
     Case("affine", (8, 3, 224, 224), suite="default", padding="reflection"),
     Case("affine", (8, 3, 224, 224), suite="default", align_corners=True),
@@ -137,15 +141,21 @@ AFFINE_2D_VARIANTS = [
 GRID_2D = [
     Case("smooth", (64, 1, 28, 28), suite="default"),
     Case("smooth", (8, 3, 224, 224), suite="quick"),
+    Case("smooth", (64, 1, 60, 60), (20, 20)),
+    Case("smooth", (1, 3, 512, 512)),
     Case("smooth", (8, 3, 512, 512)),
     Case("smooth", (16, 64, 64, 64)),
     Case("smooth", (16, 64, 64, 64), suite="default", channels_last=True),
     Case("smooth", (1, 64, 256, 256)),
+    Case("smooth", (1, 64, 256, 256), channels_last=True),
     Case("smooth", (1, 1, 2048, 2048)),
     Case("random", (1, 3, 512, 512), suite="quick"),
+    Case("random", (64, 1, 28, 28)),
     Case("random", (8, 3, 224, 224), suite="default"),
+    Case("random", (8, 3, 512, 512)),
     Case("random", (16, 64, 64, 64)),
     Case("random", (16, 64, 64, 64), channels_last=True),
+    Case("random", (1, 64, 256, 256)),
     Case("random", (1, 1, 2048, 2048)),
     Case("random", (1, 1, 1000, 1200), (13, 13), warps=100),
 ]
@@ -166,6 +176,9 @@ VOLUMES = [
     Case("smooth", (2, 16, 32, 32, 32)),
     Case("smooth", (2, 16, 32, 32, 32), channels_last=True),
     Case("random", (1, 1, 64, 64, 64)),
+    Case("random", (1, 1, 128, 128, 128)),
+    Case("random", (2, 16, 32, 32, 32)),
+    Case("random", (2, 16, 32, 32, 32), channels_last=True),
 ]
 
 HALF = [
@@ -177,18 +190,20 @@ HALF = [
     Case("affine", (16, 64, 64, 64), dtype="bfloat16", channels_last=True),
 ]
 
-# The other interpolations and boundaries over the shapes above, forward only.
-_SHAPES = [case for case in AFFINE_2D if case.theta == "noise" and not case.warps]
+# The other interpolations and boundaries over the work above, forward only.
+_WORK = [case for case in AFFINE_2D if not case.warps]
 _COMMON = (8, 3, 224, 224)
 INTERPOLATIONS = [
     replace(case, mode=mode, suite="quick" if case.shape == _COMMON else "full")
     for mode in ("bicubic", "nearest")
-    for case in _SHAPES
-] + [
-    replace(case, padding=padding, suite="full")
+    for case in _WORK
+]
+_VARIANTS = {case.name for case in AFFINE_2D_VARIANTS}  # these are there in both directions
+BOUNDARIES = [
+    one
     for padding in ("border", "reflection")
-    for case in _SHAPES
-    if case.shape != _COMMON  # there with both directions, in AFFINE_2D_VARIANTS
+    for case in _WORK
+    if (one := replace(case, padding=padding, suite="full")).name not in _VARIANTS
 ]
 
 _BOTH_DIRECTIONS = AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + HALF
@@ -197,6 +212,7 @@ CASES: list[Case] = [
     *(one for case in _BOTH_DIRECTIONS for one in (case, replace(case, direction="backward"))),
     *GRID_2D_WARP_ONLY,
     *INTERPOLATIONS,
+    *BOUNDARIES,
 ]
 
 

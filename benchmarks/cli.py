@@ -133,6 +133,10 @@ def _run(options: argparse.Namespace, cases: list) -> int:
         "cells": [],
         "refused": [],
     }
+    # The large copy would take a good part of what a quick run may.
+    kinds = ["cache"] if options.suite == "quick" else ["cache", "memory"]
+    speeds = environment.copy_speeds(options.device, threads, kinds)
+    results["environment"]["copy_gb_per_s"] = speeds
     load = results["environment"]["load"]
     if load is not None and load > BUSY * environment.cores():
         print(f"the machine is busy (load average {load}): expect noise, most of all on all cores")

@@ -1,17 +1,24 @@
-"""What a result depends on: versions, processor, instruction set, commit."""
+"""What a result depends on: versions, processor, instruction set, commit, speed of memory."""
 
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from . import timing
+
 ROOT = Path(__file__).resolve().parent.parent
+
+# Bytes of the tensors that are copied: two of them fit into a core's cache; no cache holds two.
+COPIED = {"cache": 2**20, "memory": 2**28}
 
 
 def prefer_installed() -> None:
@@ -39,6 +46,26 @@ def describe(device: str) -> dict:
         "cores": cores(),
         "load": load(),
     } | commit()
+
+
+def copy_speeds(device: str, threads: Sequence[int], kinds: Sequence[str]) -> list[dict]:
+    """GB/s, read and written together, of `tensor.copy_`: for each number of threads, each kind.
+
+    No sampler is faster than a copy of its output, so this tells how near to the bound a cell is.
+    "memory" takes a second or so, most of it for the system's handing out of the tensors.
+    """
+    speeds = [{"threads": count} for count in threads]
+    for kind in kinds:
+        source = torch.ones(COPIED[kind] // 4, device=device)  # zeros may be one page, many times
+        target = torch.empty_like(source)
+        copy = functools.partial(target.copy_, source)
+        runs = COPIED["memory"] // COPIED[kind]
+        for speed in speeds:
+            cpu = device != "cuda"
+            block = timing.cpu_block(speed["threads"]) if cpu else timing.cuda_block
+            best = min(block(copy, runs) for _ in range(2))
+            speed[kind] = round(2 * COPIED[kind] / best / 1e9, 1)
+    return speeds
 
 
 def cores() -> int:

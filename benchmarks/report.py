@@ -181,7 +181,20 @@ def _provenance(results: dict) -> str:
         f"{against} takes (medians of interleaved blocks, same run). {facts['device_name']}, "
         f"{facts['cores']} cores, {facts['stn_cuda']['cpu_isa']}, torch {facts['torch']}, "
         f"stn_cuda {facts['stn_cuda']['version']} ({commit}), {facts['date'][:10]}."
+        f"{_copies(facts)}"
     )
+
+
+def _copies(facts: dict) -> str:
+    """The speed of a copy in a sentence; nothing for files that do not know it."""
+    names = {"cache": "within the cache", "memory": "in memory"}
+    speeds = [
+        f"{entry[kind]:.1f} GB/s {names[kind]} ({_threads(entry['threads'])})"
+        for kind in names
+        for entry in facts.get("copy_gb_per_s", [])
+        if kind in entry
+    ]
+    return f" A copy reads and writes {', '.join(speeds)}." if speeds else ""
 
 
 def _markdown_cell(cell: dict) -> str:

@@ -12,7 +12,7 @@ import stn_cuda  # noqa: F401
 # Last, so that the source folder stn_cuda/ does not hide an installed stn_cuda.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import check, libraries, peers, report
+from benchmarks import check, libraries, peers
 from benchmarks.cases import Case, select
 from benchmarks.cli import main
 from benchmarks.problem import build, work
@@ -114,17 +114,3 @@ def test_the_run_names_what_is_not_installed(monkeypatch, tmp_path, capsys):
     assert printed.count("pip install torch-interpol") == 1
     assert main(few) == 0
     assert "without" not in capsys.readouterr().out
-
-
-def test_markdown_shows_them_apart(tmp_path, capsys):
-    """In a table of their own; the headline, and who is named there, is torch's alone."""
-    pytest.importorskip("scipy")
-    few = ["--quick", "--filter=64x1x60x60.*forward", "--repeats=1", "--min-time=0.001"]
-    assert main([*few, "--libraries", "--threads=1", f"--out={tmp_path}"]) == 0
-    results = report.load(tmp_path / "results.json")
-    [cell] = results["cells"]
-    assert cell["peers"]["scipy"]["wrong"] is None
-    assert report.headline(cell)[0] == "torch"
-    text = (tmp_path / "results.md").read_text()
-    assert "the fastest of torch takes" in text
-    assert "| other libraries, forward |" in text

@@ -1,0 +1,92 @@
+"""Run by test_peak_memory.py in a process of its own, whose highest use of memory is read.
+
+peak_worker.py SAMPLER CASE   prints {"forward": ..., "backward": ...}: the memory in use at the
+                              peak beyond the operands and results, as a share of the results
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import stn_cuda
+
+PLANES = (1, 4, 2048, 2048)
+VOLUME = (1, 4, 160, 160, 160)
+# name -> (shape, number of warps, warp, image's dtype, options)
+CASES = {
+    "affine": (PLANES, 1, "affine", torch.float32, {}),
+    "affine channels_last": (PLANES, 1, "affine", torch.float32, {}),
+    "affine bfloat16": ((1, 16, 2048, 2048), 1, "affine", torch.bfloat16, {}),
+    "affine bicubic": (PLANES, 1, "affine", torch.float32, {"mode": "bicubic"}),
+    "affine 16 warps": ((1, 4, 1024, 1024), 16, "affine", torch.float32, {}),
+    "affine 3-D": (VOLUME, 1, "affine", torch.float32, {}),
+    "grid": (PLANES, 1, "grid", torch.float32, {}),
+    "grid scattered": (PLANES, 1, "grid", torch.float32, {"padding_mode": "reflection"}),
+    "grid bfloat16": ((1, 16, 2048, 2048), 1, "grid", torch.bfloat16, {}),
+    "grid 3-D": (VOLUME, 1, "grid", torch.float32, {}),
+}
+
+
+def field(name):
+    """Bytes of a line of the process's status: VmRSS is what it uses now, VmHWM the peak."""
+    [kilobytes] = re.findall(rf"{name}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kilobytes) * 1024
+
+
+def ours(x, warp, size, options):
+    return stn_cuda.sample(x, stn_cuda.Affine(warp) if size else warp, size, **options)
+
+
+def of_torch(x, warp, size, options):
+    grid = F.affine_grid(warp, (warp.shape[0], x.shape[1], *size), False) if size else warp
+    return F.grid_sample(x, grid, align_corners=False, **options)
+
+
+def operands(name, shape, warps, kind, dtype):
+    """x, the warp, and the output's size if the warp is not a grid."""
+    dims = len(shape) - 2
+    x = torch.rand(shape).to(dtype)
+    if "channels_last" in name:
+        x = x.contiguous(memory_format=torch.channels_last)
+    theta = torch.eye(dims, dims + 1) + 0.05 * torch.randn(warps, dims, dims + 1)
+    x.requires_grad_()
+    if kind == "affine":
+        return x, theta.requires_grad_(), shape[2:]
+    grid = stn_cuda.Affine(theta).grid(shape[2:])
+    if "scattered" in name:
+        grid = grid.uniform_(-1.5, 1.5)
+    return x, grid.requires_grad_(), None
+
+
+def measure(sampler, x, warp, size, options):
+    batch = max(x.shape[0], warp.shape[0])
+    # As large as the output, and written to: an operand like the others.
+    cotangent = torch.ones_like(x.detach().expand(batch, *x.shape[1:]))
+    before = field("VmRSS")
+    output = sampler(x, warp, size, options)
+    shares, results = {}, [output]
+    shares["forward"] = beyond(before, results)
+    results += torch.autograd.grad(output, (x, warp), cotangent)
+    shares["backward"] = beyond(before, results)
+    return shares
+
+
+def beyond(before, results):
+    size = sum(tensor.numel() * tensor.element_size() for tensor in results)
+    return (field("VmHWM") - before - size) / size
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    sampler = {"stn_cuda": ours, "torch": of_torch}[sys.argv[1]]
+    name = sys.argv[2]
+    shape, warps, kind, dtype, options = CASES[name]
+    small = (shape[0], shape[1], *(16 for _ in shape[2:]))
+    # Threads, autograd's engine and libraries loaded late take their memory here.
+    measure(sampler, *operands(name, small, warps, kind, dtype), options)
+    print(json.dumps(measure(sampler, *operands(name, shape, warps, kind, dtype), options)))

@@ -24,7 +24,7 @@ STN_HD bool fits_int32(const SampleParams& p) {
 
 template <int K, int D>
 STN_HD Layout layout_of(const SampleParams& p) {
-  if (p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1) return Layout::channels;
+  if (has_channels_inside(p)) return Layout::channels;
   if (p.input.stride[0] == 1 && p.input_size[0] >= K && fits_int32<D>(p)) return Layout::planar;
   return Layout::strided;
 }
@@ -48,63 +48,6 @@ STN_HD Accumulate<Element> interpolate(const Element* plane, const int64_t (&str
     }
   }
   return sum;
-}
-
-// Two neighbouring pixels, moved as one.
-template <class Element>
-struct Pair {
-  Element first, second;
-};
-
-// The rows of a linear look: y and y + 1, for each of z and z + 1.
-template <int D>
-struct Rows {
-  static constexpr int count = 1 << (D - 1);
-  int64_t offset[count];
-
-  STN_HD explicit Rows(const SampleParams& p) {
-    for (int r = 0; r < count; ++r) {
-      offset[r] = 0;
-      for (int d = 1; d < D; ++d) {
-        if ((r >> (d - 1)) & 1) offset[r] += p.input_size[d] > 1 ? p.input.stride[d] : 0;
-      }
-    }
-  }
-};
-
-// The weight of row r of a linear look.
-template <class A, int D>
-STN_HD A row_weight(const TileTaps<A, 2, D>& taps, int r, int i) {
-  const A wy = taps.weight[1][r & 1][i];
-  return D == 3 ? wy * taps.weight[D - 1][r >> 1][i] : wy;
-}
-
-// Offsets inside a plane of each point's first tap.
-template <class A, int K, int D>
-STN_HD void first_offsets(const SampleParams& p, const TileTaps<A, K, D>& taps, int count,
-                          int32_t (&offset)[kRoom]) {
-  int32_t stride[D];
-  for (int d = 0; d < D; ++d) stride[d] = static_cast<int32_t>(p.input.stride[d]);
-#pragma GCC ivdep
-  for (int i = 0; i < count; ++i) {
-    int32_t sum = taps.index[0][0][i];
-    for (int d = 1; d < D; ++d) sum += taps.index[d][0][i] * stride[d];
-    offset[i] = sum;
-  }
-}
-
-// The pairs of all rows of the points [first, last), copied next to each other: scalar loads are
-// faster than the processor's gather instruction, and what follows reads them as whole vectors.
-template <class Element, int D>
-STN_HD void copy_pairs(const Element* plane, const int32_t (&offset)[kRoom], const Rows<D>& rows,
-                       int first, int last, Pair<Element> (&pairs)[Rows<D>::count][kRoom]) {
-  for (int i = first; i < last; ++i) {
-    const Element* at = plane + offset[i];
-    for (int r = 0; r < Rows<D>::count; ++r) {
-      std::memcpy(&pairs[r][i], at + rows.offset[r], sizeof(Pair<Element>));
-    }
-    __asm__ volatile("");  // keeps the compiler from turning this loop into gathers
-  }
 }
 
 // The tile's values in one plane of the output, in the accumulation type; zeros in the padding.

@@ -4,6 +4,8 @@
 // parameters (theta).
 #pragma once
 
+#include "cpu/runs.h"
+#include "cpu/view.h"
 #include "cpu/window.h"
 
 namespace stn_cuda {
@@ -20,22 +22,6 @@ struct alignas(64) Dots {
   A of[TapProduct<K, D>::count][kRoom];
 };
 
-// Linear, planar, the slots [first, last).
-template <class Element, int D>
-STN_HD void dot_plane(const SampleParams& p, const int32_t (&offset)[kRoom], const Element* plane,
-                      const Accumulate<Element>* grad, int first, int last,
-                      Dots<Accumulate<Element>, 2, D>& dots) {
-  alignas(64) Pair<Element> pairs[Rows<D>::count][kRoom];
-  copy_pairs<Element, D>(plane, offset, Rows<D>(p), first, last, pairs);
-  for (int r = 0; r < Rows<D>::count; ++r) {
-#pragma GCC ivdep
-    for (int i = first; i < last; ++i) {
-      dots.of[2 * r][i] += grad[i] * to_float(pairs[r][i].first);
-      dots.of[2 * r + 1][i] += grad[i] * to_float(pairs[r][i].second);
-    }
-  }
-}
-
 template <class Element, int K, int D>
 STN_HD int64_t tap_offset(const int64_t (&stride)[3],
                           const TileTaps<Accumulate<Element>, K, D>& taps, int k, int i) {
@@ -44,12 +30,12 @@ STN_HD int64_t tap_offset(const int64_t (&stride)[3],
   return offset;
 }
 
-// Any layout.
+// Any layout, the slots [first, last).
 template <class Element, int K, int D>
 STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
-                       const Element* plane, const Accumulate<Element>* grad, int count,
+                       const Element* plane, const Accumulate<Element>* grad, int first, int last,
                        Dots<Accumulate<Element>, K, D>& dots) {
-  for (int i = 0; i < count; ++i) {
+  for (int i = first; i < last; ++i) {
     for (int k = 0; k < TapProduct<K, D>::count; ++k) {
       dots.of[k][i] += grad[i] * to_float(plane[tap_offset<Element>(p.input.stride, taps, k, i)]);
     }
@@ -142,9 +128,7 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
       positions(p, j, at);
       const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
-        Vector<A, L> values;
-        std::memcpy(&values, &grad[d][slot + j], sizeof values);
-        g[d] = inside ? __builtin_convertvector(values, V) : V{};
+        g[d] = inside ? load_converted<V>(&grad[d][slot + j]) : V{};
       }
       map.accumulate(at, g, sums);
     }
@@ -178,79 +162,100 @@ void hand_to_map(const SampleParams& p, int64_t n, const Tile<D>& tile, const A 
   });
 }
 
-// Planar: the tile's gradients of the coordinates from windows, over all channels. After a NaN,
-// which may be a weight of 0 times a pixel that is not finite, no window counts; whether there is
-// none.
-template <class Element, int K, int D>
-STN_HD bool grad_windows(const SampleParams& p, const Tile<D>& tile, BatchRange images,
-                         WindowTile<Accumulate<Element>, D>& windows,
-                         Accumulate<Element> (&grad)[D][kRoom]) {
+// Planar: the marked groups' gradients of the coordinates over a block of C channels, from what
+// view(g) shows of them. After a NaN, which may be a weight of 0 times a pixel that is not finite,
+// a group loses its mark.
+template <class Element, int K, int C, int D, class View>
+STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                        bool first, int64_t n, int64_t c, int32_t* marks, View&& view,
+                        Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
-  const Groups<A, D> groups(tile, p.output.stride);
-  Integer<V> nan{};
-  const auto block = [&](auto narrow, auto channels, int64_t n, int64_t c) {
-    constexpr int C = decltype(channels)::value;
-    const Element* plane = plane_of<const Element>(p.input, n, c);
-    const Element* output = plane_of<const Element>(p.output, n, c);
-    const bool first = n == images.begin && c == 0;
-    for (int g = 0; g < groups.count; ++g) {
-      if (!windows.used[g]) continue;
-      V values[C], part[D];
+  const Element* output = plane_of<const Element>(p.output, n, c);
+  for (int g = 0; g < groups.count; ++g) {
+    if (!marks[g]) continue;
+    V values[C], part[D];
 #pragma GCC unroll 4
-      for (int k = 0; k < C; ++k) values[k] = groups.load(g, output + k * p.output.stride_c);
-      window_gradient<narrow.value, C, K>(p, windows, g, plane, values, part);
-      for (int d = 0; d < D; ++d) {
-        if (!first) part[d] += load<V>(&grad[d][g * L]);
-        store<L>(&grad[d][g * L], part[d]);
-        nan |= part[d] != part[d];
-      }
+    for (int k = 0; k < C; ++k) values[k] = groups.load(g, output + k * p.output.stride_c);
+    gradient_seen<D, K>(view(g), values, part);
+    for (int d = 0; d < D; ++d) {
+      if (!first) part[d] += load<V>(&grad[d][g * L]);
+      store<L>(&grad[d][g * L], part[d]);
     }
-  };
+    if (any_nan(part)) marks[g] = 0;
+  }
+}
+
+// Planar: the groups that have a window.
+template <class Element, int K, int D>
+STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                         BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
+                         Accumulate<Element> (&grad)[D][kRoom]) {
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block(p.channels,
-                             [&](auto channels, int64_t c) { block(narrow, channels, n, c); });
+      for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
+        const Element* plane = plane_of<const Element>(p.input, n, c);
+        const bool first = n == images.begin && c == 0;
+        const auto view = [&](int g) {
+          return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
+        };
+        grad_marked<Element, K, channels.value>(p, groups, first, n, c, windows.used, view, grad);
+      });
     }
   };
-  is_narrow<A>(p) ? all(std::true_type{}) : all(std::false_type{});
-  const bool clean = all_lanes(nan == 0);
-  if (!clean) windows.clear();
-  return clean;
+  is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
+}
+
+// Planar: the groups that have no window yet. Those whose gradients stand are marked as having one.
+// Whether a coordinate is NaN.
+template <class Element, int K, class T, int D>
+STN_HD bool grad_runs(const SampleParams& p, bool gather, const Looks<T, D>& looks,
+                      const Groups<Accumulate<Element>, D>& groups, BatchRange images,
+                      WindowTile<Accumulate<Element>, D>& windows,
+                      Accumulate<Element> (&grad)[D][kRoom]) {
+  RunStarts<Accumulate<Element>, K, D> starts;
+  find_runs<false>(p, looks, groups.slots(), starts);
+  int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
+  mark_runs(p, windows, starts, groups.count, marks);
+  for_each_run_block<Element>(p, gather, groups.slots(), windows, starts, images,
+                              [&](auto channels, int64_t n, int64_t c, auto&& view) {
+                                const bool first = n == images.begin && c == 0;
+                                grad_marked<Element, K, channels.value>(p, groups, first, n, c,
+                                                                        marks, view, grad);
+                              });
+  for (int g = 0; g < groups.count; ++g) windows.used[g] |= marks[g];
+  return starts.any_nan;
 }
 
 // The boundary rule's part in the gradients of the coordinates (of bicubic it is one of the taps);
 // that of a NaN is 0.
 template <int K, class T, class A, int D>
-STN_HD void through_boundary(Padding padding, const Looks<T, D>& looks, int slots,
+STN_HD void through_boundary(Padding padding, const Looks<T, D>& looks, bool any_nan, int slots,
                              A (&grad)[D][kRoom]) {
   using V = Native<T>;
   const Padding rule = K == 4 ? Padding::zeros : padding;
-  if (looks.monotonic && rule == Padding::zeros) return;
+  if (!any_nan && rule == Padding::zeros) return;
   for (int d = 0; d < D; ++d) {
     for (int i = 0; i < slots; i += kLanes<T>) {
       const V x = load<V>(&looks.x[d][i]);
       const V slope = bound_slope(looks.frame.axis[d], rule, make_finite(looks.frame.axis[d], x));
-      const V through = load<V>(&grad[d][i]) * slope;
+      const V through = load_converted<V>(&grad[d][i]) * slope;
       store<kLanes<T>>(&grad[d][i], x == x ? through : V{});
     }
   }
 }
 
-// The tile's dot products over the images, of the slots that have no window.
+// The tile's dot products over the images, of the slots whose gradients are still missing.
 template <class Element, int K, int D>
 STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
                       const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
                       const WindowTile<Accumulate<Element>, D>& windows,
                       Dots<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
-  alignas(64) int32_t offset[kRoom];
   alignas(64) A values[kRoom];
   const int count = tile.slots();
   for (auto& row : dots.of) std::fill(row, row + count, A(0));
-  const bool linear = K == 2 && layout == Layout::planar;
-  if (linear) first_offsets(p, taps, count, offset);
   for (int64_t n = images.begin; n < images.end; ++n) {
     if (layout == Layout::channels) {
       dot_channels<Element>(p, tile, taps, n, dots);
@@ -259,37 +264,38 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
     for (int64_t c = 0; c < p.channels; ++c) {
       const Element* plane = plane_of<const Element>(p.input, n, c);
       load_tile(tile, plane_of<const Element>(p.output, n, c), p.output.stride, values);
-      if constexpr (K == 2) {
-        if (linear) {
-          for_each_gap(windows, count, [&](int first, int last) {
-            dot_plane<Element, D>(p, offset, plane, values, first, last, dots);
-          });
-          continue;
-        }
-      }
-      dot_points<Element>(p, taps, plane, values, count, dots);
+      for_each_gap(windows, count, [&](int first, int last) {
+        dot_points<Element>(p, taps, plane, values, first, last, dots);
+      });
     }
   }
 }
 
 template <class Element, int K, int D>
-void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<D>& tile,
-                    LaneSums& total) {
+void grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t n,
+                    const Tile<D>& tile, LaneSums& total) {
   using A = Accumulate<Element>;
   alignas(64) A grad[D][kRoom];
   const BatchRange images = images_of_warp(p, n);
+  bool blank = false;
   with_looks(p, n, tile, [&](const auto& looks) {
+    blank = look_outside<K>(p.padding, tile, looks);
+    if (blank) return;
     WindowTile<A, D> windows;
-    windows.clear();
-    bool complete = false;
-    if constexpr (kWindows<D> && sizeof(looks.x[0][0]) == sizeof(A)) {
-      if (layout == Layout::planar) {
-        complete = find_windows<K>(p, tile, looks, windows);
-        complete &= grad_windows<Element, K>(p, tile, images, windows, grad);
-        through_boundary<K>(p.padding, looks, tile.slots(), grad);
+    if (layout == Layout::planar) {
+      const Groups<A, D> groups(tile, p.output.stride);
+      if constexpr (kWindows<D>) {
+        if (find_windows<Element, K>(p, plan.gather, tile, looks, windows)) {
+          grad_windows<Element, K>(p, groups, images, windows, grad);
+        }
       }
+      bool any_nan = false;  // a group that looks at one has no window
+      if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
+        any_nan = grad_runs<Element, K>(p, plan.gather, looks, groups, images, windows, grad);
+      }
+      through_boundary<K>(p.padding, looks, any_nan, tile.slots(), grad);
+      if (windows.complete(groups.count)) return;
     }
-    if (complete) return;
     TileTaps<A, K, D> taps;
     Dots<A, K, D> dots;
     fill_taps<true>(looks.frame, p.padding, looks.x, tile.slots(), taps);
@@ -297,6 +303,7 @@ void grad_warp_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<
     for_each_gap(windows, tile.slots(),
                  [&](int first, int last) { combine(taps, dots, first, last, grad); });
   });
+  if (blank) return;
   if (p.warp.type == ElementType::f64) {
     hand_to_map<double>(p, n, tile, grad, total);
   } else {
@@ -321,7 +328,7 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
         LaneSums total;
         for (int64_t t = first; t < last; ++t) {
           const Tile<D> tile(plan, p.output_size, t);
-          grad_warp_tile<decltype(element), K, D>(p, layout, task / groups, tile, total);
+          grad_warp_tile<decltype(element), K, D>(p, plan, layout, task / groups, tile, total);
         }
         if (p.map != MapKind::grid) {
           const int count = parameter_count(p.map, D);

@@ -3,6 +3,7 @@
 // inside one task or over tasks in a fixed order; so neither do the results.
 #pragma once
 
+#include "math/qualifiers.h"
 #include "params.h"
 
 namespace stn_cuda {
@@ -19,6 +20,11 @@ constexpr int kRoom = kTile + 16;
 // points of two rows.
 constexpr int kRowAlign = 16;
 
+// Whether channels, not pixels, lie next to each other and are computed as vectors.
+STN_HD bool has_channels_inside(const SampleParams& p) {
+  return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
+}
+
 // How the work of a call is cut. The plan may depend on the number of threads only where a task's
 // result does not depend on the cut (splat's slabs: each element sees the same additions in the
 // same order however the image is cut).
@@ -26,15 +32,21 @@ struct Plan {
   int64_t tasks;
   int64_t tiles;  // per warp
   int32_t tile_width, tile_rows;
-  bool padded;             // the tiles' rows, for cpu/window.h
+  bool padded;             // the tiles' rows, for vectors of points of one row
+  bool gather;             // sample, grad_warp: whether gather instructions are of use
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
   double* partial;         // parametric maps: (tasks, parameters) sums
 };
 
+// A grid's points may look anywhere: with fewer channels than this, it does not pay to find out
+// whether their looks are near each other (cpu/window.h).
+constexpr int kWindowChannels = 4;
+
 struct Kernels {
   const char* name;
   int window_dims;  // up to how many dimensions cpu/window.h is of use
+  bool (*gathers_are_fast)();
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

@@ -50,6 +50,20 @@ const Kernels& choose() {
   return *best;
 }
 
+// STN_CUDA_GATHER, or what the processor is found to be.
+bool choose_gather() {
+  const char* forced = std::getenv("STN_CUDA_GATHER");
+  if (!forced || !*forced) return kernels().gathers_are_fast();
+  const std::string value = forced;
+  TORCH_CHECK(value == "0" || value == "1", "STN_CUDA_GATHER must be 0 or 1, got '", forced, "'");
+  return value == "1";
+}
+
+bool use_gather() {
+  static const bool chosen = choose_gather();
+  return chosen;
+}
+
 // Elements of work below which a task is not worth a thread of its own.
 constexpr int64_t kGrain = 16384;
 
@@ -102,17 +116,38 @@ Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_
 
 int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
 
-// Whether the tiles are padded for windows.
-bool use_windows(const SampleParams& p) {
-  return p.dims <= kernels().window_dims && !(p.input.stride_c == 1 && p.channels > 1);
+bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int dims) {
+  bool all = true;
+  for (int d = 1; d < dims; ++d) all &= stride[d] == stride[d - 1] * size[d - 1];
+  return all;
 }
 
-void sample(const SampleParams& p) {
-  const Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, use_windows(p));
+// A grid's points as a single row, if nothing depends on where they stand in the output: full
+// vectors, whatever its width.
+SampleParams flattened(const SampleParams& p) {
+  SampleParams flat = p;
+  if (p.map != MapKind::grid) return flat;
+  if (p.dims <= kernels().window_dims && p.channels >= kWindowChannels) return flat;
+  if (!have_rows_in_one(p.output_size, p.output.stride, p.dims) ||
+      !have_rows_in_one(p.output_size, p.warp.stride, p.dims) ||
+      (p.grad_warp.data && !have_rows_in_one(p.output_size, p.grad_warp.stride, p.dims)) ||
+      points(p.output_size, p.dims) >= INT32_MAX) {
+    return flat;
+  }
+  flat.output_size[0] = points(p.output_size, p.dims);
+  flat.output_size[1] = flat.output_size[2] = 1;
+  return flat;
+}
+
+void sample(const SampleParams& given) {
+  const SampleParams p = flattened(given);
+  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, !has_channels_inside(p));
+  plan.gather = use_gather();
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
 
-void splat(const SampleParams& p) {
+void splat(const SampleParams& given) {
+  const SampleParams p = flattened(given);
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
   Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, p.channels);
@@ -125,11 +160,12 @@ void splat(const SampleParams& p) {
   run(kernels().splat, p, plan, work / plan.slabs);
 }
 
-void grad_warp(const SampleParams& p) {
-  const bool parametric = p.map != MapKind::grid;
-  Plan plan = parametric
-                  ? group_plan(p.output_size, p.dims, p.warp.batch, p.channels, use_windows(p))
-                  : tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, use_windows(p));
+void grad_warp(const SampleParams& given) {
+  const SampleParams p = flattened(given);
+  const bool parametric = p.map != MapKind::grid, padded = !has_channels_inside(p);
+  Plan plan = parametric ? group_plan(p.output_size, p.dims, p.warp.batch, p.channels, padded)
+                         : tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, padded);
+  plan.gather = use_gather();
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();
   run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));

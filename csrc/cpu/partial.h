@@ -9,6 +9,7 @@ inline namespace STN_ISA {
 
 // load_first(from, n): the first n lanes; zeros in the others. store_first(to, v, n): only those.
 // all_lanes(mask): whether a comparison holds in every lane. least_lane(v): the smallest number.
+// any_nan(x, y): whether a lane of either is NaN.
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
 STN_HD FloatVector load_first(const float* from, int n) {
   return (FloatVector)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
@@ -24,6 +25,12 @@ STN_HD void store_first(double* to, DoubleVector v, int n) {
 }
 STN_HD bool all_lanes(IntVector mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
 STN_HD bool all_lanes(LongVector mask) { return _mm512_movepi64_mask((__m512i)mask) == 0xff; }
+STN_HD bool any_nan(FloatVector x, FloatVector y) {
+  return _mm512_cmp_ps_mask((__m512)x, (__m512)y, _CMP_UNORD_Q) != 0;
+}
+STN_HD bool any_nan(DoubleVector x, DoubleVector y) {
+  return _mm512_cmp_pd_mask((__m512d)x, (__m512d)y, _CMP_UNORD_Q) != 0;
+}
 STN_HD float least_lane(FloatVector v) { return _mm512_reduce_min_ps((__m512)v); }
 STN_HD double least_lane(DoubleVector v) { return _mm512_reduce_min_pd((__m512d)v); }
 
@@ -74,12 +81,23 @@ STN_HD bool all_lanes(I mask) {
 
 #if !(defined(__x86_64__) && STN_VECTOR_BYTES == 64)
 template <class V>
+STN_HD bool any_nan(V x, V y) {
+  return !all_lanes(Integer<V>((x == x) & (y == y)));
+}
+template <class V>
 STN_HD Scalar<V> least_lane(V v) {
   Scalar<V> least = v[0];
   for (int k = 1; k < kLanes<Scalar<V>>; ++k) least = v[k] < least ? v[k] : least;
   return least;
 }
 #endif
+
+template <class V, int N>
+STN_HD bool any_nan(const V (&v)[N]) {
+  bool any = any_nan(v[N - 1], v[0]);
+  for (int k = 1; k + 1 < N; k += 2) any |= any_nan(v[k], v[k + 1 < N - 1 ? k + 1 : k]);
+  return any;
+}
 
 }  // namespace STN_ISA
 }  // namespace stn_cuda

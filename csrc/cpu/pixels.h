@@ -8,28 +8,32 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// load_pixels<V>(from): as many consecutive pixels as V has lanes.
-template <class V>
-STN_HD V load_pixels(const Scalar<V>* from) {
-  return load<V>(from);
+// 16-bit pixels as they are stored, a vector of them, to float32.
+STN_HD FloatVector widen(Vector<uint16_t, kLanes<float>> bits, BFloat16) {
+  return (FloatVector)(__builtin_convertvector(bits, Vector<uint32_t, kLanes<float>>) << 16);
 }
-template <class V>
-STN_HD V load_pixels(const BFloat16* from) {
-  Vector<uint16_t, kLanes<float>> bits;
-  std::memcpy(&bits, from, sizeof bits);
-  return (V)(__builtin_convertvector(bits, Vector<uint32_t, kLanes<float>>) << 16);
-}
-template <class V>
-STN_HD V load_pixels(const Half* from) {
+STN_HD FloatVector widen(Vector<uint16_t, kLanes<float>> bits, Half) {
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
-  return (V)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return (FloatVector)_mm512_cvtph_ps((__m256i)bits);
 #elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
-  return (V)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  return (FloatVector)_mm256_cvtph_ps((__m128i)bits);
 #else
-  V v;
-  for (int k = 0; k < kLanes<float>; ++k) v[k] = to_float(from[k]);
+  FloatVector v;
+  for (int k = 0; k < kLanes<float>; ++k) v[k] = to_float(Half{bits[k]});
   return v;
 #endif
+}
+
+// load_pixels<V>(from): as many consecutive pixels as V has lanes.
+template <class V, class Element>
+STN_HD V load_pixels(const Element* from) {
+  if constexpr (std::is_same<Element, Scalar<V>>::value) {
+    return load<V>(from);
+  } else {
+    Vector<uint16_t, kLanes<float>> bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return widen(bits, Element{});
+  }
 }
 
 // The first n of them; zeros in the other lanes.
@@ -60,6 +64,32 @@ STN_HD void store_pixels(Element* to, V v, int n) {
     Element pixels[L];
     for (int k = 0; k < L; ++k) pixels[k] = Rounded<Element>::from(values[k]);
     std::memcpy(to, pixels, n * sizeof(Element));
+  }
+}
+
+// Of as many runs of K consecutive pixels as V has lanes: each one's k-th pixel.
+template <class V, int K, class Element>
+STN_HD V pixels_of_runs(const Element* runs, int k) {
+  constexpr int L = kLanes<Scalar<V>>;
+  if constexpr (K == 1) {
+    return load_pixels<V>(runs);
+  } else if constexpr (K == 2 && sizeof(Element) == 2) {
+    Vector<uint32_t, L> pairs;
+    std::memcpy(&pairs, runs, sizeof pairs);
+    return widen(__builtin_convertvector(pairs >> (16 * k), Vector<uint16_t, L>), Element{});
+  } else {
+    const Integer<V> lane = truncate(counting<V>());
+    const auto halves = [&](const Element* from) __attribute__((always_inline)) {
+      return select_lanes(load_pixels<V>(from), load_pixels<V>(from + L),
+                          Integer<V>((lane * K + k) & (2 * L - 1)));
+    };
+    if constexpr (K == 2) {
+      return halves(runs);
+    } else {
+      static_assert(K == 4, "the second half of the lanes comes from the second half of the runs");
+      const Integer<V> low = lane < L / 2 ? lane : lane + L / 2;
+      return select_lanes(halves(runs), halves(runs + 2 * L), low);
+    }
   }
 }
 

@@ -1,72 +1,13 @@
 // Forward: output[n, c, p] = sum over taps of weight * input[n, c, tap].
 #pragma once
 
+#include "cpu/runs.h"
+#include "cpu/view.h"
 #include "cpu/window.h"
 
 namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
-
-// Points whose value is NaN, from a weight of 0 times an infinite or NaN pixel, which is rare, are
-// computed again, tap by tap.
-template <class Element, int K, int D>
-STN_HD void mend(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
-                 const Element* plane, int first, int last, Accumulate<Element>* values) {
-  for (int i = first; i < last; ++i) {
-    if (values[i] != values[i]) values[i] = interpolate(plane, p.input.stride, taps, i);
-  }
-}
-
-// Linear, planar, the slots [first, last): pairs of pixels. Whether a value is NaN.
-template <class Element, int D>
-STN_HD bool sample_points(const SampleParams& p, const TileTaps<Accumulate<Element>, 2, D>& taps,
-                          const int32_t (&offset)[kRoom], const Element* plane, int first, int last,
-                          Accumulate<Element>* values) {
-  using A = Accumulate<Element>;
-  alignas(64) Pair<Element> pairs[Rows<D>::count][kRoom];
-  copy_pairs<Element, D>(plane, offset, Rows<D>(p), first, last, pairs);
-  int not_a_number = 0;
-#pragma GCC ivdep
-  for (int i = first; i < last; ++i) {
-    A sum = 0;
-    for (int r = 0; r < Rows<D>::count; ++r) {
-      const A row = taps.weight[0][0][i] * to_float(pairs[r][i].first) +
-                    taps.weight[0][1][i] * to_float(pairs[r][i].second);
-      sum += row_weight(taps, r, i) * row;
-    }
-    values[i] = sum;
-    not_a_number |= sum != sum;
-  }
-  return not_a_number != 0;
-}
-
-// Nearest, planar, the slots [first, last): one pixel or 0. Never a NaN that is not a pixel's.
-template <class Element, int D>
-STN_HD bool sample_points(const SampleParams&, const TileTaps<Accumulate<Element>, 1, D>& taps,
-                          const int32_t (&offset)[kRoom], const Element* plane, int first, int last,
-                          Accumulate<Element>* values) {
-  using A = Accumulate<Element>;
-  alignas(64) Element pixels[kRoom];
-  for (int i = first; i < last; ++i) pixels[i] = plane[offset[i]];
-#pragma GCC ivdep
-  for (int i = first; i < last; ++i) {
-    A weight = taps.weight[0][0][i];
-    for (int d = 1; d < D; ++d) weight *= taps.weight[d][0][i];
-    const A value = to_float(pixels[i]);
-    values[i] = weight != 0 ? value : A(0);
-  }
-  return false;
-}
-
-// Linear and nearest, planar, the slots [first, last).
-template <class Element, int K, int D>
-STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
-                         const int32_t (&offset)[kRoom], const Element* plane, int first, int last,
-                         Accumulate<Element>* values) {
-  if (sample_points<Element, D>(p, taps, offset, plane, first, last, values)) {
-    mend<Element>(p, taps, plane, first, last, values);
-  }
-}
 
 // Bicubic, planar: the four taps of a row lie among four consecutive pixels, whatever the boundary
 // rule made of them; CubicRows holds the weights on these.
@@ -94,13 +35,14 @@ STN_HD void make_rows(const TileTaps<A, 4, 2>& taps, int32_t width, int count, C
   }
 }
 
+// Points whose value is NaN, from a weight of 0 times an infinite or NaN pixel, which is rare, are
+// computed again, tap by tap.
 template <class Element>
-STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Element>, 4, 2>& taps,
-                         const CubicRows<Accumulate<Element>>& rows, const Element* plane,
-                         int first, int last, Accumulate<Element>* values) {
+STN_HD void sample_rows(const SampleParams& p, const TileTaps<Accumulate<Element>, 4, 2>& taps,
+                        const CubicRows<Accumulate<Element>>& rows, const Element* plane, int first,
+                        int last, Accumulate<Element>* values) {
   using A = Accumulate<Element>;
   const int64_t stride = p.input.stride[1];
-  int not_a_number = 0;
   for (int i = first; i < last; ++i) {
     A column[4] = {0, 0, 0, 0};
     for (int r = 0; r < 4; ++r) {
@@ -110,10 +52,8 @@ STN_HD void sample_plane(const SampleParams& p, const TileTaps<Accumulate<Elemen
     }
     const A* w = rows.weight[i];
     const A sum = (column[0] * w[0] + column[1] * w[1]) + (column[2] * w[2] + column[3] * w[3]);
-    values[i] = sum;
-    not_a_number |= sum != sum;
+    values[i] = sum == sum ? sum : interpolate(plane, p.input.stride, taps, i);
   }
-  if (not_a_number) mend<Element>(p, taps, plane, first, last, values);
 }
 
 // The taps of one point of the tile as pointers offsets and weights, for vectors of channels.
@@ -168,69 +108,80 @@ STN_HD void sample_channels(const SampleParams& p, const Tile<D>& tile,
   });
 }
 
-// Planar: the points that have a window, in all channels. After a NaN, which may be a weight of 0
-// times a pixel that is not finite, no window counts; whether there is none.
-template <class Element, int K, int D>
-STN_HD bool sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                           BatchRange images, WindowTile<Accumulate<Element>, D>& windows) {
+// Planar: the values of the marked groups in a block of C channels, from what view(g) shows of
+// them. After a NaN, which may be a weight of 0 times a pixel that is not finite, a group loses its
+// mark.
+template <class Element, int K, int C, int D, class View>
+STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                          int64_t n, int64_t c, int32_t* marks, View&& view) {
   using V = Native<Accumulate<Element>>;
-  Integer<V> nan{};
-  const auto block = [&](auto narrow, auto channels, int64_t n, int64_t c) {
-    constexpr int C = decltype(channels)::value;
-    const Element* plane = plane_of<const Element>(p.input, n, c);
-    Element* output = plane_of<Element>(p.output, n, c);
-    for (int g = 0; g < groups.count; ++g) {
-      if (!windows.used[g]) continue;
-      V values[C];
-      window_values<narrow.value, C, K>(p, windows, g, plane, values);
+  Element* output = plane_of<Element>(p.output, n, c);
+  for (int g = 0; g < groups.count; ++g) {
+    if (!marks[g]) continue;
+    V values[C];
+    values_seen<D, K>(view(g), values);
 #pragma GCC unroll 4
-      for (int k = 0; k < C; ++k) {
-        groups.store(g, values[k], output + k * p.output.stride_c);
-        nan |= values[k] != values[k];
-      }
-    }
-  };
+    for (int k = 0; k < C; ++k) groups.store(g, values[k], output + k * p.output.stride_c);
+    if (K > 1 && any_nan(values)) marks[g] = 0;
+  }
+}
+
+// Planar: the groups that have a window.
+template <class Element, int K, int D>
+STN_HD void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                           BatchRange images, WindowTile<Accumulate<Element>, D>& windows) {
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block(p.channels,
-                             [&](auto channels, int64_t c) { block(narrow, channels, n, c); });
+      for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
+        const Element* plane = plane_of<const Element>(p.input, n, c);
+        sample_marked<Element, K, channels.value>(p, groups, n, c, windows.used, [&](int g) {
+          return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
+        });
+      });
     }
   };
   is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
-  const bool clean = K == 1 || all_lanes(nan == 0);
-  if (!clean) windows.clear();
-  return clean;
 }
 
-// Planar or strided: the points that have no window, in all channels.
+// Planar: the groups that have no window yet. Those whose values stand are marked as having one.
+template <class Element, int K, class T, int D>
+STN_HD void sample_runs(const SampleParams& p, bool gather, const Looks<T, D>& looks,
+                        const Groups<Accumulate<Element>, D>& groups, BatchRange images,
+                        WindowTile<Accumulate<Element>, D>& windows) {
+  RunStarts<Accumulate<Element>, K, D> starts;
+  find_runs<false>(p, looks, groups.slots(), starts);
+  int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
+  mark_runs(p, windows, starts, groups.count, marks);
+  for_each_run_block<Element>(p, gather, groups.slots(), windows, starts, images,
+                              [&](auto channels, int64_t n, int64_t c, auto&& view) {
+                                sample_marked<Element, K, channels.value>(p, groups, n, c, marks,
+                                                                          view);
+                              });
+  for (int g = 0; g < groups.count; ++g) windows.used[g] |= marks[g];
+}
+
+// Planar or strided: the points whose values are still missing, in all channels.
 template <class Element, int K, int D>
 void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
                  const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
                  const WindowTile<Accumulate<Element>, D>& windows) {
   using A = Accumulate<Element>;
   const int slots = tile.slots();
-  alignas(64) int32_t offset[kRoom];
   alignas(64) A values[kRoom];
   [[maybe_unused]] CubicRows<A> rows;
-  if (layout == Layout::planar) {
-    if constexpr (K == 4) {
-      make_rows(taps, static_cast<int32_t>(p.input_size[0]), slots, rows);
-    } else {
-      first_offsets(p, taps, slots, offset);
-    }
+  const bool cubic = K == 4 && layout == Layout::planar;
+  if constexpr (K == 4) {
+    if (cubic) make_rows(taps, static_cast<int32_t>(p.input_size[0]), slots, rows);
   }
   for (int64_t n = images.begin; n < images.end; ++n) {
     for (int64_t c = 0; c < p.channels; ++c) {
       const Element* plane = plane_of<Element>(p.input, n, c);
       for_each_gap(windows, slots, [&](int first, int last) {
-        if (layout == Layout::strided) {
-          for (int i = first; i < last; ++i) {
-            values[i] = interpolate(plane, p.input.stride, taps, i);
-          }
-        } else if constexpr (K == 4) {
-          sample_plane<Element>(p, taps, rows, plane, first, last, values);
-        } else {
-          sample_plane<Element, K, D>(p, taps, offset, plane, first, last, values);
+        if constexpr (K == 4) {
+          if (cubic) sample_rows<Element>(p, taps, rows, plane, first, last, values);
+        }
+        for (int i = first; !cubic && i < last; ++i) {
+          values[i] = interpolate(plane, p.input.stride, taps, i);
         }
         store_tile(tile, values, first, last, plane_of<Element>(p.output, n, c), p.output.stride);
       });
@@ -238,21 +189,47 @@ void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
   }
 }
 
+// Zeros, in any layout.
+template <class Element, int D>
+STN_HD void sample_nothing(const SampleParams& p, const Tile<D>& tile, BatchRange images) {
+  const int64_t step = p.output.stride[0];
+  const bool across = has_channels_inside(p);
+  for (int64_t n = images.begin; n < images.end; ++n) {
+    for (int64_t c = 0; c < (across ? 1 : p.channels); ++c) {
+      Element* plane = plane_of<Element>(p.output, n, c);
+      tile.for_each_row([&](int, const int32_t (&at)[D]) {
+        Element* row = plane + offset_of<D>(at, p.output.stride);
+        if (!across && step == 1) {
+          std::fill(row, row + tile.width, Element{});
+          return;
+        }
+        for (int j = 0; j < tile.width; ++j) {
+          std::fill(row + j * step, row + j * step + (across ? p.channels : 1), Element{});
+        }
+      });
+    }
+  }
+}
+
 template <class Element, int K, int D>
-void sample_tile(const SampleParams& p, Layout layout, int64_t n, const Tile<D>& tile) {
+void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t n,
+                 const Tile<D>& tile) {
   using A = Accumulate<Element>;
   const BatchRange images = images_of_warp(p, n);
   with_looks(p, n, tile, [&](const auto& looks) {
+    if (look_outside<K>(p.padding, tile, looks)) return sample_nothing<Element>(p, tile, images);
     WindowTile<A, D> windows;
     if (layout == Layout::planar && p.output.stride[0] == 1) {
-      bool complete = find_windows<K>(p, tile, looks, windows);
+      const Groups<A, D> groups(tile, p.output.stride);
       if constexpr (kWindows<D>) {
-        const Groups<A, D> groups(tile, p.output.stride);
-        complete &= sample_windows<Element, K>(p, groups, images, windows);
+        if (find_windows<Element, K>(p, plan.gather, tile, looks, windows)) {
+          sample_windows<Element, K>(p, groups, images, windows);
+        }
       }
-      if (complete) return;
-    } else {
-      windows.clear();
+      if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
+        sample_runs<Element, K>(p, plan.gather, looks, groups, images, windows);
+      }
+      if (windows.complete(groups.count)) return;
     }
     TileTaps<A, K, D> taps;
     fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
@@ -275,7 +252,7 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     const Layout layout = layout_of<K, D>(p);
     for (int64_t task = begin; task < end; ++task) {
       const Tile<D> tile(plan, p.output_size, task % plan.tiles);
-      sample_tile<Element, K, D>(p, layout, task / plan.tiles, tile);
+      sample_tile<Element, K, D>(p, plan, layout, task / plan.tiles, tile);
     }
   });
 }

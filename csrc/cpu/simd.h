@@ -119,6 +119,14 @@ STN_HD V load(const Scalar<V>* from) {
   return v;
 }
 
+// As many numbers of type From as V has lanes.
+template <class V, class From>
+STN_HD V load_converted(const From* from) {
+  Vector<From, kLanes<Scalar<V>>> v;
+  std::memcpy(&v, from, sizeof v);
+  return __builtin_convertvector(v, V);
+}
+
 // Stores N lanes of v as elements of type To.
 template <int N, class To, class V>
 STN_HD void store(To* to, V v) {

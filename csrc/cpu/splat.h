@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "cpu/runs.h"
 #include "cpu/turned.h"
 
 namespace stn_cuda {
@@ -71,32 +72,43 @@ struct Order {
   }
 };
 
-// Linear, planar.
+// Linear, planar: one plane's pairs of neighbouring pixels.
 template <bool Inside, int D, class A>
-STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Rows<D>& rows, const Order& order,
-                        int slots, const TileTaps<A, 2, D>& taps, const int32_t (&offset)[kRoom],
-                        const A* values) {
-  constexpr int R = Rows<D>::count;
-  alignas(64) Pair<A> part[R][kRoom];
-  for (int r = 0; r < R; ++r) {
-    for (int i = 0; i < slots; ++i) {
-      const A value = row_weight(taps, r, i) * values[i];
-      part[r][i].first = taps.weight[0][0][i] * value;
-      part[r][i].second = taps.weight[0][1][i] * value;
+STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Order& order, int slots,
+                        const RunStarts<A, 2, D>& runs, const A* values) {
+  using V = Native<A>;
+  using Pair = Vector<A, 2>;
+  constexpr int L = kLanes<A>, R = RunStarts<A, 2, D>::kRows;
+  alignas(64) A part[R][kRoom][2];
+  const Integer<V> lane = truncate(counting<V>());
+  const Integer<V> low = lane / 2 + (lane & 1) * L, high = low + L / 2;
+  for (int i = 0; i < slots; i += L) {
+    V weight[D][2];
+    for (int d = 0; d < D; ++d) {
+      const V distance = load<V>(&runs.distance[d][i]);
+      weight[d][0] = kernel<2>(distance);
+      weight[d][1] = kernel<2>(V(distance - runs.step[d]));
+    }
+    const V value = load<V>(values + i);
+    for (int r = 0; r < R; ++r) {
+      V row = weight[1][r & 1] * value;
+      if (D == 3) row *= weight[D - 1][r >> 1];
+      const V first = weight[0][0] * row, second = weight[0][1] * row;
+      store<L>(part[r][i], select_lanes(first, second, low));
+      store<L>(part[r][i + L / 2], select_lanes(first, second, high));
     }
   }
   for (int k = 0; k < order.count; ++k) {
     const int i = order.slot[k];
     for (int r = 0; r < R; ++r) {
       if (!Inside) {
-        const int32_t outermost = taps.index[D - 1][r >> (D - 2)][i];
+        const int32_t outermost = runs.outermost[i] + (r >> (D - 2));
         if (outermost < slab.low || outermost >= slab.high) continue;
       }
-      using V2 = Vector<A, 2>;
-      A* at = plane + offset[i] + rows.offset[r];
-      V2 sum, more;
+      A* at = plane + runs.offset[i] + runs.row[r];
+      Pair sum, more;
       std::memcpy(&sum, at, sizeof sum);
-      std::memcpy(&more, &part[r][i], sizeof more);
+      std::memcpy(&more, part[r][i], sizeof more);
       sum += more;
       std::memcpy(at, &sum, sizeof sum);
     }
@@ -133,21 +145,26 @@ STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>
   });
 }
 
-// Whether the tile's taps touch the slab, and whether they all lie inside it.
+// Whether a tile's taps touch the slab, and whether they all lie inside it; from the indices of
+// their first and last ones along the outermost axis.
 struct Overlap {
   bool any, all;
 };
-template <class A, int K, int D>
-STN_HD Overlap overlap(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int count) {
-  int32_t low = taps.index[D - 1][0][0], high = low;
-  for (int k = 0; k < K; ++k) {
-    for (int i = 0; i < count; ++i) {
-      const int32_t index = taps.index[D - 1][k][i];
-      low = low < index ? low : index;
-      high = high > index ? high : index;
-    }
+template <class A>
+STN_HD Overlap overlap(const Slab<A>& slab, const int32_t* first, int span, int count) {
+  int32_t low = first[0], high = low;
+  for (int i = 0; i < count; ++i) {
+    low = low < first[i] ? low : first[i];
+    high = high > first[i] ? high : first[i];
   }
+  high += span;
   return {low < slab.high && high >= slab.low, low >= slab.low && high < slab.high};
+}
+template <class A, int K, int D>
+STN_HD bool touches(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int count) {
+  bool any = false;
+  for (int k = 0; k < K; ++k) any |= overlap(slab, taps.index[D - 1][k], 0, count).any;
+  return any;
 }
 
 template <class A>
@@ -157,42 +174,62 @@ STN_HD bool all_finite(const A* values, int count) {
   return infinite == 0;
 }
 
-// Adds one tile of output n into the slab's channels [first_channel, first_channel + channels).
-template <class Element, int K, int D>
-void splat_tile(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
-                const Tile<D>& tile, const TileTaps<Accumulate<Element>, K, D>& taps, Order& order,
-                int64_t n, int64_t first_channel, int64_t channels) {
+// Point by point: a tap of weight 0 gets nothing, whatever the value.
+template <int K, int D, class A>
+STN_HD void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
+                         const TileTaps<A, K, D>& taps, const A* values) {
+  for (int i = 0; i < tile.slots(); ++i) splat_point<K, D>(slab, plane, taps, i, values[i]);
+}
+
+// Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
+template <class Element, class T, int D>
+void splat_runs(const SampleParams& p, const Slab<Accumulate<Element>>& slab, const Tile<D>& tile,
+                const Looks<T, D>& looks, Order& order, int64_t n, int64_t first_channel,
+                int64_t channels) {
   using A = Accumulate<Element>;
   const int count = tile.slots();
-  const Overlap touched = overlap(slab, taps, count);
+  RunStarts<A, 2, D> runs;
+  find_runs<true>(p, looks, count, runs);
+  const Overlap touched = overlap(slab, runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
   if (!touched.any) return;
+  order.fit(tile);
+  alignas(64) A values[kRoom];
+  for (int64_t c = 0; c < channels; ++c) {
+    load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
+              values);
+    A* plane = slab.data + c * slab.stride_c;
+    if (!all_finite(values, count)) {
+      // Infinity times a weight of 0 must not reach a pixel.
+      TileTaps<A, 2, D> taps;
+      fill_taps<false>(looks.frame, p.padding, looks.x, count, taps);
+      splat_points<2, D>(slab, plane, tile, taps, values);
+    } else if (touched.all) {
+      splat_plane<true>(slab, plane, order, count, runs, values);
+    } else {
+      splat_plane<false>(slab, plane, order, count, runs, values);
+    }
+  }
+}
+
+// Any interpolation and layout.
+template <class Element, int K, class T, int D>
+void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
+                const Tile<D>& tile, const Looks<T, D>& looks, int64_t n, int64_t first_channel,
+                int64_t channels) {
+  using A = Accumulate<Element>;
+  TileTaps<A, K, D> taps;
+  fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  if (!touches(slab, taps, tile.slots())) return;
   if (layout == Layout::channels) {
     splat_channels<Element, K, D>(p, slab, tile, taps,
                                   plane_of<const Element>(p.output, n, first_channel), channels);
     return;
   }
   alignas(64) A values[kRoom];
-  alignas(64) int32_t offset[kRoom];
-  const bool linear = K == 2 && layout == Layout::planar;
-  const Rows<D> rows(p);
-  if (linear) first_offsets(p, taps, count, offset);
-  order.fit(tile);
   for (int64_t c = 0; c < channels; ++c) {
     load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
               values);
-    A* plane = slab.data + c * slab.stride_c;
-    if constexpr (K == 2) {
-      // An infinite value times a weight of 0 must not reach a pixel: such tiles go point by point.
-      if (linear && all_finite(values, count)) {
-        if (touched.all) {
-          splat_plane<true>(slab, plane, rows, order, count, taps, offset, values);
-        } else {
-          splat_plane<false>(slab, plane, rows, order, count, taps, offset, values);
-        }
-        continue;
-      }
-    }
-    for (int i = 0; i < count; ++i) splat_point<K, D>(slab, plane, taps, i, values[i]);
+    splat_points<K, D>(slab, slab.data + c * slab.stride_c, tile, taps, values);
   }
 }
 
@@ -256,7 +293,6 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
              : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
   std::vector<A> scratch(direct ? 0 : static_cast<size_t>(plane * block));
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  TileTaps<A, K, D> taps;
   Order order;
   for (int64_t c = 0; c < p.channels; c += block) {
     const int64_t channels = std::min(block, p.channels - c);
@@ -280,8 +316,16 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       for (int64_t t = 0; t < plan.tiles; ++t) {
         const Tile<D> tile(plan, p.output_size, t);
-        make_taps<false>(p, warp, tile, taps);
-        splat_tile<Element, K, D>(local, layout, slab, tile, taps, order, n, c, channels);
+        with_looks(p, warp, tile, [&](const auto& looks) {
+          if (look_outside<K>(p.padding, tile, looks)) return;
+          if constexpr (K == 2) {
+            if (layout == Layout::planar) {
+              splat_runs<Element>(local, slab, tile, looks, order, n, c, channels);
+              return;
+            }
+          }
+          splat_taps<Element, K>(local, layout, slab, tile, looks, n, c, channels);
+        });
       }
     }
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);

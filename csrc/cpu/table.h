@@ -9,6 +9,7 @@
   const ::stn_cuda::cpu::Kernels stn_cuda::cpu::NAME##_kernels = { \
       #NAME,                                                       \
       ::stn_cuda::cpu::kWindowDims,                                \
+      ::stn_cuda::cpu::gathers_are_fast,                           \
       ::stn_cuda::cpu::sample,                                     \
       ::stn_cuda::cpu::splat,                                      \
       ::stn_cuda::cpu::grad_warp,                                  \

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "cpu/kernels.h"
-#include "cpu/partial.h"
+#include "cpu/pixels.h"
 #include "math/interpolation.h"
 #include "math/warp.h"
 
@@ -105,40 +105,62 @@ STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
   });
 }
 
-// Where the tile's points look, from a grid: copied, then turned into pixels. Padding looks where
-// the row's last point does.
+// Component d of points whose components lie next to each other, D vectors of them.
+template <int D, class V>
+STN_HD V component(const V (&packed)[D], Integer<V> point, int d) {
+  constexpr int L = kLanes<Scalar<V>>;
+  const Integer<V> index = point * D + d;
+  const V low = select_lanes(packed[0], packed[1], Integer<V>(index & (2 * L - 1)));
+  if (D == 2) return low;
+  const Integer<V> lane = truncate(counting<V>());
+  return select_lanes(low, packed[D - 1], Integer<V>(index < 2 * L ? lane : index - L));
+}
+
+// Where the tile's points look, from a grid. Padding looks where the row's last point does.
 template <class T, int D, class E, bool Packed>
 STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile,
                         T (&x)[D][kRoom]) {
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  Axis<T> axis[D];
+  for (int d = 0; d < D; ++d) axis[d] = map.frame.axis[d];
+  const Integer<V> lane = truncate(counting<V>());
+  const auto put = [&](int i, const V(&packed)[D], Integer<V> point)
+                       __attribute__((always_inline)) {
+                         for (int d = 0; d < D; ++d) {
+                           store<L>(&x[d][i], to_pixel(axis[d], component<D>(packed, point, d)));
+                         }
+                       };
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     int j = 0;
-    if constexpr (Packed && D == 2 && std::is_same<E, T>::value) {
-      // Pairs (x, y) as vectors, taken apart.
-      using V = Native<T>;
-      const Integer<V> even = truncate(counting<V>()) * 2;
-      for (const T* from = map.at(p); j + kLanes<T> <= tile.width; j += kLanes<T>) {
-        const V low = load<V>(from + 2 * j), high = load<V>(from + 2 * j + kLanes<T>);
-        store<kLanes<T>>(&x[0][slot + j], select_lanes(low, high, even));
-        store<kLanes<T>>(&x[1][slot + j], select_lanes(low, high, Integer<V>(even + 1)));
+    if constexpr (Packed) {
+      const E* from = map.at(p);
+      V packed[D];
+      for (; j + L <= tile.width; j += L, from += D * L) {
+        for (int k = 0; k < D; ++k) packed[k] = load_pixels<V>(from + k * L);
+        put(slot + j, packed, lane);
+      }
+      if (j < tile.width) {
+        const int left = tile.width - j;
+        for (int k = 0; k < D; ++k) {
+          packed[k] = load_pixels<V>(from + k * L, std::clamp(D * left - k * L, 0, L));
+        }
+        put(slot + j, packed, lane < left ? lane : all_index<V>(left - 1));
+        j += L;
+      }
+    } else {
+      for (; j < tile.width; ++j) {
+        int32_t q[D];
+        T value[D];
+        for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
+        map.value(q, value);
+        for (int d = 0; d < D; ++d) x[d][slot + j] = to_pixel(axis[d], value[d]);
       }
     }
-    for (; j < tile.width; ++j) {
-      int32_t q[D];
-      T value[D];
-      for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
-      map.value(q, value);
-      for (int d = 0; d < D; ++d) x[d][slot + j] = value[d];
-    }
-    for (int d = 0; d < D; ++d) {
-      T* row = &x[d][slot];
-      for (j = tile.width; j < tile.pitch; ++j) row[j] = row[tile.width - 1];
+    for (; j < tile.pitch; ++j) {
+      for (int d = 0; d < D; ++d) x[d][slot + j] = x[d][slot + tile.width - 1];
     }
   });
-  for (int d = 0; d < D; ++d) {
-    for (int i = 0; i < tile.slots(); i += kLanes<T>) {
-      store<kLanes<T>>(&x[d][i], to_pixel(map.frame.axis[d], load<Native<T>>(&x[d][i])));
-    }
-  }
 }
 
 // The taps of a tile. A: the type in which the image's values accumulate.
@@ -215,7 +237,7 @@ template <class T, int D>
 struct alignas(64) Looks {
   T x[D][kRoom];
   Frame<T, D> frame;
-  bool monotonic;  // along each row of points
+  bool monotonic;  // along each row of points and from row to row
 };
 
 // Calls f with the looks of warp n's tile. Coordinates are computed in float32, in float64 where
@@ -236,11 +258,23 @@ STN_HD void with_looks(const SampleParams& p, int64_t n, const Tile<D>& tile, F&
   p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
 }
 
-template <bool Slopes, class A, int K, int D>
-void make_taps(const SampleParams& p, int64_t n, const Tile<D>& tile, TileTaps<A, K, D>& taps) {
-  with_looks(p, n, tile, [&](const auto& looks) {
-    fill_taps<Slopes>(looks.frame, p.padding, looks.x, tile.slots(), taps);
-  });
+// Whether a tile whose outermost looks are at its corners sees nothing but the zeros around the
+// image.
+template <int K, class T, int D>
+STN_HD bool look_outside(Padding padding, const Tile<D>& tile, const Looks<T, D>& looks) {
+  if (padding != Padding::zeros || !looks.monotonic) return false;
+  const int below = (tile.rows - 1) * tile.pitch, right = tile.width - 1;
+  const int corner[4] = {0, right, below, below + right};
+  const T reach = K == 4 ? T(2) : T(1);
+  for (int d = 0; d < D; ++d) {
+    bool before = true, after = true;
+    for (int i : corner) {
+      before &= looks.x[d][i] < -reach;  // at -reach, a slope counts
+      after &= looks.x[d][i] >= looks.frame.axis[d].last + reach;
+    }
+    if (before || after) return true;
+  }
+  return false;
 }
 
 // Calls f(element, interpolation, dims) with the compile-time forms of what p says.

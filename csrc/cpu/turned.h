@@ -37,7 +37,9 @@ struct Turned {
   A along;         // d point / d pixel, along a row of points
   A lead;          // d point / d look of the axis that they are found by
 
-  Turned(const AffineMap<A, 2>& m, int64_t channels, const int64_t (&output_size)[3]) : map(m) {
+  Turned(const AffineMap<A, 2>& m, int64_t channels, const int64_t (&input_size)[3],
+         const int64_t (&output_size)[3])
+      : map(m) {
     const double a = m.matrix[0][0], b = m.matrix[0][1], c = m.matrix[1][0], d = m.matrix[1][1];
     const double determinant = a * d - b * c;
     const double inverse[2][2] = {{d / determinant, -b / determinant},
@@ -50,11 +52,14 @@ struct Turned {
     const double spread = by_y ? 0 : (L - 1) / std::abs(steep);
     const double count = std::ceil(2 * reach + std::abs(slant));
     const double far = std::abs(m.offset[0]) + std::abs(m.offset[1]);
-    // What a vector of pixels costs against its additions one by one: measured,
-    // benchmarks/README.md.
+    // What a vector of pixels costs against the additions of the points that see it, one by one:
+    // measured, benchmarks/README.md. `seen`: pixels per point that sees one, at least.
     const double most_rows = std::min<int64_t>(5 + 2 * channels, 14);
-    usable = width < kMaxCandidates && spread + width + 2 <= 2 * L && count <= most_rows &&
-             far < 1e6 && std::abs(determinant) > 1e-3;  // none of which holds for NaN
+    const double seen = std::max(
+        std::abs(determinant), static_cast<double>(points(input_size, 2)) / points(output_size, 2));
+    usable = seen <= (channels == 1 ? 1.25 : 2) && width < kMaxCandidates &&
+             spread + width + 2 <= 2 * L && count <= most_rows && far < 1e6 &&
+             std::abs(determinant) > 1e-3;  // none of which holds for NaN
     if (!usable) return;
     rows = static_cast<int>(count);
     candidates = std::max(2, static_cast<int>(std::ceil(width)));
@@ -186,9 +191,7 @@ void splat_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turn
     for (int g = 0; g < groups; ++g) {
       V total[Channels];
       gather_turned<Narrow, false, Candidates>(p, turned, rows, g, values, total);
-      Integer<V> nan{};
-      for (int c = 0; c < Channels; ++c) nan |= total[c] != total[c];
-      if (!all_lanes(nan == 0)) {
+      if (any_nan(total)) {
         gather_turned<Narrow, true, Candidates>(p, turned, rows, g, values, total);
       }
       const int lanes = std::min(L, width - static_cast<int>(rows.x[g]));
@@ -217,7 +220,7 @@ bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
   const auto turned_of = [&](int64_t n) {
     const int64_t warp = p.warp.batch == 1 ? 0 : n;
     return Turned<A>(AffineMap<A, 2>(p.warp, warp, frame, p.output_size, p.align_corners),
-                     p.channels, p.output_size);
+                     p.channels, p.input_size, p.output_size);
   };
   for (int64_t n = image; n < image + images; ++n) {
     if (!turned_of(n).usable) return false;

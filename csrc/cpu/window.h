@@ -5,7 +5,8 @@
 // (copy_pairs) take one for each point and row; the weights are shared by the channels.
 #pragma once
 
-#include "cpu/gather.h"
+#include "cpu/gathers.h"
+#include "cpu/groups.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -18,18 +19,25 @@ constexpr int kWindowDims = STN_VECTOR_BYTES == 64 ? 3 : (STN_VECTOR_BYTES == 32
 template <int D>
 constexpr bool kWindows = D <= kWindowDims;
 
-// More rows than this cost more than pairs: along one axis, and in all.
-template <int D>
-constexpr int kMaxRows = D == 3 || STN_VECTOR_BYTES < 64 ? 8 : 14;
-constexpr int kMaxRowsOfVolume = 24;
+// Whether windows are worth trying (measured, benchmarks/README.md).
+template <class Element, int K, int D>
+STN_HD bool want_windows(const SampleParams& p, bool gather) {
+  if (p.map == MapKind::grid && p.channels < kWindowChannels) return false;
+  return !(gather && kGathers<Element, K> && p.channels == 1);
+}
 
-// Channels that are computed together: their sums stay in registers.
-constexpr int kChannelBlock = 4;
+// The rows of pixels, along one axis and in all, above which runs cost less.
+template <int D>
+STN_HD int most_rows(int64_t channels) {
+  if (D == 3 || STN_VECTOR_BYTES < 64) return 8;
+  return channels < kWindowChannels ? 8 : 14;
+}
+constexpr int kMaxRowsOfVolume = 24;
 
 // Keeps a vector in its register: GCC would load it anew for every use, and unaligned loads are
 // what limits this.
 template <class V>
-STN_HD void keep(V& v) {
+STN_HD void keep([[maybe_unused]] V& v) {
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
   __asm__("" : "+v"(v));
 #endif
@@ -41,66 +49,19 @@ template <class A, int D>
 struct alignas(64) WindowTile {
   static constexpr int kGroups = kRoom / kLanes<A>;
   static constexpr int kSlots = (kGroups + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
-  int32_t used[kSlots];
-  int32_t start[kSlots];  // offset of its first pixel in a plane
-  A column[kSlots];       // its first pixel's
-  A last[kSlots];         // the last column that has room for all taps
-  A row[D - 1][kSlots];   // its first row: y, z
-  int32_t rows[D - 1];    // of every window: y's, z's
-  const A (*x)[kRoom];    // where the points look
+  int32_t used[kSlots] = {};  // whether a group has one; later, whether its values stand
+  int32_t start[kSlots];      // offset of its first pixel in a plane
+  A column[kSlots];           // its first pixel's
+  A last[kSlots];             // the last column that has room for all taps
+  A row[D - 1][kSlots];       // its first row: y, z
+  int32_t rows[D - 1];        // of every window: y's, z's
+  const A (*x)[kRoom];        // where the points look
   alignas(64) A bounded[D][kRoom];
 
-  STN_HD void clear() { std::fill(used, used + kSlots, 0); }
-};
-
-// Where the groups of a padded tile stand in a plane of the output.
-template <class A, int D>
-struct Groups {
-  static constexpr int L = kLanes<A>;
-  int count;
-  int64_t stride;
-  int64_t offset[kRoom / L];
-  int32_t lanes[kRoom / L];  // that are points, not padding
-
-  STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3])
-      : count(tile.slots() / L), stride(strides[0]) {
-    tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-      for (int j = 0; j < tile.pitch; j += L) {
-        offset[(slot + j) / L] = offset_of<D>(p, strides) + j * stride;
-        lanes[(slot + j) / L] = std::max(0, std::min(L, tile.width - j));
-      }
-    });
-  }
-
-  template <class Element>
-  STN_HD Native<A> load(int g, const Element* plane) const {
-    const Element* from = plane + offset[g];
-    if (stride == 1) {
-      return lanes[g] == L ? load_pixels<Native<A>>(from) : load_pixels<Native<A>>(from, lanes[g]);
-    }
-    Native<A> v{};
-    for (int k = 0; k < lanes[g]; ++k) v[k] = to_float(from[k * stride]);
-    return v;
-  }
-
-  // Points next to each other only.
-  template <class Element>
-  STN_HD void store(int g, Native<A> v, Element* plane) const {
-    store_pixels(plane + offset[g], v, lanes[g]);
+  STN_HD bool complete(int groups) const {
+    return std::find(used, used + groups, 0) == used + groups;
   }
 };
-
-// f(count, c) for blocks of channels that begin at c; the count is a constant of its type.
-template <class F>
-STN_HD void for_each_channel_block(int64_t channels, F&& f) {
-  int64_t c = 0;
-  for (; c + kChannelBlock <= channels; c += kChannelBlock) {
-    f(std::integral_constant<int, kChannelBlock>{}, c);
-  }
-  if (channels - c == 1) f(std::integral_constant<int, 1>{}, c);
-  if (channels - c == 2) f(std::integral_constant<int, 2>{}, c);
-  if (channels - c == 3) f(std::integral_constant<int, 3>{}, c);
-}
 
 // The looks after the boundary rule and, for nearest, rounding.
 template <int K, class T, int D>
@@ -122,12 +83,12 @@ STN_HD void bound_looks(Padding padding, const Looks<T, D>& looks, int slots, T 
 // Whether a group's first and last point are near enough for a window: a cheap answer for grids
 // whose points are scattered.
 template <class A, int D>
-STN_HD bool is_plausible(const A (*x)[kRoom], int g) {
+STN_HD bool is_plausible(const A (*x)[kRoom], int rows, int g) {
   constexpr int L = kLanes<A>;
   bool near = true;
   for (int d = 0; d < D; ++d) {
     const A distance = x[d][g * L + L - 1] - x[d][g * L];
-    near &= std::abs(distance) <= (d == 0 ? 2 * L : kMaxRows<D>);
+    near &= std::abs(distance) <= (d == 0 ? 2 * L : rows);
   }
   return near;
 }
@@ -135,13 +96,13 @@ STN_HD bool is_plausible(const A (*x)[kRoom], int g) {
 // The least and the greatest coordinate of each group along each axis. Those of a monotonic map are
 // at its ends (a NaN, too).
 template <class A, int D, int N>
-STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int groups, A (&low)[D][N],
-                              A (&high)[D][N]) {
+STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int rows, int groups,
+                              A (&low)[D][N], A (&high)[D][N]) {
   using V = Native<A>;
   constexpr int L = kLanes<A>;
   if (!monotonic) {
     for (int g = 0; g < groups; ++g) {
-      const bool plausible = is_plausible<A, D>(x, g);
+      const bool plausible = is_plausible<A, D>(x, rows, g);
       for (int d = 0; d < D; ++d) {
         const V at = load<V>(x[d] + g * L);
         low[d][g] = plausible ? least_lane(at) : A(0);
@@ -163,8 +124,8 @@ STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int groups, A
   }
 }
 
-// Places the windows. With `everywhere`, points that look outside the image have none. Whether all
-// groups have one.
+// Places the windows. With `everywhere`, points that look outside the image have none. Whether any
+// group has one.
 template <int K, class A, int D>
 bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monotonic, bool everywhere,
                    int slots, WindowTile<A, D>& windows) {
@@ -174,11 +135,12 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monoton
   constexpr int N = WindowTile<A, D>::kSlots;
   constexpr A kBefore = (K - 1) / 2, kAfter = K / 2;
   const int groups = slots / L;
+  const int row_limit = most_rows<D>(p.channels);
   alignas(64) A low[D][N], high[D][N];
-  coordinate_ranges(windows.x, monotonic, groups, low, high);
+  coordinate_ranges(windows.x, monotonic, row_limit, groups, low, high);
   V most[D - 1];
   for (int d = 1; d < D; ++d) most[d - 1] = all<V>(1);
-  I complete = all_index<V>(-1);
+  I any{};
   const auto valid_group = [&](int g) { return counting<V>() < static_cast<A>(groups - g); };
   for (int g = 0; g < groups; g += L) {
     I used = valid_group(g);
@@ -195,19 +157,19 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monoton
       if (d == 0) {
         used &= count <= static_cast<A>(2 * L);
       } else {
-        used &= count <= static_cast<A>(kMaxRows<D>);
+        used &= count <= static_cast<A>(row_limit);
         rows[d - 1] = count;
       }
     }
     for (int d = 1; d < D; ++d) most[d - 1] = larger(most[d - 1], used ? rows[d - 1] : V{});
-    complete &= used | ~valid_group(g);
+    any |= used;
     store<L>(windows.used + g, used);
   }
   for (int d = 1; d < D; ++d) {
     windows.rows[d - 1] = static_cast<int32_t>(-least_lane(V(-most[d - 1])));
   }
   if (D == 3 && windows.rows[0] * windows.rows[D - 2] > kMaxRowsOfVolume) {
-    windows.clear();
+    std::fill(windows.used, windows.used + groups, 0);
     return false;
   }
   const A width = static_cast<A>(frame.axis[0].size);
@@ -225,26 +187,24 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monoton
     }
     store<L>(windows.start + g, start);
   }
-  return all_lanes(complete);
+  return !all_lanes(any == 0);
 }
 
-// Finds the windows of a tile, if it is padded for them. Whether all of its points have one.
-template <int K, class T, class A, int D>
-STN_HD bool find_windows(const SampleParams& p, const Tile<D>& tile, const Looks<T, D>& looks,
-                         WindowTile<A, D>& windows) {
-  if constexpr (kWindows<D> && std::is_same<T, A>::value) {
-    if (tile.padded) {
-      // Bicubic's boundary rule is one of its taps, not of where it looks.
-      const bool everywhere = K == 4 && p.padding != Padding::zeros;
-      const Padding padding = K == 4 ? Padding::zeros : p.padding;
-      const bool as_is = looks.monotonic && K > 1 && padding == Padding::zeros;
-      if (!as_is) bound_looks<K>(padding, looks, tile.slots(), windows.bounded);
-      windows.x = as_is ? looks.x : windows.bounded;
-      const bool monotonic = looks.monotonic && padding != Padding::reflection;
-      return place_windows<K>(p, looks.frame, monotonic, everywhere, tile.slots(), windows);
-    }
+// Finds the windows of a tile. Whether there are any.
+template <class Element, int K, class T, class A, int D>
+STN_HD bool find_windows(const SampleParams& p, bool gather, const Tile<D>& tile,
+                         const Looks<T, D>& looks, WindowTile<A, D>& windows) {
+  if constexpr (std::is_same<T, A>::value) {
+    if (!want_windows<Element, K, D>(p, gather)) return false;
+    // Bicubic's boundary rule is one of its taps, not of where it looks.
+    const bool everywhere = K == 4 && p.padding != Padding::zeros;
+    const Padding padding = K == 4 ? Padding::zeros : p.padding;
+    const bool as_is = looks.monotonic && K > 1 && padding == Padding::zeros;
+    if (!as_is) bound_looks<K>(padding, looks, tile.slots(), windows.bounded);
+    windows.x = as_is ? looks.x : windows.bounded;
+    const bool monotonic = looks.monotonic && padding != Padding::reflection;
+    return place_windows<K>(p, looks.frame, monotonic, everywhere, tile.slots(), windows);
   }
-  windows.clear();
   return false;
 }
 
@@ -267,16 +227,29 @@ STN_HD bool is_narrow(const SampleParams& p) {
   return p.input_size[0] < 2 * kLanes<A>;
 }
 
-// What group g's points see of their window.
-template <class A, int K, int D>
-struct Seen {
+// What group g's points see through their window, in planes that begin at `plane`. A view has the
+// distances from the first of the pixels that count, and rows(row, end), which calls
+//   row(channel, distance)  for each row, with the points' distance from it along y, where
+//                           channel(c, use) calls use(tap) with the pixels tap(k) under each
+//                           point's k-th tap there, c planes on;
+//   end(distance)           after each slice of a volume, with the distance along z.
+template <bool Narrow, class Element, int K, int D>
+struct WindowView {
+  using A = Accumulate<Element>;
   using V = Native<A>;
+  static constexpr int L = kLanes<A>;
+
+  const SampleParams& p;
+  const WindowTile<A, D>& windows;
+  const Element* slice;
   Integer<V> left;  // the column in the window of the first tap along x
   V across;         // the distance from that pixel
   V down[D - 1];    // the distance from the window's first row: y, z
 
-  STN_HD Seen(const WindowTile<A, D>& windows, int g) {
-    const int i = g * kLanes<A>;
+  STN_HD WindowView(const SampleParams& params, const WindowTile<A, D>& tile, int g,
+                    const Element* plane)
+      : p(params), windows(tile), slice(plane + tile.start[g]) {
+    const int i = g * L;
     const V at = load<V>(&windows.x[0][i]);
     // A tap that the boundary puts outside the image is not among those in the window, and its
     // neighbours there are too far away to count.
@@ -286,147 +259,41 @@ struct Seen {
     across = at - base;
     for (int d = 1; d < D; ++d) down[d - 1] = load<V>(&windows.x[d][i]) - windows.row[d - 1][g];
   }
-};
 
-// The rows of a window: row(channel, distance) with the points' distance from it, where channel(c,
-// use) calls use(tap) with the pixels tap(k) under every point's k-th tap there, c channels on;
-// after each plane, end(distance).
-template <bool Narrow, class Element, int K, int D, class Row, class End>
-STN_HD void for_each_row_seen(const SampleParams& p,
-                              const WindowTile<Accumulate<Element>, D>& windows, int g,
-                              const Seen<Accumulate<Element>, K, D>& seen, const Element* plane,
-                              Row&& row, End&& end) {
-  using A = Accumulate<Element>;
-  using V = Native<A>;
-  constexpr int L = kLanes<A>;
-  const int first = std::min<int>(static_cast<int>(p.input_size[0]), L);
-  const int second = static_cast<int>(p.input_size[0]) - first;
-  const Element* slice = plane + windows.start[g];
-  const int depth = D == 3 ? windows.rows[D - 2] : 1;
-  V behind = seen.down[D - 2];
-  for (int z = 0; z < depth; ++z) {
-    const Element* at = slice;
-    V distance = seen.down[0];
-    for (int y = 0; y < windows.rows[0]; ++y) {
-      const auto channel = [&](int c, auto&& use) __attribute__((always_inline)) {
-        const Element* from = at + c * p.input.stride_c;
-        V low = Narrow ? load_pixels<V>(from, first) : load_pixels<V>(from);
-        V high = Narrow ? load_pixels<V>(from + first, second) : load_pixels<V>(from + L);
-        keep(low);
-        keep(high);
-        use([&](int k) __attribute__((always_inline)) {
-          return select_lanes(low, high, Integer<V>(seen.left + k));
-        });
-      };
-      row(channel, distance);
-      if (D == 2 && y + 1 == windows.rows[0]) {
-        __builtin_prefetch(at + 4 * p.input.stride[1] + L);
+  template <class Row, class End>
+  STN_HD void rows(Row&& row, End&& end) const {
+    const int first = std::min<int>(static_cast<int>(p.input_size[0]), L);
+    const int second = static_cast<int>(p.input_size[0]) - first;
+    const int depth = D == 3 ? windows.rows[D - 2] : 1;
+    const Element* begin = slice;
+    V behind = down[D - 2];
+    for (int z = 0; z < depth; ++z) {
+      const Element* at = begin;
+      V distance = down[0];
+      for (int y = 0; y < windows.rows[0]; ++y) {
+        const auto channel = [&](int c, auto&& use) __attribute__((always_inline)) {
+          const Element* from = at + c * p.input.stride_c;
+          V low = Narrow ? load_pixels<V>(from, first) : load_pixels<V>(from);
+          V high = Narrow ? load_pixels<V>(from + first, second) : load_pixels<V>(from + L);
+          keep(low);
+          keep(high);
+          use([&](int k) __attribute__((always_inline)) {
+            return select_lanes(low, high, Integer<V>(left + k));
+          });
+        };
+        row(channel, distance);
+        if (D == 2 && y + 1 == windows.rows[0]) {
+          __builtin_prefetch(at + 4 * p.input.stride[1] + L);
+        }
+        at += p.input.stride[1];
+        distance -= 1;
       }
-      at += p.input.stride[1];
-      distance -= 1;
+      end(behind);
+      behind -= 1;
+      if (D == 3) begin += p.input.stride[2];
     }
-    end(behind);
-    behind -= 1;
-    if (D == 3) slice += p.input.stride[2];
   }
-}
-
-// The values of group g in `Channels` planes.
-template <bool Narrow, int Channels, int K, class Element, int D>
-STN_HD void window_values(const SampleParams& p, const WindowTile<Accumulate<Element>, D>& windows,
-                          int g, const Element* plane,
-                          Native<Accumulate<Element>> (&total)[Channels]) {
-  using A = Accumulate<Element>;
-  using V = Native<A>;
-  const Seen<A, K, D> seen(windows, g);
-  V weight[K], slice[Channels];
-  for (int k = 0; k < K; ++k) weight[k] = kernel<K>(V(seen.across - A(k)));
-  for (int c = 0; c < Channels; ++c) total[c] = slice[c] = V{};
-  for_each_row_seen<Narrow, Element>(
-      p, windows, g, seen, plane,
-      [&](auto&& channel, V distance) __attribute__((always_inline)) {
-        const V here = kernel<K>(distance);
-        for (int c = 0; c < Channels; ++c) {
-          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
-            if constexpr (K == 1) {
-              slice[c] = here != 0 ? tap(0) : slice[c];
-            } else {
-              V sum = weight[0] * tap(0);
-              for (int k = 1; k < K; ++k) sum += weight[k] * tap(k);
-              slice[c] += here * sum;
-            }
-          });
-        }
-      },
-      [&](V distance) __attribute__((always_inline)) {
-        if (D == 2) return;
-        const V here = kernel<K>(distance);
-        for (int c = 0; c < Channels; ++c) {
-          if (K == 1) {
-            total[c] = here != 0 ? slice[c] : total[c];
-          } else {
-            total[c] += here * slice[c];
-          }
-          slice[c] = V{};
-        }
-      });
-  for (int c = 0; c < Channels; ++c) {
-    if (D == 2) total[c] = slice[c];
-    if (K == 1) total[c] = weight[0] != 0 ? total[c] : V{};
-  }
-}
-
-// The derivatives of group g's values with respect to the coordinates, times `grad`, summed over
-// `Channels` planes.
-template <bool Narrow, int Channels, int K, class Element, int D>
-STN_HD void window_gradient(const SampleParams& p,
-                            const WindowTile<Accumulate<Element>, D>& windows, int g,
-                            const Element* plane,
-                            const Native<Accumulate<Element>> (&grad)[Channels],
-                            Native<Accumulate<Element>> (&total)[D]) {
-  using A = Accumulate<Element>;
-  using V = Native<A>;
-  const Seen<A, K, D> seen(windows, g);
-  V weight[K], slope[K];
-  for (int k = 0; k < K; ++k) {
-    weight[k] = kernel<K>(V(seen.across - A(k)));
-    slope[k] = kernel_slope<K>(V(seen.across - A(k)));
-  }
-  V across{}, along{}, value{};
-  for (int d = 0; d < D; ++d) total[d] = V{};
-  for_each_row_seen<Narrow, Element>(
-      p, windows, g, seen, plane,
-      [&](auto&& channel, V distance) __attribute__((always_inline)) {
-        V sum[K];
-        for (int k = 0; k < K; ++k) sum[k] = V{};
-        for (int c = 0; c < Channels; ++c) {
-          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
-            for (int k = 0; k < K; ++k) sum[k] += grad[c] * tap(k);
-          });
-        }
-        const V here = kernel<K>(distance);
-        V level = weight[0] * sum[0], rise = slope[0] * sum[0];
-        for (int k = 1; k < K; ++k) {
-          level += weight[k] * sum[k];
-          rise += slope[k] * sum[k];
-        }
-        across += here * rise;
-        along += kernel_slope<K>(distance) * level;
-        if (D == 3) value += here * level;
-      },
-      [&](V distance) __attribute__((always_inline)) {
-        if (D == 2) return;
-        const V here = kernel<K>(distance);
-        total[0] += here * across;
-        total[1] += here * along;
-        total[D - 1] += kernel_slope<K>(distance) * value;
-        across = along = value = V{};
-      });
-  if (D == 2) {
-    total[0] = across;
-    total[1] = along;
-  }
-}
+};
 
 }  // namespace STN_ISA
 }  // namespace cpu

@@ -123,7 +123,7 @@ struct GridMap {
 template <class T, int D>
 struct AffineMap {
   static constexpr bool parametric = true;
-  static constexpr bool monotonic = true;  // each coordinate, along a row of points
+  static constexpr bool monotonic = true;  // each coordinate, along rows of points and across them
   static constexpr int sums = D * (D + 1);
 
   T matrix[D][D], offset[D], centre[D];

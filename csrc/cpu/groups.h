@@ -1,0 +1,70 @@
+// A tile's slots as groups: vectors of neighbouring points, and where they stand in the output.
+#pragma once
+
+#include <type_traits>
+
+#include "cpu/gather.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// Channels that are computed together: their sums stay in registers.
+constexpr int kChannelBlock = 4;
+
+// Where the groups of a padded tile stand in a plane of the output.
+template <class A, int D>
+struct Groups {
+  static constexpr int L = kLanes<A>;
+  int count;
+  int64_t stride;
+  int64_t offset[kRoom / L];
+  int32_t lanes[kRoom / L];  // that are points, not padding
+
+  STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3])
+      : count(tile.slots() / L), stride(strides[0]) {
+    tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+      for (int j = 0; j < tile.pitch; j += L) {
+        offset[(slot + j) / L] = offset_of<D>(p, strides) + j * stride;
+        lanes[(slot + j) / L] = std::max(0, std::min(L, tile.width - j));
+      }
+    });
+  }
+
+  STN_HD int slots() const { return count * L; }
+
+  template <class Element>
+  STN_HD Native<A> load(int g, const Element* plane) const {
+    const Element* from = plane + offset[g];
+    if (stride == 1) {
+      return lanes[g] == L ? load_pixels<Native<A>>(from) : load_pixels<Native<A>>(from, lanes[g]);
+    }
+    Native<A> v{};
+    for (int k = 0; k < lanes[g]; ++k) v[k] = to_float(from[k * stride]);
+    return v;
+  }
+
+  // Points next to each other only.
+  template <class Element>
+  STN_HD void store(int g, Native<A> v, Element* plane) const {
+    store_pixels(plane + offset[g], v, lanes[g]);
+  }
+};
+
+// f(count, c) for blocks of up to Most channels that begin at c; the count is a constant of its
+// type.
+template <int Most = kChannelBlock, class F>
+STN_HD void for_each_channel_block(int64_t channels, F&& f) {
+  int64_t c = 0;
+  for (; c + Most <= channels; c += Most) f(std::integral_constant<int, Most>{}, c);
+  if constexpr (Most > 1) {
+    if (channels > c) {
+      for_each_channel_block<Most - 1>(channels - c,
+                                       [&](auto count, int64_t k) { f(count, c + k); });
+    }
+  }
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

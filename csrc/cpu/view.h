@@ -1,0 +1,100 @@
+// What is made of what a group of points sees of the image: through a window (cpu/window.h) or as
+// runs of pixels (cpu/runs.h). A pixel's weight follows from its distance, so that the boundary
+// needs no case of its own.
+#pragma once
+
+#include "cpu/simd.h"
+#include "math/interpolation.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// The values of a group in `Channels` planes.
+template <int D, int K, int Channels, class View, class V>
+STN_HD void values_seen(const View& view, V (&total)[Channels]) {
+  using A = Scalar<V>;
+  V weight[K], slice[Channels];
+  for (int k = 0; k < K; ++k) weight[k] = kernel<K>(V(view.across - A(k)));
+  for (int c = 0; c < Channels; ++c) total[c] = slice[c] = V{};
+  view.rows(
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        const V here = kernel<K>(distance);
+        for (int c = 0; c < Channels; ++c) {
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            if constexpr (K == 1) {
+              slice[c] = here != 0 ? tap(0) : slice[c];
+            } else {
+              V sum = weight[0] * tap(0);
+              for (int k = 1; k < K; ++k) sum += weight[k] * tap(k);
+              slice[c] += here * sum;
+            }
+          });
+        }
+      },
+      [&](V distance) __attribute__((always_inline)) {
+        if (D == 2) return;
+        const V here = kernel<K>(distance);
+        for (int c = 0; c < Channels; ++c) {
+          if (K == 1) {
+            total[c] = here != 0 ? slice[c] : total[c];
+          } else {
+            total[c] += here * slice[c];
+          }
+          slice[c] = V{};
+        }
+      });
+  for (int c = 0; c < Channels; ++c) {
+    if (D == 2) total[c] = slice[c];
+    if (K == 1) total[c] = weight[0] != 0 ? total[c] : V{};
+  }
+}
+
+// The derivatives of a group's values with respect to the coordinates, times `grad`, summed over
+// `Channels` planes.
+template <int D, int K, int Channels, class View, class V>
+STN_HD void gradient_seen(const View& view, const V (&grad)[Channels], V (&total)[D]) {
+  using A = Scalar<V>;
+  V weight[K], slope[K];
+  for (int k = 0; k < K; ++k) {
+    weight[k] = kernel<K>(V(view.across - A(k)));
+    slope[k] = kernel_slope<K>(V(view.across - A(k)));
+  }
+  V across{}, along{}, value{};
+  for (int d = 0; d < D; ++d) total[d] = V{};
+  view.rows(
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        V sum[K];
+        for (int k = 0; k < K; ++k) sum[k] = V{};
+        for (int c = 0; c < Channels; ++c) {
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            for (int k = 0; k < K; ++k) sum[k] += grad[c] * tap(k);
+          });
+        }
+        const V here = kernel<K>(distance);
+        V level = weight[0] * sum[0], rise = slope[0] * sum[0];
+        for (int k = 1; k < K; ++k) {
+          level += weight[k] * sum[k];
+          rise += slope[k] * sum[k];
+        }
+        across += here * rise;
+        along += kernel_slope<K>(distance) * level;
+        if (D == 3) value += here * level;
+      },
+      [&](V distance) __attribute__((always_inline)) {
+        if (D == 2) return;
+        const V here = kernel<K>(distance);
+        total[0] += here * across;
+        total[1] += here * along;
+        total[D - 1] += kernel_slope<K>(distance) * value;
+        across = along = value = V{};
+      });
+  if (D == 2) {
+    total[0] = across;
+    total[1] = along;
+  }
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

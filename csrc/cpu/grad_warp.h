@@ -285,7 +285,7 @@ void grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
     if (layout == Layout::planar) {
       const Groups<A, D> groups(tile, p.output.stride);
       if constexpr (kWindows<D>) {
-        if (find_windows<Element, K>(p, plan.gather, tile, looks, windows)) {
+        if (find_windows<K>(p, plan.gather, tile, looks, windows)) {
           grad_windows<Element, K>(p, groups, images, windows, grad);
         }
       }

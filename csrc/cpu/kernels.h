@@ -25,6 +25,18 @@ STN_HD bool has_channels_inside(const SampleParams& p) {
   return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
 }
 
+// Whether gather instructions, if they are fast, are of use to the looks at the image.
+STN_HD bool can_gather(const SampleParams& p) {
+  return p.input.type == ElementType::f32 && p.interpolation != Interpolation::bicubic;
+}
+
+// Whether windows (cpu/window.h) may win against runs (cpu/runs.h): measured, benchmarks/README.md.
+// A grid's points may look anywhere, and few channels do not pay for finding out.
+STN_HD bool want_windows(const SampleParams& p, bool gather) {
+  if (gather && can_gather(p)) return p.map != MapKind::grid && p.dims == 2 && p.channels > 1;
+  return p.map != MapKind::grid || p.channels >= 4;
+}
+
 // How the work of a call is cut. The plan may depend on the number of threads only where a task's
 // result does not depend on the cut (splat's slabs: each element sees the same additions in the
 // same order however the image is cut).
@@ -39,14 +51,11 @@ struct Plan {
   double* partial;         // parametric maps: (tasks, parameters) sums
 };
 
-// A grid's points may look anywhere: with fewer channels than this, it does not pay to find out
-// whether their looks are near each other (cpu/window.h).
-constexpr int kWindowChannels = 4;
-
 struct Kernels {
   const char* name;
   int window_dims;  // up to how many dimensions cpu/window.h is of use
   bool (*gathers_are_fast)();
+  bool (*sees_columns)(const SampleParams&);  // a hint, for the shape of tiles
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

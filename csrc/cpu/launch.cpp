@@ -82,18 +82,24 @@ void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Par
 }
 
 // Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
-// suit the prefetcher when a tile visits many planes.
-int64_t rows_per_tile(int64_t channels) { return channels < 16 ? 4 : 2; }
+// suit the prefetcher when a tile visits many planes, and what sees columns of the image wants
+// tiles as high as wide (a grid, itself read row by row, not quite).
+int64_t rows_per_tile(const SampleParams& p) {
+  if (p.output_size[0] >= 64 && kernels().sees_columns(p)) {
+    return p.map == MapKind::grid ? 8 : 16;
+  }
+  return p.channels < 16 ? 4 : 2;
+}
 
 // Tasks of one tile each. A tile is cut from equal parts of a row; more rows where the output is
 // narrow, fewer where it has no more.
-Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t channels = 1,
+Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t most_rows = 4,
                bool padded = false) {
   Plan plan{};
   plan.padded = padded;
   const int64_t unit = padded ? kRowAlign : 1;
   const int64_t units = std::max<int64_t>(1, ceil_div(output_size[0], unit));
-  const int64_t rows = std::max<int64_t>(1, std::min(output_size[1], rows_per_tile(channels)));
+  const int64_t rows = std::max<int64_t>(1, std::min(output_size[1], most_rows));
   const int64_t across = ceil_div(units, kTile / unit / rows);
   plan.tile_width = static_cast<int32_t>(ceil_div(units, across) * unit);
   plan.tile_rows = static_cast<int32_t>(
@@ -106,9 +112,9 @@ Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t
 }
 
 // Tasks of several tiles, each with its own partial sums.
-Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t channels = 1,
+Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t most_rows = 4,
                 bool padded = false) {
-  Plan plan = tile_plan(output_size, dims, warps, channels, padded);
+  Plan plan = tile_plan(output_size, dims, warps, most_rows, padded);
   plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, ceil_div(kGroups, warps)));
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;
@@ -123,11 +129,12 @@ bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int 
 }
 
 // A grid's points as a single row, if nothing depends on where they stand in the output: full
-// vectors, whatever its width.
+// vectors, where a narrow output's rows would leave many lanes empty.
 SampleParams flattened(const SampleParams& p) {
   SampleParams flat = p;
-  if (p.map != MapKind::grid) return flat;
-  if (p.dims <= kernels().window_dims && p.channels >= kWindowChannels) return flat;
+  const int64_t width = p.output_size[0];
+  if (p.map != MapKind::grid || width >= 128 || width % kRowAlign == 0) return flat;
+  if (p.dims <= kernels().window_dims && want_windows(p, use_gather())) return flat;
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims) ||
       !have_rows_in_one(p.output_size, p.warp.stride, p.dims) ||
       (p.grad_warp.data && !have_rows_in_one(p.output_size, p.grad_warp.stride, p.dims)) ||
@@ -141,7 +148,8 @@ SampleParams flattened(const SampleParams& p) {
 
 void sample(const SampleParams& given) {
   const SampleParams p = flattened(given);
-  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, !has_channels_inside(p));
+  Plan plan =
+      tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p), !has_channels_inside(p));
   plan.gather = use_gather();
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
@@ -150,7 +158,7 @@ void splat(const SampleParams& given) {
   const SampleParams p = flattened(given);
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
-  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, p.channels);
+  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p));
   const int64_t work = total * p.channels * (p.batch / p.input.batch);
   // Every slab looks at all output points, so no more of them than there are threads to feed.
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
@@ -163,8 +171,9 @@ void splat(const SampleParams& given) {
 void grad_warp(const SampleParams& given) {
   const SampleParams p = flattened(given);
   const bool parametric = p.map != MapKind::grid, padded = !has_channels_inside(p);
-  Plan plan = parametric ? group_plan(p.output_size, p.dims, p.warp.batch, p.channels, padded)
-                         : tile_plan(p.output_size, p.dims, p.warp.batch, p.channels, padded);
+  const int64_t rows = rows_per_tile(p);
+  Plan plan = parametric ? group_plan(p.output_size, p.dims, p.warp.batch, rows, padded)
+                         : tile_plan(p.output_size, p.dims, p.warp.batch, rows, padded);
   plan.gather = use_gather();
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();

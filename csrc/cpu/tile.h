@@ -163,6 +163,48 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
   });
 }
 
+// Where the point p of a parametric map or a grid looks.
+template <class Map, class T, int D>
+STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
+  if constexpr (Map::parametric) {
+    T at[D];
+    for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
+    map.coordinate(at, x);
+  } else {
+    map.value(p, x);
+    for (int d = 0; d < D; ++d) x[d] = to_pixel(map.frame.axis[d], x[d]);
+  }
+}
+
+// Whether rows of points see columns of the image rather than rows: the middles of a few warps'
+// outputs stand for all. How a tile is cut depends on it, what is computed does not.
+template <int D>
+bool sees_columns(const SampleParams& p) {
+  const auto look = [&](auto type) {
+    using T = decltype(type);
+    const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+    const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
+    int columns = 0;
+    for (int64_t n = 0; n < warps; ++n) {
+      with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
+        constexpr int32_t kDistance = 16;
+        int32_t at[D];
+        T from[D], to[D];
+        for (int d = 0; d < D; ++d) at[d] = static_cast<int32_t>(p.output_size[d] / 2);
+        look_of(map, at, to);
+        at[0] = std::max(0, at[0] - kDistance);
+        look_of(map, at, from);
+        columns += std::abs(to[1] - from[1]) > T(0.5) * kDistance;
+      });
+    }
+    return 2 * columns > warps;
+  };
+  return p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
+}
+inline bool sees_columns_of(const SampleParams& p) {
+  return p.dims == 2 ? sees_columns<2>(p) : sees_columns<3>(p);
+}
+
 // The taps of a tile. A: the type in which the image's values accumulate.
 template <class A, int K, int D>
 struct alignas(64) TileTaps {

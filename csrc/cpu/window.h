@@ -5,7 +5,6 @@
 // (copy_pairs) take one for each point and row; the weights are shared by the channels.
 #pragma once
 
-#include "cpu/gathers.h"
 #include "cpu/groups.h"
 
 namespace stn_cuda {
@@ -19,18 +18,11 @@ constexpr int kWindowDims = STN_VECTOR_BYTES == 64 ? 3 : (STN_VECTOR_BYTES == 32
 template <int D>
 constexpr bool kWindows = D <= kWindowDims;
 
-// Whether windows are worth trying (measured, benchmarks/README.md).
-template <class Element, int K, int D>
-STN_HD bool want_windows(const SampleParams& p, bool gather) {
-  if (p.map == MapKind::grid && p.channels < kWindowChannels) return false;
-  return !(gather && kGathers<Element, K> && p.channels == 1);
-}
-
 // The rows of pixels, along one axis and in all, above which runs cost less.
 template <int D>
-STN_HD int most_rows(int64_t channels) {
-  if (D == 3 || STN_VECTOR_BYTES < 64) return 8;
-  return channels < kWindowChannels ? 8 : 14;
+STN_HD int most_rows(const SampleParams& p, bool gather) {
+  if (gather && can_gather(p)) return 5;
+  return D == 3 || STN_VECTOR_BYTES < 64 || p.channels < 4 ? 8 : 14;
 }
 constexpr int kMaxRowsOfVolume = 24;
 
@@ -127,15 +119,15 @@ STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int rows, int
 // Places the windows. With `everywhere`, points that look outside the image have none. Whether any
 // group has one.
 template <int K, class A, int D>
-bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monotonic, bool everywhere,
-                   int slots, WindowTile<A, D>& windows) {
+bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limit, bool monotonic,
+                   bool everywhere, int slots, WindowTile<A, D>& windows) {
   using V = Native<A>;
   using I = Integer<V>;
   constexpr int L = kLanes<A>;
   constexpr int N = WindowTile<A, D>::kSlots;
   constexpr A kBefore = (K - 1) / 2, kAfter = K / 2;
   const int groups = slots / L;
-  const int row_limit = most_rows<D>(p.channels);
+
   alignas(64) A low[D][N], high[D][N];
   coordinate_ranges(windows.x, monotonic, row_limit, groups, low, high);
   V most[D - 1];
@@ -191,11 +183,11 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, bool monoton
 }
 
 // Finds the windows of a tile. Whether there are any.
-template <class Element, int K, class T, class A, int D>
+template <int K, class T, class A, int D>
 STN_HD bool find_windows(const SampleParams& p, bool gather, const Tile<D>& tile,
                          const Looks<T, D>& looks, WindowTile<A, D>& windows) {
   if constexpr (std::is_same<T, A>::value) {
-    if (!want_windows<Element, K, D>(p, gather)) return false;
+    if (!want_windows(p, gather)) return false;
     // Bicubic's boundary rule is one of its taps, not of where it looks.
     const bool everywhere = K == 4 && p.padding != Padding::zeros;
     const Padding padding = K == 4 ? Padding::zeros : p.padding;
@@ -203,7 +195,8 @@ STN_HD bool find_windows(const SampleParams& p, bool gather, const Tile<D>& tile
     if (!as_is) bound_looks<K>(padding, looks, tile.slots(), windows.bounded);
     windows.x = as_is ? looks.x : windows.bounded;
     const bool monotonic = looks.monotonic && padding != Padding::reflection;
-    return place_windows<K>(p, looks.frame, monotonic, everywhere, tile.slots(), windows);
+    return place_windows<K>(p, looks.frame, most_rows<D>(p, gather), monotonic, everywhere,
+                            tile.slots(), windows);
   }
   return false;
 }

@@ -72,45 +72,68 @@ struct Order {
   }
 };
 
-// Linear, planar: one plane's pairs of neighbouring pixels.
-template <bool Inside, int D, class A>
-STN_HD void splat_plane(const Slab<A>& slab, A* plane, const Order& order, int slots,
-                        const RunStarts<A, 2, D>& runs, const A* values) {
-  using V = Native<A>;
-  using Pair = Vector<A, 2>;
-  constexpr int L = kLanes<A>, R = RunStarts<A, 2, D>::kRows;
-  alignas(64) A part[R][kRoom][2];
-  const Integer<V> lane = truncate(counting<V>());
-  const Integer<V> low = lane / 2 + (lane & 1) * L, high = low + L / 2;
-  for (int i = 0; i < slots; i += L) {
-    V weight[D][2];
-    for (int d = 0; d < D; ++d) {
-      const V distance = load<V>(&runs.distance[d][i]);
-      weight[d][0] = kernel<2>(distance);
-      weight[d][1] = kernel<2>(V(distance - runs.step[d]));
-    }
-    const V value = load<V>(values + i);
-    for (int r = 0; r < R; ++r) {
-      V row = weight[1][r & 1] * value;
-      if (D == 3) row *= weight[D - 1][r >> 1];
-      const V first = weight[0][0] * row, second = weight[0][1] * row;
-      store<L>(part[r][i], select_lanes(first, second, low));
-      store<L>(part[r][i + L / 2], select_lanes(first, second, high));
+// Two neighbouring pixels, wherever they stand.
+template <class A>
+struct PairOf {
+  typedef A type __attribute__((vector_size(2 * sizeof(A)), aligned(sizeof(A)), may_alias));
+};
+
+// What a tile's points add to pairs of neighbouring pixels, in C planes.
+template <class A, int C, int D>
+struct alignas(64) Parts {
+  static constexpr int kRows = RunStarts<A, 2, D>::kRows;
+  A of[C][kRows][kRoom][2];
+
+  STN_HD Parts(const RunStarts<A, 2, D>& runs, int slots, const A (*values)[kRoom]) {
+    using V = Native<A>;
+    constexpr int L = kLanes<A>;
+    const Integer<V> lane = truncate(counting<V>());
+    const Integer<V> low = lane / 2 + (lane & 1) * L, high = low + L / 2;
+    for (int i = 0; i < slots; i += L) {
+      V weight[D][2];
+      for (int d = 0; d < D; ++d) {
+        const V distance = load<V>(&runs.distance[d][i]);
+        weight[d][0] = kernel<2>(distance);
+        weight[d][1] = kernel<2>(V(distance - runs.step[d]));
+      }
+      for (int r = 0; r < kRows; ++r) {
+        V row = weight[1][r & 1];
+        if (D == 3) row *= weight[D - 1][r >> 1];
+        const V first = weight[0][0] * row, second = weight[0][1] * row;
+        for (int c = 0; c < C; ++c) {
+          const V value = load<V>(values[c] + i);
+          const V a = first * value, b = second * value;
+          store<L>(of[c][r][i], select_lanes(a, b, low));
+          store<L>(of[c][r][i + L / 2], select_lanes(a, b, high));
+        }
+      }
     }
   }
-  for (int k = 0; k < order.count; ++k) {
-    const int i = order.slot[k];
-    for (int r = 0; r < R; ++r) {
-      if (!Inside) {
-        const int32_t outermost = runs.outermost[i] + (r >> (D - 2));
-        if (outermost < slab.low || outermost >= slab.high) continue;
+};
+
+// Adds them, the points in order. (Inlined, the loop would be short of registers.)
+template <bool Inside, int C, int D, class A>
+__attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Order& order,
+                                         const RunStarts<A, 2, D>& runs,
+                                         const Parts<A, C, D>& parts) {
+  using Pair = typename PairOf<A>::type;
+  constexpr int R = RunStarts<A, 2, D>::kRows;
+  int64_t row[R];
+  for (int r = 0; r < R; ++r) row[r] = runs.row[r];
+  const int64_t stride_c = slab.stride_c;
+  const uint16_t* const end = order.slot + order.count;
+  for (const uint16_t* slot = order.slot; slot != end; ++slot) {
+    const size_t i = *slot;
+    A* at = plane + runs.offset[i];
+    for (int c = 0; c < C; ++c) {
+      for (int r = 0; r < R; ++r) {
+        if (!Inside) {
+          const int32_t outermost = runs.outermost[i] + (r >> (D - 2));
+          if (outermost < slab.low || outermost >= slab.high) continue;
+        }
+        *reinterpret_cast<Pair*>(at + row[r]) += *reinterpret_cast<const Pair*>(parts.of[c][r][i]);
       }
-      A* at = plane + runs.offset[i] + runs.row[r];
-      Pair sum, more;
-      std::memcpy(&sum, at, sizeof sum);
-      std::memcpy(&more, part[r][i], sizeof more);
-      sum += more;
-      std::memcpy(at, &sum, sizeof sum);
+      at += stride_c;
     }
   }
 }
@@ -193,22 +216,32 @@ void splat_runs(const SampleParams& p, const Slab<Accumulate<Element>>& slab, co
   const Overlap touched = overlap(slab, runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
   if (!touched.any) return;
   order.fit(tile);
-  alignas(64) A values[kRoom];
-  for (int64_t c = 0; c < channels; ++c) {
-    load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
-              values);
+  for_each_channel_block<D == 3 ? 2 : kChannelBlock>(channels, [&](auto block, int64_t c) {
+    constexpr int C = decltype(block)::value;
+    alignas(64) A values[C][kRoom];
+    bool finite = true;
+    for (int k = 0; k < C; ++k) {
+      load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c + k), p.output.stride,
+                values[k]);
+      finite &= all_finite(values[k], count);
+    }
     A* plane = slab.data + c * slab.stride_c;
-    if (!all_finite(values, count)) {
+    if (!finite) {
       // Infinity times a weight of 0 must not reach a pixel.
       TileTaps<A, 2, D> taps;
       fill_taps<false>(looks.frame, p.padding, looks.x, count, taps);
-      splat_points<2, D>(slab, plane, tile, taps, values);
-    } else if (touched.all) {
-      splat_plane<true>(slab, plane, order, count, runs, values);
-    } else {
-      splat_plane<false>(slab, plane, order, count, runs, values);
+      for (int k = 0; k < C; ++k) {
+        splat_points<2, D>(slab, plane + k * slab.stride_c, tile, taps, values[k]);
+      }
+      return;
     }
-  }
+    const Parts<A, C, D> parts(runs, count, values);
+    if (touched.all) {
+      add_parts<true, C, D>(slab, plane, order, runs, parts);
+    } else {
+      add_parts<false, C, D>(slab, plane, order, runs, parts);
+    }
+  });
 }
 
 // Any interpolation and layout.

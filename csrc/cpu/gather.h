@@ -58,16 +58,13 @@ STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     const Element* row = plane + offset_of<D>(p, stride);
     A* to = values + slot;
-    if constexpr (std::is_same<Element, A>::value) {
-      if (stride[0] == 1) {
-        for (int j = 0; j < tile.width; j += kLanes<A>) {
-          const int left = tile.width - j;
-          const Native<A> v =
-              left >= kLanes<A> ? load<Native<A>>(row + j) : load_first(row + j, left);
-          store<kLanes<A>>(to + j, v);
-        }
-        return;
+    if (stride[0] == 1) {
+      for (int j = 0; j < tile.width; j += kLanes<A>) {
+        const int left = tile.width - j;
+        store<kLanes<A>>(to + j, left >= kLanes<A> ? load_pixels<Native<A>>(row + j)
+                                                   : load_pixels<Native<A>>(row + j, left));
       }
+      return;
     }
     for (int j = 0; j < tile.width; ++j) to[j] = to_float(row[j * stride[0]]);
     for (int j = tile.width; j < tile.pitch; ++j) to[j] = 0;

@@ -1,6 +1,6 @@
 // Whether the processor's gather instructions are worth using: two float32 pixels are one element
-// of 64 bits. Some processors' are slower than scalar loads, by far where they are mended against
-// data sampling, so that it is measured, once. Results do not depend on it.
+// of 64 bits, two 16-bit ones of 32. Some processors' are slower than scalar loads, by far where
+// they are mended against data sampling, so that it is measured, once. Results do not depend on it.
 #pragma once
 
 #include <chrono>
@@ -12,7 +12,9 @@ namespace cpu {
 inline namespace STN_ISA {
 
 template <class Element, int K>
-constexpr bool kGathers = STN_VECTOR_BYTES == 64 && std::is_same<Element, float>::value && K <= 2;
+constexpr bool kGathers =
+    STN_VECTOR_BYTES == 64 &&
+    ((std::is_same<Element, float>::value && K <= 2) || (sizeof(Element) == 2 && K == 2));
 
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
 // Seconds of the fastest of a few runs: the others were interrupted.

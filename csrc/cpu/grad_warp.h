@@ -210,22 +210,22 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
 // Planar: the groups that have no window yet. Those whose gradients stand are marked as having one.
 // Whether a coordinate is NaN.
 template <class Element, int K, class T, int D>
-STN_HD bool grad_runs(const SampleParams& p, bool gather, const Looks<T, D>& looks,
+STN_HD bool grad_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
                       const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                       WindowTile<Accumulate<Element>, D>& windows,
                       Accumulate<Element> (&grad)[D][kRoom]) {
   RunStarts<Accumulate<Element>, K, D> starts;
-  find_runs<false>(p, looks, groups.slots(), starts);
+  const bool any_nan = find_runs<false>(p, looks, groups.slots(), starts);
   int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
   mark_runs(p, windows, starts, groups.count, marks);
-  for_each_run_block<Element>(p, gather, groups.slots(), windows, starts, images,
+  for_each_run_block<Element>(p, plan, groups.slots(), windows, starts, images,
                               [&](auto channels, int64_t n, int64_t c, auto&& view) {
                                 const bool first = n == images.begin && c == 0;
                                 grad_marked<Element, K, channels.value>(p, groups, first, n, c,
                                                                         marks, view, grad);
                               });
   for (int g = 0; g < groups.count; ++g) windows.used[g] |= marks[g];
-  return starts.any_nan;
+  return any_nan;
 }
 
 // The boundary rule's part in the gradients of the coordinates (of bicubic it is one of the taps);
@@ -291,7 +291,7 @@ void grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
       }
       bool any_nan = false;  // a group that looks at one has no window
       if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-        any_nan = grad_runs<Element, K>(p, plan.gather, looks, groups, images, windows, grad);
+        any_nan = grad_runs<Element, K>(p, plan, looks, groups, images, windows, grad);
       }
       through_boundary<K>(p.padding, looks, any_nan, tile.slots(), grad);
       if (windows.complete(groups.count)) return;

@@ -23,10 +23,12 @@ struct Groups {
 
   STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3])
       : count(tile.slots() / L), stride(strides[0]) {
-    tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-      for (int j = 0; j < tile.pitch; j += L) {
-        offset[(slot + j) / L] = offset_of<D>(p, strides) + j * stride;
-        lanes[(slot + j) / L] = std::max(0, std::min(L, tile.width - j));
+    int g = 0;
+    tile.for_each_row([&](int, const int32_t (&p)[D]) {
+      const int64_t row = offset_of<D>(p, strides);
+      for (int j = 0; j < tile.pitch; j += L, ++g) {
+        offset[g] = row + j * stride;
+        lanes[g] = std::max(0, std::min(L, tile.width - j));
       }
     });
   }
@@ -63,6 +65,13 @@ STN_HD void for_each_channel_block(int64_t channels, F&& f) {
                                        [&](auto count, int64_t k) { f(count, c + k); });
     }
   }
+}
+
+// The same, or one by one.
+template <int Most = kChannelBlock, class F>
+STN_HD void for_each_channel_block(bool one_by_one, int64_t channels, F&& f) {
+  if (!one_by_one) return for_each_channel_block<Most>(channels, f);
+  for (int64_t c = 0; c < channels; ++c) f(std::integral_constant<int, 1>{}, c);
 }
 
 }  // namespace STN_ISA

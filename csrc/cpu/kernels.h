@@ -27,13 +27,17 @@ STN_HD bool has_channels_inside(const SampleParams& p) {
 
 // Whether gather instructions, if they are fast, are of use to the looks at the image.
 STN_HD bool can_gather(const SampleParams& p) {
-  return p.input.type == ElementType::f32 && p.interpolation != Interpolation::bicubic;
+  if (p.interpolation == Interpolation::bilinear) return p.input.type != ElementType::f64;
+  return p.interpolation == Interpolation::nearest && p.input.type == ElementType::f32;
 }
 
 // Whether windows (cpu/window.h) may win against runs (cpu/runs.h): measured, benchmarks/README.md.
 // A grid's points may look anywhere, and few channels do not pay for finding out.
 STN_HD bool want_windows(const SampleParams& p, bool gather) {
-  if (gather && can_gather(p)) return p.map != MapKind::grid && p.dims == 2 && p.channels > 1;
+  if (gather && can_gather(p)) {
+    return p.map != MapKind::grid && p.dims == 2 && p.channels > 1 &&
+           p.input.type == ElementType::f32;
+  }
   return p.map != MapKind::grid || p.channels >= 4;
 }
 
@@ -46,6 +50,7 @@ struct Plan {
   int32_t tile_width, tile_rows;
   bool padded;             // the tiles' rows, for vectors of points of one row
   bool gather;             // sample, grad_warp: whether gather instructions are of use
+  bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
   double* partial;         // parametric maps: (tasks, parameters) sums

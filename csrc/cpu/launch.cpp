@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstdlib>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -81,14 +82,25 @@ void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Par
                    [&](int64_t begin, int64_t end) { kernel(p, plan, begin, end); });
 }
 
+// Whether tiles should be as high as wide: what sees columns of the image wants that.
+bool wants_high_tiles(const SampleParams& p) {
+  return p.output_size[0] >= 64 && kernels().sees_columns(p);
+}
+
 // Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
-// suit the prefetcher when a tile visits many planes, and what sees columns of the image wants
-// tiles as high as wide (a grid, itself read row by row, not quite).
-int64_t rows_per_tile(const SampleParams& p) {
-  if (p.output_size[0] >= 64 && kernels().sees_columns(p)) {
-    return p.map == MapKind::grid ? 8 : 16;
-  }
+// suit the prefetcher when a tile visits many planes. (A grid is itself read row by row.)
+int64_t rows_per_tile(const SampleParams& p, bool high) {
+  if (high) return p.map == MapKind::grid ? 8 : 16;
   return p.channels < 16 ? 4 : 2;
+}
+
+// Whether the pixels of a column share so few parts of the L1 cache, whose sets come again every 4
+// KiB, that those of other planes are in their way: rows (in the type that they are computed in)
+// are a large power of two apart.
+bool columns_collide(const Image& image, int64_t parts) {
+  constexpr int64_t kAll = 4096;
+  const int64_t bytes = image.stride[1] * (image.type == ElementType::f64 ? 8 : 4);
+  return std::gcd(bytes, kAll) * parts >= kAll;
 }
 
 // Tasks of one tile each. A tile is cut from equal parts of a row; more rows where the output is
@@ -148,8 +160,10 @@ SampleParams flattened(const SampleParams& p) {
 
 void sample(const SampleParams& given) {
   const SampleParams p = flattened(given);
-  Plan plan =
-      tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p), !has_channels_inside(p));
+  const bool high = wants_high_tiles(p);
+  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p, high),
+                        !has_channels_inside(p));
+  plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
@@ -158,7 +172,9 @@ void splat(const SampleParams& given) {
   const SampleParams p = flattened(given);
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
-  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p));
+  const bool high = wants_high_tiles(p);
+  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p, high));
+  plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
   const int64_t work = total * p.channels * (p.batch / p.input.batch);
   // Every slab looks at all output points, so no more of them than there are threads to feed.
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
@@ -171,9 +187,11 @@ void splat(const SampleParams& given) {
 void grad_warp(const SampleParams& given) {
   const SampleParams p = flattened(given);
   const bool parametric = p.map != MapKind::grid, padded = !has_channels_inside(p);
-  const int64_t rows = rows_per_tile(p);
+  const bool high = wants_high_tiles(p);
+  const int64_t rows = rows_per_tile(p, high);
   Plan plan = parametric ? group_plan(p.output_size, p.dims, p.warp.batch, rows, padded)
                          : tile_plan(p.output_size, p.dims, p.warp.batch, rows, padded);
+  plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();

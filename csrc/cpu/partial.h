@@ -7,6 +7,9 @@
 namespace stn_cuda {
 inline namespace STN_ISA {
 
+// As many 16-bit pixels as a vector of float32 has lanes, as they are stored.
+using HalfBits = Vector<uint16_t, kLanes<float>>;
+
 // load_first(from, n): the first n lanes; zeros in the others. store_first(to, v, n): only those.
 // all_lanes(mask): whether a comparison holds in every lane. least_lane(v): the smallest number.
 // any_nan(x, y): whether a lane of either is NaN.
@@ -22,6 +25,12 @@ STN_HD void store_first(float* to, FloatVector v, int n) {
 }
 STN_HD void store_first(double* to, DoubleVector v, int n) {
   _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
+}
+STN_HD HalfBits load_first(const uint16_t* from, int n) {
+  return (HalfBits)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), from);
+}
+STN_HD void store_first(uint16_t* to, HalfBits v, int n) {
+  _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << n) - 1), (__m256i)v);
 }
 STN_HD bool all_lanes(IntVector mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
 STN_HD bool all_lanes(LongVector mask) { return _mm512_movepi64_mask((__m512i)mask) == 0xff; }
@@ -80,6 +89,14 @@ STN_HD bool all_lanes(I mask) {
 #endif
 
 #if !(defined(__x86_64__) && STN_VECTOR_BYTES == 64)
+STN_HD HalfBits load_first(const uint16_t* from, int n) {
+  HalfBits v{};
+  std::memcpy(&v, from, n * sizeof(uint16_t));
+  return v;
+}
+STN_HD void store_first(uint16_t* to, HalfBits v, int n) {
+  std::memcpy(to, &v, n * sizeof(uint16_t));
+}
 template <class V>
 STN_HD bool any_nan(V x, V y) {
   return !all_lanes(Integer<V>((x == x) & (y == y)));

@@ -8,11 +8,31 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// 16-bit pixels as they are stored, a vector of them, to float32.
-STN_HD FloatVector widen(Vector<uint16_t, kLanes<float>> bits, BFloat16) {
-  return (FloatVector)(__builtin_convertvector(bits, Vector<uint32_t, kLanes<float>>) << 16);
+// 16-bit patterns to 32 bits, and the lower (k = 0) or upper halves of 32 bits. (GCC makes several
+// instructions of the conversions.)
+using WideBits = Vector<uint32_t, kLanes<float>>;
+STN_HD WideBits to_wide(HalfBits bits) {
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  return (WideBits)_mm512_cvtepu16_epi32((__m256i)bits);
+#elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
+  return (WideBits)_mm256_cvtepu16_epi32((__m128i)bits);
+#else
+  return __builtin_convertvector(bits, WideBits);
+#endif
 }
-STN_HD FloatVector widen(Vector<uint16_t, kLanes<float>> bits, Half) {
+STN_HD HalfBits halves(WideBits bits, int k) {
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  Vector<uint16_t, 32> lane;
+  for (int i = 0; i < 32; ++i) lane[i] = static_cast<uint16_t>((2 * i + k) % 32);
+  return (HalfBits)_mm512_castsi512_si256(_mm512_permutexvar_epi16((__m512i)lane, (__m512i)bits));
+#else
+  return __builtin_convertvector(bits >> (16 * k), HalfBits);
+#endif
+}
+
+// 16-bit pixels to float32, and back, rounded to nearest even.
+STN_HD FloatVector widen(HalfBits bits, BFloat16) { return (FloatVector)(to_wide(bits) << 16); }
+STN_HD FloatVector widen(HalfBits bits, Half) {
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
   return (FloatVector)_mm512_cvtph_ps((__m256i)bits);
 #elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
@@ -24,13 +44,29 @@ STN_HD FloatVector widen(Vector<uint16_t, kLanes<float>> bits, Half) {
 #endif
 }
 
+STN_HD HalfBits narrow(FloatVector v, BFloat16) {
+  const WideBits rounded = rounded_upper_half((WideBits)v);
+  return halves(v == v ? rounded : WideBits{} + kBFloat16NaN, 0);
+}
+STN_HD HalfBits narrow(FloatVector v, Half) {
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  return (HalfBits)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
+  return (HalfBits)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#else
+  HalfBits bits;
+  for (int k = 0; k < kLanes<float>; ++k) bits[k] = Rounded<Half>::from(v[k]).bits;
+  return bits;
+#endif
+}
+
 // load_pixels<V>(from): as many consecutive pixels as V has lanes.
 template <class V, class Element>
 STN_HD V load_pixels(const Element* from) {
   if constexpr (std::is_same<Element, Scalar<V>>::value) {
     return load<V>(from);
   } else {
-    Vector<uint16_t, kLanes<float>> bits;
+    HalfBits bits;
     std::memcpy(&bits, from, sizeof bits);
     return widen(bits, Element{});
   }
@@ -42,9 +78,7 @@ STN_HD V load_pixels(const Element* from, int n) {
   if constexpr (std::is_same<Element, Scalar<V>>::value) {
     return load_first(from, n);
   } else {
-    Element pixels[kLanes<Scalar<V>>] = {};
-    std::memcpy(pixels, from, n * sizeof(Element));
-    return load_pixels<V>(pixels);
+    return widen(load_first(&from->bits, n), Element{});
   }
 }
 
@@ -59,12 +93,21 @@ STN_HD void store_pixels(Element* to, V v, int n) {
       store_first(to, v, n);
     }
   } else {
-    Scalar<V> values[L];
-    store<L>(values, v);
-    Element pixels[L];
-    for (int k = 0; k < L; ++k) pixels[k] = Rounded<Element>::from(values[k]);
-    std::memcpy(to, pixels, n * sizeof(Element));
+    const HalfBits bits = narrow(v, Element{});
+    if (n == L) {
+      std::memcpy(to, &bits, sizeof bits);
+    } else {
+      store_first(&to->bits, bits, n);
+    }
   }
+}
+
+// The first or the second of as many pairs of 16-bit pixels as FloatVector has lanes.
+STN_HD FloatVector pixels_of_pairs(WideBits pairs, int k, BFloat16) {
+  return (FloatVector)(k == 0 ? pairs << 16 : pairs & 0xffff0000u);
+}
+STN_HD FloatVector pixels_of_pairs(WideBits pairs, int k, Half) {
+  return widen(halves(pairs, k), Half{});
 }
 
 // Of as many runs of K consecutive pixels as V has lanes: each one's k-th pixel.
@@ -74,9 +117,9 @@ STN_HD V pixels_of_runs(const Element* runs, int k) {
   if constexpr (K == 1) {
     return load_pixels<V>(runs);
   } else if constexpr (K == 2 && sizeof(Element) == 2) {
-    Vector<uint32_t, L> pairs;
+    WideBits pairs;
     std::memcpy(&pairs, runs, sizeof pairs);
-    return widen(__builtin_convertvector(pairs >> (16 * k), Vector<uint16_t, L>), Element{});
+    return pixels_of_pairs(pairs, k, Element{});
   } else {
     const Integer<V> lane = truncate(counting<V>());
     const auto halves = [&](const Element* from) __attribute__((always_inline)) {

@@ -29,12 +29,32 @@ struct alignas(64) RunStarts {
   A step[D];                         // from one tap's distance to the next one's
   int64_t row[kRows];                // offsets of the rows of taps
   int32_t whole[kRoom / kLanes<A>];  // whether all taps of a group are inside the image (bicubic)
-  bool any_nan;                      // among the coordinates
 };
 
+// The same looks with what NaN is read as, if any is NaN. Whether one is.
+template <class T, int D>
+STN_HD bool without_nan(const Looks<T, D>& looks, int slots, Looks<T, D>& numbers) {
+  using V = Native<T>;
+  bool any = false;
+  for (int i = 0; i < slots; i += kLanes<T>) {
+    any |= any_nan(load<V>(&looks.x[0][i]), load<V>(&looks.x[D - 1][i]));
+    if (D == 3) any |= any_nan(load<V>(&looks.x[1][i]), V{});
+  }
+  if (!any) return false;
+  numbers.frame = looks.frame;
+  for (int d = 0; d < D; ++d) {
+    for (int i = 0; i < slots; ++i) {
+      const T x = looks.x[d][i];
+      numbers.x[d][i] = x == x ? x : -looks.frame.axis[d].offset;
+    }
+  }
+  return true;
+}
+
+// Where the looks, none of them NaN, find their runs.
 template <bool Outermost, class T, class A, int K, int D>
-STN_HD void find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots,
-                      RunStarts<A, K, D>& runs) {
+STN_HD void find_runs_of_numbers(const SampleParams& p, const Looks<T, D>& looks, int slots,
+                                 RunStarts<A, K, D>& runs) {
   using V = Native<T>;
   // Bicubic's boundary rule is one of its taps, not of where it looks.
   const Padding rule = K == 4 ? Padding::zeros : p.padding;
@@ -56,28 +76,35 @@ STN_HD void find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots
       highest[d] = static_cast<T>(std::max<int32_t>(0, axis[d].size - K));
     }
     if (K == 4) std::fill(runs.whole, runs.whole + kRoom / kLanes<A>, 1);
-    Integer<V> numbers = all_index<V>(-1);
     for (int i = 0; i < slots; i += kLanes<T>) {
       Integer<V> offset{};
       for (int d = 0; d < D; ++d) {
         const V look = load<V>(&looks.x[d][i]);
-        const V at = K == 1 ? nearest_pixel(axis[d], padding, look)
-                            : bound(axis[d], padding, make_finite(axis[d], look));
-        const V base = floor_of(at) - T((K - 1) / 2);
-        const V first = smaller(larger(base, V{}), all<V>(highest[d]));
-        const Integer<V> index = truncate(first);
-        offset += index * stride[d];
+        const V at =
+            K == 1 ? nearest_pixel(axis[d], padding, look) : bound_number(axis[d], padding, look);
+        const V base = at - T((K - 1) / 2);
+        const Integer<V> index = truncate(V(smaller(larger(base, V{}), all<V>(highest[d]))));
+        const V first = to_real<V>(index);
+        offset += d == 0 ? index : index * stride[d];
         store<kLanes<T>>(&runs.distance[d][i], V(at - first));
         if (Outermost && d == D - 1) store<kLanes<T>>(&runs.outermost[i], index);
-        numbers &= look == look;
-        if (K == 4 && !all_lanes(base == first)) {
+        if (K == 4 && !all_lanes((base >= 0) & (base < highest[d] + 1))) {
           for (int j = i; j < i + kLanes<T>; j += kLanes<A>) runs.whole[j / kLanes<A>] = 0;
         }
       }
       store<kLanes<T>>(&runs.offset[i], offset);
     }
-    runs.any_nan = !all_lanes(numbers);
   });
+}
+
+// Whether a coordinate is NaN.
+template <bool Outermost, class T, class A, int K, int D>
+STN_HD bool find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots,
+                      RunStarts<A, K, D>& runs) {
+  Looks<T, D> numbers;
+  const bool any = without_nan(looks, slots, numbers);
+  find_runs_of_numbers<Outermost>(p, any ? numbers : looks, slots, runs);
+  return any;
 }
 
 // The runs of the points [first, last) in one plane, row by row copied next to each other: what
@@ -132,49 +159,47 @@ struct alignas(64) CopiedRuns {
   }
 };
 
-#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
 // The same by gather instructions, of planes that begin at `plane`.
+template <class Element>
 struct GatheredRuns {
-  const float* plane;
+  const Element* plane;
   int64_t stride_c;
 
-  template <int D, class Use>
-  STN_HD void taps(const RunStarts<float, 1, D>& starts, int c, int row, int first,
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  template <int K, int D, class Use>
+  STN_HD void taps(const RunStarts<float, K, D>& starts, int c, int row, int first,
                    Use&& use) const {
-    const float* from = plane + c * stride_c + starts.row[row];
+    const Element* from = plane + c * stride_c + starts.row[row];
     const __m512i offset = _mm512_load_si512(starts.offset + first);
-    const FloatVector pixels = (FloatVector)_mm512_i32gather_ps(offset, from, 4);
-    use([&](int) __attribute__((always_inline)) { return pixels; });
-  }
-
-  template <int D, class Use>
-  STN_HD void taps(const RunStarts<float, 2, D>& starts, int c, int row, int first,
-                   Use&& use) const {
-    const float* from = plane + c * stride_c + starts.row[row];
-    const auto pairs = [&](int i) __attribute__((always_inline)) {
-      const __m256i offset = _mm256_load_si256(reinterpret_cast<const __m256i*>(starts.offset + i));
-      return (FloatVector)_mm512_i32gather_pd(offset, from, 4);
-    };
-    const FloatVector low = pairs(first), high = pairs(first + 8);
-    // What later points see: along rows of points that are aslant, nothing announces it. (Reading
-    // past the end is no error of a prefetch.)
-    if (D == 2 && row == 1) {
-      const int64_t ahead = 3 * starts.row[1];
-      __builtin_prefetch(from + starts.offset[first] + ahead);
-      __builtin_prefetch(from + starts.offset[first + 15] + ahead);
+    if constexpr (K == 1) {
+      const FloatVector pixels = (FloatVector)_mm512_i32gather_ps(offset, from, 4);
+      use([&](int) __attribute__((always_inline)) { return pixels; });
+    } else {
+      // What later points see: along rows of points that are aslant, nothing announces it. (Reading
+      // past the end is no error of a prefetch.)
+      if (D == 2 && row == 1) {
+        const int64_t ahead = 3 * starts.row[1];
+        __builtin_prefetch(from + starts.offset[first] + ahead);
+        __builtin_prefetch(from + starts.offset[first + 15] + ahead);
+      }
+      if constexpr (sizeof(Element) == 2) {
+        const WideBits pairs = (WideBits)_mm512_i32gather_epi32(offset, from, 2);
+        use([&](int k)
+                __attribute__((always_inline)) { return pixels_of_pairs(pairs, k, Element{}); });
+      } else {
+        const FloatVector low =
+            (FloatVector)_mm512_i32gather_pd(_mm512_castsi512_si256(offset), from, 4);
+        const FloatVector high =
+            (FloatVector)_mm512_i32gather_pd(_mm512_extracti64x4_epi64(offset, 1), from, 4);
+        const IntVector even = truncate(counting<FloatVector>()) * 2;
+        use([&](int k) __attribute__((always_inline)) {
+          return select_lanes(low, high, IntVector(even + k));
+        });
+      }
     }
-    const IntVector even = truncate(counting<FloatVector>()) * 2;
-    use([&](int k) __attribute__((always_inline)) {
-      return select_lanes(low, high, IntVector(even + k));
-    });
   }
-};
-#else
-struct GatheredRuns {
-  const float* plane;
-  int64_t stride_c;
-};
 #endif
+};
 
 // What group g's points see (cpu/window.h says what a view is), from where `Source` has the taps.
 template <class Source, class A, int K, int D>
@@ -210,11 +235,10 @@ struct RunView {
   }
 };
 
-// Calls f(n, c, first, view) for each block of channels of the images: view(g) shows group g of
-// those without a window in the channels [c, c + count), where count is a constant of its type and
-// `first` says whether the block is the first of all.
+// Calls f(count, n, c, view) for each block of channels of the images: view(g) shows group g of
+// those without a window in the channels [c, c + count), where count is a constant of its type.
 template <class Element, int K, int D, class F>
-STN_HD void for_each_run_block(const SampleParams& p, bool gather, int slots,
+STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slots,
                                const WindowTile<Accumulate<Element>, D>& windows,
                                const RunStarts<Accumulate<Element>, K, D>& starts,
                                BatchRange images, F&& f) {
@@ -222,15 +246,16 @@ STN_HD void for_each_run_block(const SampleParams& p, bool gather, int slots,
   const auto all = [&](auto block, auto&& prepare, const auto& source) {
     using Source = typename std::decay<decltype(source)>::type;
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block<block.value>(p.channels, [&](auto count, int64_t c) {
+      const auto look = [&](auto count, int64_t c) {
         prepare(count.value, plane_of<const Element>(p.input, n, c));
         f(count, n, c, [&](int g) { return RunView<Source, A, K, D>(starts, source, g); });
-      });
+      };
+      for_each_channel_block<block.value>(plan.plane_by_plane, p.channels, look);
     }
   };
   if constexpr (kGathers<Element, K>) {
-    if (gather) {
-      GatheredRuns source{nullptr, p.input.stride_c};
+    if (plan.gather) {
+      GatheredRuns<Element> source{nullptr, p.input.stride_c};
       return all(
           std::integral_constant<int, kChannelBlock>{},
           [&](int, const auto* plane) { source.plane = plane; }, source);

@@ -145,14 +145,14 @@ STN_HD void sample_windows(const SampleParams& p, const Groups<Accumulate<Elemen
 
 // Planar: the groups that have no window yet. Those whose values stand are marked as having one.
 template <class Element, int K, class T, int D>
-STN_HD void sample_runs(const SampleParams& p, bool gather, const Looks<T, D>& looks,
+STN_HD void sample_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
                         const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                         WindowTile<Accumulate<Element>, D>& windows) {
   RunStarts<Accumulate<Element>, K, D> starts;
   find_runs<false>(p, looks, groups.slots(), starts);
   int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
   mark_runs(p, windows, starts, groups.count, marks);
-  for_each_run_block<Element>(p, gather, groups.slots(), windows, starts, images,
+  for_each_run_block<Element>(p, plan, groups.slots(), windows, starts, images,
                               [&](auto channels, int64_t n, int64_t c, auto&& view) {
                                 sample_marked<Element, K, channels.value>(p, groups, n, c, marks,
                                                                           view);
@@ -227,7 +227,7 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
         }
       }
       if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-        sample_runs<Element, K>(p, plan.gather, looks, groups, images, windows);
+        sample_runs<Element, K>(p, plan, looks, groups, images, windows);
       }
       if (windows.complete(groups.count)) return;
     }

@@ -175,7 +175,7 @@ struct Overlap {
 };
 template <class A>
 STN_HD Overlap overlap(const Slab<A>& slab, const int32_t* first, int span, int count) {
-  int32_t low = first[0], high = low;
+  int32_t low = INT32_MAX, high = INT32_MIN;
   for (int i = 0; i < count; ++i) {
     low = low < first[i] ? low : first[i];
     high = high > first[i] ? high : first[i];
@@ -188,6 +188,25 @@ STN_HD bool touches(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int coun
   bool any = false;
   for (int k = 0; k < K; ++k) any |= overlap(slab, taps.index[D - 1][k], 0, count).any;
   return any;
+}
+
+// Whether a monotonic map's points see rows (planes, of a volume) that all belong to other slabs;
+// not always told.
+template <class T, class A, int D>
+STN_HD bool see_elsewhere(const Slab<A>& slab, Padding padding, const Tile<D>& tile,
+                          const Looks<T, D>& looks) {
+  constexpr T kReach = 3;  // of the taps of any interpolation
+  if (!looks.monotonic || padding == Padding::reflection) return false;
+  const int below = (tile.rows - 1) * tile.pitch, right = tile.width - 1;
+  const T* x = looks.x[D - 1];
+  T low = std::min({x[0], x[right], x[below], x[below + right]});
+  T high = std::max({x[0], x[right], x[below], x[below + right]});
+  if (!(high - low < coordinate_limit<T>())) return false;
+  if (padding == Padding::border) {
+    low = std::clamp(low, T(0), looks.frame.axis[D - 1].last);
+    high = std::clamp(high, T(0), looks.frame.axis[D - 1].last);
+  }
+  return high + kReach < slab.low || low - kReach > slab.high;
 }
 
 template <class A>
@@ -206,9 +225,9 @@ STN_HD void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
 
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
 template <class Element, class T, int D>
-void splat_runs(const SampleParams& p, const Slab<Accumulate<Element>>& slab, const Tile<D>& tile,
-                const Looks<T, D>& looks, Order& order, int64_t n, int64_t first_channel,
-                int64_t channels) {
+void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<Element>>& slab,
+                const Tile<D>& tile, const Looks<T, D>& looks, Order& order, int64_t n,
+                int64_t first_channel, int64_t channels) {
   using A = Accumulate<Element>;
   const int count = tile.slots();
   RunStarts<A, 2, D> runs;
@@ -216,7 +235,7 @@ void splat_runs(const SampleParams& p, const Slab<Accumulate<Element>>& slab, co
   const Overlap touched = overlap(slab, runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
   if (!touched.any) return;
   order.fit(tile);
-  for_each_channel_block<D == 3 ? 2 : kChannelBlock>(channels, [&](auto block, int64_t c) {
+  const auto add = [&](auto block, int64_t c) {
     constexpr int C = decltype(block)::value;
     alignas(64) A values[C][kRoom];
     bool finite = true;
@@ -241,7 +260,8 @@ void splat_runs(const SampleParams& p, const Slab<Accumulate<Element>>& slab, co
     } else {
       add_parts<false, C, D>(slab, plane, order, runs, parts);
     }
-  });
+  };
+  for_each_channel_block<D == 3 ? 2 : kChannelBlock>(plan.plane_by_plane, channels, add);
 }
 
 // Any interpolation and layout.
@@ -270,6 +290,8 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
 template <class Element, int D>
 void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, int64_t n,
                 int64_t first_channel, int64_t channels) {
+  using V = Native<Accumulate<Element>>;
+  constexpr int L = kLanes<Accumulate<Element>>;
   const int64_t depth = D == 3 ? slab.high - slab.low : 1;
   const int64_t z0 = D == 3 ? slab.low : 0;
   const int64_t y0 = D == 3 ? 0 : slab.low;
@@ -281,6 +303,14 @@ void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, in
       for (int64_t y = y0; y < y0 + height; ++y) {
         Element* row = plane + z * p.input.stride[2] * (D == 3) + y * p.input.stride[1];
         const auto* source = from + z * slab.stride[2] * (D == 3) + y * slab.stride[1];
+        if (p.input.stride[0] == 1 && slab.stride[0] == 1) {
+          for (int64_t x = 0; x < p.input_size[0]; x += L) {
+            const int lanes = static_cast<int>(std::min<int64_t>(L, p.input_size[0] - x));
+            store_pixels(row + x, lanes == L ? load<V>(source + x) : load_first(source + x, lanes),
+                         lanes);
+          }
+          continue;
+        }
         for (int64_t x = 0; x < p.input_size[0]; ++x) {
           row[x * p.input.stride[0]] = Rounded<Element>::from(source[x * slab.stride[0]]);
         }
@@ -351,9 +381,10 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
         const Tile<D> tile(plan, p.output_size, t);
         with_looks(p, warp, tile, [&](const auto& looks) {
           if (look_outside<K>(p.padding, tile, looks)) return;
+          if (see_elsewhere(slab, p.padding, tile, looks)) return;
           if constexpr (K == 2) {
             if (layout == Layout::planar) {
-              splat_runs<Element>(local, slab, tile, looks, order, n, c, channels);
+              splat_runs<Element>(local, plan, slab, tile, looks, order, n, c, channels);
               return;
             }
           }

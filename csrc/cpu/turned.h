@@ -20,7 +20,7 @@ constexpr double kTurnedSlack = 1.0 / 64;
 constexpr bool kTurned = STN_VECTOR_BYTES == 64;
 
 constexpr int kMaxCandidates = 4;
-constexpr int kMaxTurnedRows = 16;
+constexpr int kMaxTurnedRows = 8;
 
 // The inverse of an affine map, for vectors of pixels along x.
 template <class A>
@@ -54,11 +54,11 @@ struct Turned {
     const double far = std::abs(m.offset[0]) + std::abs(m.offset[1]);
     // What a vector of pixels costs against the additions of the points that see it, one by one:
     // measured, benchmarks/README.md. `seen`: pixels per point that sees one, at least.
-    const double most_rows = std::min<int64_t>(5 + 2 * channels, 14);
+    const double most_rows = std::min<int64_t>(4 + channels, 8);
     const double seen = std::max(
         std::abs(determinant), static_cast<double>(points(input_size, 2)) / points(output_size, 2));
-    usable = seen <= (channels == 1 ? 1.25 : 2) && width < kMaxCandidates &&
-             spread + width + 2 <= 2 * L && count <= most_rows && far < 1e6 &&
+    usable = channels > 1 && seen <= 2 && width < kMaxCandidates && spread + width + 2 <= 2 * L &&
+             count <= most_rows && far < 1e6 &&
              std::abs(determinant) > 1e-3;  // none of which holds for NaN
     if (!usable) return;
     rows = static_cast<int>(count);

@@ -99,6 +99,13 @@ STN_HD V bound(const Axis<Scalar<V>>& axis, Padding padding, V x) {
   return clip(axis, padding == Padding::reflection ? reflect(axis, x) : x);
 }
 
+// The same of any x but NaN, infinities included: the zeros of an image go on for ever, and a
+// border is as near.
+template <class V>
+STN_HD V bound_number(const Axis<Scalar<V>>& axis, Padding padding, V x) {
+  return bound(axis, padding, padding == Padding::reflection ? make_finite(axis, x) : x);
+}
+
 // d bound / dx. As torch: 0 on the clip limits themselves.
 template <class V>
 STN_HD V bound_slope(const Axis<Scalar<V>>& axis, Padding padding, V x) {

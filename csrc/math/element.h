@@ -72,12 +72,18 @@ struct Rounded<double> {
   }
 };
 
+// The upper half of a float's bits, rounded; not of NaN. U: uint32_t or a vector of them.
+template <class U>
+STN_HD U rounded_upper_half(U bits) {
+  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+constexpr uint32_t kBFloat16NaN = 0x7fc0u;
+
 template <>
 struct Rounded<BFloat16> {
   STN_HD static BFloat16 from(float x) {
-    const uint32_t bits = float_bits(x);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return {static_cast<uint16_t>(x == x ? rounded : 0x7fc0u)};
+    const uint32_t rounded = rounded_upper_half(float_bits(x));
+    return {static_cast<uint16_t>(x == x ? rounded : kBFloat16NaN)};
   }
 };
 

@@ -125,7 +125,7 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     for (int j = 0; j < tile.width; j += L) {
       V at[D], g[D];
-      positions(p, j, at);
+      positions(tile, p, j, at);
       const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
         g[d] = inside ? load_converted<V>(&grad[d][slot + j]) : V{};
@@ -141,25 +141,21 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
   }
 }
 
+template <class Map, class A, int D>
+void hand_to_map(const Map& map, const SampleParams& p, int64_t n, const Tile<D>& tile,
+                 const A (&grad)[D][kRoom], LaneSums& total) {
+  if constexpr (Map::parametric) {
+    sum_gradient(map, tile, grad, total);
+  } else {
+    write_gradient(map, p, n, tile, grad);
+  }
+}
+
 // The sums over the lanes, in order.
 inline void add_lanes(const LaneSums& total, int sums, double* partial) {
   for (int k = 0; k < sums; ++k) {
     for (double lane : total.of[k]) partial[k] += lane;
   }
-}
-
-template <class T, class A, int D>
-void hand_to_map(const SampleParams& p, int64_t n, const Tile<D>& tile, const A (&grad)[D][kRoom],
-                 LaneSums& total) {
-  const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
-  with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
-    using Map = typename std::decay<decltype(map)>::type;
-    if constexpr (Map::parametric) {
-      sum_gradient(map, tile, grad, total);
-    } else {
-      write_gradient(map, p, n, tile, grad);
-    }
-  });
 }
 
 // Planar: the marked groups' gradients of the coordinates over a block of C channels, from what
@@ -271,44 +267,35 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
   }
 }
 
-template <class Element, int K, int D>
-void grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t n,
-                    const Tile<D>& tile, LaneSums& total) {
+// The gradients of the coordinates of a tile. Whether there are any but 0.
+template <class Element, int K, class T, int D>
+bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRange images,
+                    const Tile<D>& tile, const Looks<T, D>& looks,
+                    Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
-  alignas(64) A grad[D][kRoom];
-  const BatchRange images = images_of_warp(p, n);
-  bool blank = false;
-  with_looks(p, n, tile, [&](const auto& looks) {
-    blank = look_outside<K>(p.padding, tile, looks);
-    if (blank) return;
-    WindowTile<A, D> windows;
-    if (layout == Layout::planar) {
-      const Groups<A, D> groups(tile, p.output.stride);
-      if constexpr (kWindows<D>) {
-        if (find_windows<K>(p, plan.gather, tile, looks, windows)) {
-          grad_windows<Element, K>(p, groups, images, windows, grad);
-        }
+  if (look_outside<K>(p.padding, tile, looks)) return false;
+  WindowTile<A, D> windows;
+  if (layout == Layout::planar) {
+    const Groups<A, D> groups(tile, p.output.stride);
+    if constexpr (kWindows<D>) {
+      if (find_windows<K>(p, plan.gather, tile, looks, windows)) {
+        grad_windows<Element, K>(p, groups, images, windows, grad);
       }
-      bool any_nan = false;  // a group that looks at one has no window
-      if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-        any_nan = grad_runs<Element, K>(p, plan, looks, groups, images, windows, grad);
-      }
-      through_boundary<K>(p.padding, looks, any_nan, tile.slots(), grad);
-      if (windows.complete(groups.count)) return;
     }
-    TileTaps<A, K, D> taps;
-    Dots<A, K, D> dots;
-    fill_taps<true>(looks.frame, p.padding, looks.x, tile.slots(), taps);
-    make_dots<Element>(p, layout, tile, taps, images, windows, dots);
-    for_each_gap(windows, tile.slots(),
-                 [&](int first, int last) { combine(taps, dots, first, last, grad); });
-  });
-  if (blank) return;
-  if (p.warp.type == ElementType::f64) {
-    hand_to_map<double>(p, n, tile, grad, total);
-  } else {
-    hand_to_map<float>(p, n, tile, grad, total);
+    bool any_nan = false;  // a group that looks at one has no window
+    if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
+      any_nan = grad_runs<Element, K>(p, plan, looks, groups, images, windows, grad);
+    }
+    through_boundary<K>(p.padding, looks, any_nan, tile.slots(), grad);
+    if (windows.complete(groups.count)) return true;
   }
+  TileTaps<A, K, D> taps;
+  Dots<A, K, D> dots;
+  fill_taps<true>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  make_dots<Element>(p, layout, tile, taps, images, windows, dots);
+  for_each_gap(windows, tile.slots(),
+               [&](int first, int last) { combine(taps, dots, first, last, grad); });
+  return true;
 }
 
 // The parameters of a parametric map.
@@ -325,11 +312,20 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % groups * plan.tiles_per_task;
         const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
+        const int64_t n = task / groups;
+        const BatchRange images = images_of_warp(p, n);
         LaneSums total;
-        for (int64_t t = first; t < last; ++t) {
-          const Tile<D> tile(plan, p.output_size, t);
-          grad_warp_tile<decltype(element), K, D>(p, plan, layout, task / groups, tile, total);
-        }
+        alignas(64) Accumulate<decltype(element)> grad[D][kRoom];
+        bool any = false;
+        for_each_tile<D>(
+            p, plan, n, first, last,
+            [&](const auto& tile, const auto& looks) {
+              any =
+                  grad_warp_tile<decltype(element), K>(p, plan, layout, images, tile, looks, grad);
+            },
+            [&](const auto& map, const Tile<D>& tile) {
+              if (any) hand_to_map(map, p, n, tile, grad, total);
+            });
         if (p.map != MapKind::grid) {
           const int count = parameter_count(p.map, D);
           add_lanes(total, count, plan.partial + task * count);

@@ -40,7 +40,7 @@ inline void warp_grid(const GridParams& p, const Plan& plan, int64_t begin, int6
   with_grid_types(p, [&](auto type, auto dims) {
     constexpr int D = decltype(dims)::value;
     for (int64_t task = begin; task < end; ++task) {
-      const Tile<D> tile(plan, p.output_size, task % plan.tiles);
+      const Tile<D> tile(plan, task % plan.tiles);
       write_grid<decltype(type), D>(p, task / plan.tiles, tile);
     }
   });
@@ -79,7 +79,7 @@ inline void warp_grid_backward(const GridParams& p, const Plan& plan, int64_t be
       const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
       LaneSums total;
       for (int64_t t = first; t < last; ++t) {
-        const Tile<D> tile(plan, p.output_size, t);
+        const Tile<D> tile(plan, t);
         sum_grid<decltype(type), D>(p, task / groups, tile, total);
       }
       const int count = parameter_count(p.map, D);

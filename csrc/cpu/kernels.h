@@ -46,7 +46,10 @@ STN_HD bool want_windows(const SampleParams& p, bool gather) {
 // same order however the image is cut).
 struct Plan {
   int64_t tasks;
-  int64_t tiles;  // per warp
+  int64_t size[3];       // of what tiles are cut from: the output, or its rows laid end to end
+  int32_t fold;          // the length of such rows; 0 if they are not
+  int64_t tiles;         // per warp
+  int64_t across, down;  // tiles next to each other, and one above the other
   int32_t tile_width, tile_rows;
   bool padded;             // the tiles' rows, for vectors of points of one row
   bool gather;             // sample, grad_warp: whether gather instructions are of use

@@ -103,30 +103,42 @@ bool columns_collide(const Image& image, int64_t parts) {
   return std::gcd(bytes, kAll) * parts >= kAll;
 }
 
+// The points that tiles are cut from.
+struct Points {
+  int64_t size[3];
+  int32_t fold;
+};
+
+Points rows_of(const int64_t (&size)[3], int dims) {
+  return {{size[0], size[1], dims == 3 ? size[2] : 1}, 0};
+}
+
 // Tasks of one tile each. A tile is cut from equal parts of a row; more rows where the output is
 // narrow, fewer where it has no more.
-Plan tile_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t most_rows = 4,
-               bool padded = false) {
+Plan tile_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool padded = false) {
   Plan plan{};
+  const auto& size = points.size;
+  std::copy(size, size + 3, plan.size);
+  plan.fold = points.fold;
   plan.padded = padded;
   const int64_t unit = padded ? kRowAlign : 1;
-  const int64_t units = std::max<int64_t>(1, ceil_div(output_size[0], unit));
-  const int64_t rows = std::max<int64_t>(1, std::min(output_size[1], most_rows));
+  const int64_t units = std::max<int64_t>(1, ceil_div(size[0], unit));
+  const int64_t rows = std::max<int64_t>(1, std::min(size[1], most_rows));
   const int64_t across = ceil_div(units, kTile / unit / rows);
   plan.tile_width = static_cast<int32_t>(ceil_div(units, across) * unit);
   plan.tile_rows = static_cast<int32_t>(
-      std::max<int64_t>(1, std::min<int64_t>(output_size[1], kTile / plan.tile_width)));
-  plan.tiles = ceil_div(output_size[0], plan.tile_width) *
-               ceil_div(output_size[1], plan.tile_rows) * (dims == 3 ? output_size[2] : 1);
+      std::max<int64_t>(1, std::min<int64_t>(size[1], kTile / plan.tile_width)));
+  plan.across = ceil_div(size[0], plan.tile_width);
+  plan.down = ceil_div(size[1], plan.tile_rows);
+  plan.tiles = plan.across * plan.down * size[2];
   plan.tiles_per_task = 1;
   plan.tasks = plan.tiles * warps;
   return plan;
 }
 
 // Tasks of several tiles, each with its own partial sums.
-Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_t most_rows = 4,
-                bool padded = false) {
-  Plan plan = tile_plan(output_size, dims, warps, most_rows, padded);
+Plan group_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool padded = false) {
+  Plan plan = tile_plan(points, warps, most_rows, padded);
   plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, ceil_div(kGroups, warps)));
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;
@@ -140,40 +152,41 @@ bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int 
   return all;
 }
 
-// A grid's points as a single row, if nothing depends on where they stand in the output: full
-// vectors, where a narrow output's rows would leave many lanes empty.
-SampleParams flattened(const SampleParams& p) {
-  SampleParams flat = p;
-  const int64_t width = p.output_size[0];
-  if (p.map != MapKind::grid || width >= 128 || width % kRowAlign == 0) return flat;
-  if (p.dims <= kernels().window_dims && want_windows(p, use_gather())) return flat;
-  if (!have_rows_in_one(p.output_size, p.output.stride, p.dims) ||
-      !have_rows_in_one(p.output_size, p.warp.stride, p.dims) ||
-      (p.grad_warp.data && !have_rows_in_one(p.output_size, p.grad_warp.stride, p.dims)) ||
-      points(p.output_size, p.dims) >= INT32_MAX) {
-    return flat;
+// A narrow output's rows laid end to end, if nothing depends on where its points stand: full
+// vectors, where its rows would leave many lanes empty.
+Points points_of(const SampleParams& p, bool high_tiles) {
+  constexpr int64_t kMostFolded = int64_t(1) << 20;  // for positions(), cpu/tile.h
+  const Points rows = rows_of(p.output_size, p.dims);
+  const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
+  const bool grid = p.map == MapKind::grid;
+  if (width >= 128 || width % kRowAlign == 0 || all >= INT32_MAX) return rows;
+  if (p.dims <= kernels().window_dims && want_windows(p, use_gather())) return rows;
+  if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
+  if (!grid) {
+    if (p.dims > 2 || high_tiles || all > kMostFolded) return rows;
+    return {{all, 1, 1}, static_cast<int32_t>(width)};
   }
-  flat.output_size[0] = points(p.output_size, p.dims);
-  flat.output_size[1] = flat.output_size[2] = 1;
-  return flat;
+  if (!have_rows_in_one(p.output_size, p.warp.stride, p.dims) ||
+      (p.grad_warp.data && !have_rows_in_one(p.output_size, p.grad_warp.stride, p.dims))) {
+    return rows;
+  }
+  return {{all, 1, 1}, 0};
 }
 
-void sample(const SampleParams& given) {
-  const SampleParams p = flattened(given);
+void sample(const SampleParams& p) {
   const bool high = wants_high_tiles(p);
-  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p, high),
-                        !has_channels_inside(p));
+  Plan plan =
+      tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), !has_channels_inside(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
 
-void splat(const SampleParams& given) {
-  const SampleParams p = flattened(given);
+void splat(const SampleParams& p) {
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
-  Plan plan = tile_plan(p.output_size, p.dims, p.warp.batch, rows_per_tile(p, high));
+  Plan plan = tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high));
   plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
   const int64_t work = total * p.channels * (p.batch / p.input.batch);
   // Every slab looks at all output points, so no more of them than there are threads to feed.
@@ -184,13 +197,13 @@ void splat(const SampleParams& given) {
   run(kernels().splat, p, plan, work / plan.slabs);
 }
 
-void grad_warp(const SampleParams& given) {
-  const SampleParams p = flattened(given);
+void grad_warp(const SampleParams& p) {
   const bool parametric = p.map != MapKind::grid, padded = !has_channels_inside(p);
   const bool high = wants_high_tiles(p);
   const int64_t rows = rows_per_tile(p, high);
-  Plan plan = parametric ? group_plan(p.output_size, p.dims, p.warp.batch, rows, padded)
-                         : tile_plan(p.output_size, p.dims, p.warp.batch, rows, padded);
+  const Points points = points_of(p, high);
+  Plan plan = parametric ? group_plan(points, p.warp.batch, rows, padded)
+                         : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
@@ -200,11 +213,11 @@ void grad_warp(const SampleParams& given) {
 }
 
 void warp_grid(const GridParams& p) {
-  run(kernels().warp_grid, p, tile_plan(p.output_size, p.dims, p.batch), kTile);
+  run(kernels().warp_grid, p, tile_plan(rows_of(p.output_size, p.dims), p.batch), kTile);
 }
 
 void warp_grid_backward(const GridParams& p) {
-  Plan plan = group_plan(p.output_size, p.dims, p.batch);
+  Plan plan = group_plan(rows_of(p.output_size, p.dims), p.batch);
   std::vector<double> partial(plan.tasks * p.dims * (p.dims + 1));
   plan.partial = partial.data();
   run(kernels().warp_grid_backward, p, plan, kTile * plan.tiles_per_task);

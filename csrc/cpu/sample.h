@@ -211,36 +211,33 @@ STN_HD void sample_nothing(const SampleParams& p, const Tile<D>& tile, BatchRang
   }
 }
 
-template <class Element, int K, int D>
-void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t n,
-                 const Tile<D>& tile) {
+template <class Element, int K, class T, int D>
+void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRange images,
+                 const Tile<D>& tile, const Looks<T, D>& looks) {
   using A = Accumulate<Element>;
-  const BatchRange images = images_of_warp(p, n);
-  with_looks(p, n, tile, [&](const auto& looks) {
-    if (look_outside<K>(p.padding, tile, looks)) return sample_nothing<Element>(p, tile, images);
-    WindowTile<A, D> windows;
-    if (layout == Layout::planar && p.output.stride[0] == 1) {
-      const Groups<A, D> groups(tile, p.output.stride);
-      if constexpr (kWindows<D>) {
-        if (find_windows<K>(p, plan.gather, tile, looks, windows)) {
-          sample_windows<Element, K>(p, groups, images, windows);
-        }
+  if (look_outside<K>(p.padding, tile, looks)) return sample_nothing<Element>(p, tile, images);
+  WindowTile<A, D> windows;
+  if (layout == Layout::planar && p.output.stride[0] == 1) {
+    const Groups<A, D> groups(tile, p.output.stride);
+    if constexpr (kWindows<D>) {
+      if (find_windows<K>(p, plan.gather, tile, looks, windows)) {
+        sample_windows<Element, K>(p, groups, images, windows);
       }
-      if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-        sample_runs<Element, K>(p, plan, looks, groups, images, windows);
-      }
-      if (windows.complete(groups.count)) return;
     }
-    TileTaps<A, K, D> taps;
-    fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
-    if (layout == Layout::channels) {
-      for (int64_t m = images.begin; m < images.end; ++m) {
-        sample_channels<Element, K, D>(p, tile, taps, m);
-      }
-    } else {
-      sample_gaps<Element>(p, layout, tile, taps, images, windows);
+    if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
+      sample_runs<Element, K>(p, plan, looks, groups, images, windows);
     }
-  });
+    if (windows.complete(groups.count)) return;
+  }
+  TileTaps<A, K, D> taps;
+  fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  if (layout == Layout::channels) {
+    for (int64_t m = images.begin; m < images.end; ++m) {
+      sample_channels<Element, K, D>(p, tile, taps, m);
+    }
+  } else {
+    sample_gaps<Element>(p, layout, tile, taps, images, windows);
+  }
 }
 
 // Tasks: (warp, tile).
@@ -250,9 +247,14 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
-    for (int64_t task = begin; task < end; ++task) {
-      const Tile<D> tile(plan, p.output_size, task % plan.tiles);
-      sample_tile<Element, K, D>(p, plan, layout, task / plan.tiles, tile);
+    for (int64_t task = begin; task < end;) {
+      const int64_t n = task / plan.tiles, first = task % plan.tiles;
+      const int64_t last = std::min(plan.tiles, first + end - task);
+      const BatchRange images = images_of_warp(p, n);
+      for_each_tile<D>(p, plan, n, first, last, [&](const auto& tile, const auto& looks) {
+        sample_tile<Element, K>(p, plan, layout, images, tile, looks);
+      });
+      task += last - first;
     }
   });
 }

@@ -377,20 +377,16 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
     std::copy(slab.stride, slab.stride + 3, local.input.stride);
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
-      for (int64_t t = 0; t < plan.tiles; ++t) {
-        const Tile<D> tile(plan, p.output_size, t);
-        with_looks(p, warp, tile, [&](const auto& looks) {
-          if (look_outside<K>(p.padding, tile, looks)) return;
-          if (see_elsewhere(slab, p.padding, tile, looks)) return;
-          if constexpr (K == 2) {
-            if (layout == Layout::planar) {
-              splat_runs<Element>(local, plan, slab, tile, looks, order, n, c, channels);
-              return;
-            }
+      for_each_tile<D>(p, plan, warp, 0, plan.tiles, [&](const auto& tile, const auto& looks) {
+        if (look_outside<K>(p.padding, tile, looks)) return;
+        if (see_elsewhere(slab, p.padding, tile, looks)) return;
+        if constexpr (K == 2) {
+          if (layout == Layout::planar) {
+            return splat_runs<Element>(local, plan, slab, tile, looks, order, n, c, channels);
           }
-          splat_taps<Element, K>(local, layout, slab, tile, looks, n, c, channels);
-        });
-      }
+        }
+        splat_taps<Element, K>(local, layout, slab, tile, looks, n, c, channels);
+      });
     }
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);
   }

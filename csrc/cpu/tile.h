@@ -19,18 +19,16 @@ template <int D>
 struct Tile {
   int32_t first[D];  // the position of its first point
   int32_t width, rows, pitch;
-  bool padded;
+  int32_t fold;  // as Plan's
 
-  STN_HD Tile(const Plan& plan, const int64_t (&size)[3], int64_t tile) {
-    const int64_t across = (size[0] + plan.tile_width - 1) / plan.tile_width;
-    const int64_t down = (size[1] + plan.tile_rows - 1) / plan.tile_rows;
-    first[0] = static_cast<int32_t>(tile % across * plan.tile_width);
-    first[1] = static_cast<int32_t>(tile / across % down * plan.tile_rows);
-    if (D == 3) first[D - 1] = static_cast<int32_t>(tile / across / down);
-    width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, size[0] - first[0]));
-    rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, size[1] - first[1]));
-    padded = plan.padded;
-    pitch = padded ? (width + kRowAlign - 1) / kRowAlign * kRowAlign : width;
+  STN_HD Tile(const Plan& plan, int64_t tile) : fold(plan.fold) {
+    const int64_t row = tile / plan.across;
+    first[0] = static_cast<int32_t>((tile - row * plan.across) * plan.tile_width);
+    first[1] = static_cast<int32_t>((D == 3 ? row % plan.down : row) * plan.tile_rows);
+    if (D == 3) first[D - 1] = static_cast<int32_t>(row / plan.down);
+    width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, plan.size[0] - first[0]));
+    rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, plan.size[1] - first[1]));
+    pitch = plan.padded ? (width + kRowAlign - 1) / kRowAlign * kRowAlign : width;
   }
 
   STN_HD int slots() const { return rows * pitch; }
@@ -83,11 +81,18 @@ STN_HD void with_map(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D
   }
 }
 
-// The positions of a row's points as vectors: x runs, the rest is the same in all lanes.
+// The positions in the output of a row's points as vectors: x runs, the rest is the same in all
+// lanes, unless the row is many laid end to end. (Then there are few enough points for the product
+// to be on the right side of a whole number: launch.cpp.)
 template <class V, int D>
-STN_HD void positions(const int32_t (&p)[D], int j, V (&at)[D]) {
+STN_HD void positions(const Tile<D>& tile, const int32_t (&p)[D], int j, V (&at)[D]) {
   at[0] = counting<V>() + static_cast<Scalar<V>>(p[0] + j);
   for (int d = 1; d < D; ++d) at[d] = all<V>(static_cast<Scalar<V>>(p[d]));
+  if (tile.fold > 0) {
+    const Scalar<V> length = static_cast<Scalar<V>>(tile.fold);
+    at[1] = floor_of(V((at[0] + Scalar<V>(0.5)) * (1 / length)));
+    at[0] -= at[1] * length;
+  }
 }
 
 // Where the tile's points look, parametric. A row's last vector may write past it, onto what the
@@ -98,7 +103,7 @@ STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     for (int j = 0; j < tile.width; j += kLanes<T>) {
       V at[D], look[D];
-      positions(p, j, at);
+      positions(tile, p, j, at);
       map.coordinate(at, look);
       for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], look[d]);
     }
@@ -282,22 +287,32 @@ struct alignas(64) Looks {
   bool monotonic;  // along each row of points and from row to row
 };
 
-// Calls f with the looks of warp n's tile. Coordinates are computed in float32, in float64 where
-// the grid or theta is float64.
-template <int D, class F>
-STN_HD void with_looks(const SampleParams& p, int64_t n, const Tile<D>& tile, F&& f) {
+// Calls f(tile, looks), then after(map, tile), for each of the tiles [first, last) of warp n.
+// Coordinates are computed in float32, in float64 where the grid or theta is float64.
+template <int D, class F, class After>
+STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
+                          int64_t last, F&& f, After&& after) {
   const auto look = [&](auto type) {
     using T = decltype(type);
     Looks<T, D> looks;
     looks.frame = pixel_frame<T, D>(p.input_size, p.align_corners);
     with_map<T, D>(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners,
                    [&](const auto& map) {
-                     looks.monotonic = std::decay<decltype(map)>::type::monotonic;
-                     coordinates(map, tile, looks.x);
+                     looks.monotonic = std::decay<decltype(map)>::type::monotonic && !plan.fold;
+                     for (int64_t t = first; t < last; ++t) {
+                       const Tile<D> tile(plan, t);
+                       coordinates(map, tile, looks.x);
+                       f(tile, looks);
+                       after(map, tile);
+                     }
                    });
-    f(looks);
   };
   p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
+}
+template <int D, class F>
+STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
+                          int64_t last, F&& f) {
+  for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&) {});
 }
 
 // Whether a tile whose outermost looks are at its corners sees nothing but the zeros around the

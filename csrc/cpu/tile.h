@@ -181,8 +181,9 @@ STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
   }
 }
 
-// Whether rows of points see columns of the image rather than rows: the middles of a few warps'
-// outputs stand for all. How a tile is cut depends on it, what is computed does not.
+// Whether rows of points are aslant, so that they see columns of the image as much as rows: the
+// middles of a few warps' outputs stand for all. How a tile is cut depends on it (measured,
+// benchmarks/README.md), what is computed does not.
 template <int D>
 bool sees_columns(const SampleParams& p) {
   const auto look = [&](auto type) {
@@ -199,7 +200,7 @@ bool sees_columns(const SampleParams& p) {
         look_of(map, at, to);
         at[0] = std::max(0, at[0] - kDistance);
         look_of(map, at, from);
-        columns += std::abs(to[1] - from[1]) > T(0.5) * kDistance;
+        columns += std::abs(to[1] - from[1]) > T(0.3) * kDistance;
       });
     }
     return 2 * columns > warps;

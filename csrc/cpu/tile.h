@@ -91,16 +91,22 @@ STN_HD void positions(const int32_t (&p)[D], int j, V (&at)[D]) {
 }
 
 // Where the tile's points look, parametric. A row's last vector may write past it, onto what the
-// next row writes again.
+// next row writes again. What is left of the padding looks where the row's last point does.
 template <class Map, class T, int D>
 STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
   using V = Native<T>;
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    for (int j = 0; j < tile.width; j += kLanes<T>) {
+    int j = 0;
+    for (; j < tile.width; j += kLanes<T>) {
       V at[D], look[D];
       positions(p, j, at);
       map.coordinate(at, look);
       for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], look[d]);
+    }
+    for (; j < tile.pitch; j += kLanes<T>) {
+      for (int d = 0; d < D; ++d) {
+        store<kLanes<T>>(&x[d][slot + j], all<V>(x[d][slot + tile.width - 1]));
+      }
     }
   });
 }

@@ -204,7 +204,9 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
       });
     }
   };
-  is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
+  const bool narrow = is_narrow<Accumulate<Element>>(p);
+  took(narrow ? Path::grad_narrow : Path::grad_windows);
+  narrow ? all(std::true_type{}) : all(std::false_type{});
 }
 
 // Planar: the groups that have no window yet. Those whose gradients stand are marked as having one.
@@ -214,6 +216,7 @@ STN_HD bool grad_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>
                       const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                       WindowTile<Accumulate<Element>, D>& windows,
                       Accumulate<Element> (&grad)[D][kRoom]) {
+  took(Path::grad_runs);
   RunStarts<Accumulate<Element>, K, D> starts;
   const bool any_nan = find_runs<false>(p, looks, groups.slots(), starts);
   int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
@@ -254,6 +257,9 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
                       Dots<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
   alignas(64) A values[kRoom];
+  took(layout == Layout::channels ? Path::grad_channels
+       : layout == Layout::planar ? Path::grad_taps
+                                  : Path::grad_strided);
   const int count = tile.slots();
   for (auto& row : dots.of) std::fill(row, row + count, A(0));
   for (int64_t n = images.begin; n < images.end; ++n) {
@@ -280,7 +286,7 @@ void grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
   bool blank = false;
   with_looks(p, n, tile, [&](const auto& looks) {
     blank = look_outside<K>(p.padding, tile, looks);
-    if (blank) return;
+    if (blank) return took(Path::grad_nothing);
     WindowTile<A, D> windows;
     if (layout == Layout::planar) {
       const Groups<A, D> groups(tile, p.output.stride);

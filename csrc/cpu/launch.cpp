@@ -51,18 +51,12 @@ const Kernels& choose() {
   return *best;
 }
 
-// STN_CUDA_GATHER, or what the processor is found to be.
 bool choose_gather() {
   const char* forced = std::getenv("STN_CUDA_GATHER");
   if (!forced || !*forced) return kernels().gathers_are_fast();
   const std::string value = forced;
   TORCH_CHECK(value == "0" || value == "1", "STN_CUDA_GATHER must be 0 or 1, got '", forced, "'");
   return value == "1";
-}
-
-bool use_gather() {
-  static const bool chosen = choose_gather();
-  return chosen;
 }
 
 // Elements of work below which a task is not worth a thread of its own.
@@ -90,7 +84,10 @@ bool wants_high_tiles(const SampleParams& p) {
 // Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
 // suit the prefetcher when a tile visits many planes. (A grid is itself read row by row.)
 int64_t rows_per_tile(const SampleParams& p, bool high) {
-  if (high) return p.map == MapKind::grid ? 8 : 16;
+  if (high) {
+    took(Path::sees_columns);
+    return p.map == MapKind::grid ? 8 : 16;
+  }
   return p.channels < 16 ? 4 : 2;
 }
 
@@ -128,6 +125,7 @@ Plan group_plan(const int64_t (&output_size)[3], int dims, int64_t warps, int64_
                 bool padded = false) {
   Plan plan = tile_plan(output_size, dims, warps, most_rows, padded);
   plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, ceil_div(kGroups, warps)));
+  if (plan.tiles_per_task > 1) took(Path::tiles_in_groups);
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;
 }
@@ -153,6 +151,7 @@ SampleParams flattened(const SampleParams& p) {
       points(p.output_size, p.dims) >= INT32_MAX) {
     return flat;
   }
+  took(Path::flattened);
   flat.output_size[0] = points(p.output_size, p.dims);
   flat.output_size[1] = flat.output_size[2] = 1;
   return flat;
@@ -180,6 +179,7 @@ void splat(const SampleParams& given) {
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
+  if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
   run(kernels().splat, p, plan, work / plan.slabs);
 }
@@ -218,6 +218,11 @@ void warp_grid_backward(const GridParams& p) {
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();
+  return chosen;
+}
+
+bool use_gather() {
+  static const bool chosen = choose_gather();
   return chosen;
 }
 

@@ -233,7 +233,8 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
   RunStarts<A, 2, D> runs;
   find_runs<true>(p, looks, count, runs);
   const Overlap touched = overlap(slab, runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
-  if (!touched.any) return;
+  if (!touched.any) return took(Path::splat_elsewhere);
+  if (plan.plane_by_plane) took(Path::splat_by_plane);
   order.fit(tile);
   const auto add = [&](auto block, int64_t c) {
     constexpr int C = decltype(block)::value;
@@ -246,6 +247,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
     }
     A* plane = slab.data + c * slab.stride_c;
     if (!finite) {
+      took(Path::splat_points);
       // Infinity times a weight of 0 must not reach a pixel.
       TileTaps<A, 2, D> taps;
       fill_taps<false>(looks.frame, p.padding, looks.x, count, taps);
@@ -255,6 +257,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
       return;
     }
     const Parts<A, C, D> parts(runs, count, values);
+    took(touched.all ? Path::splat_inside : Path::splat_across);
     if (touched.all) {
       add_parts<true, C, D>(slab, plane, order, runs, parts);
     } else {
@@ -272,7 +275,8 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   using A = Accumulate<Element>;
   TileTaps<A, K, D> taps;
   fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
-  if (!touches(slab, taps, tile.slots())) return;
+  if (!touches(slab, taps, tile.slots())) return took(Path::splat_elsewhere);
+  took(layout == Layout::channels ? Path::splat_channels : Path::splat_taps);
   if (layout == Layout::channels) {
     splat_channels<Element, K, D>(p, slab, tile, taps,
                                   plane_of<const Element>(p.output, n, first_channel), channels);
@@ -380,8 +384,8 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
       for (int64_t t = 0; t < plan.tiles; ++t) {
         const Tile<D> tile(plan, p.output_size, t);
         with_looks(p, warp, tile, [&](const auto& looks) {
-          if (look_outside<K>(p.padding, tile, looks)) return;
-          if (see_elsewhere(slab, p.padding, tile, looks)) return;
+          if (look_outside<K>(p.padding, tile, looks)) return took(Path::splat_nothing);
+          if (see_elsewhere(slab, p.padding, tile, looks)) return took(Path::splat_seen_elsewhere);
           if constexpr (K == 2) {
             if (layout == Layout::planar) {
               splat_runs<Element>(local, plan, slab, tile, looks, order, n, c, channels);

@@ -126,6 +126,7 @@ STN_HD V component(const V (&packed)[D], Integer<V> point, int d) {
 template <class T, int D, class E, bool Packed>
 STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile,
                         T (&x)[D][kRoom]) {
+  took(Packed ? Path::grid_packed : Path::grid_strided);
   using V = Native<T>;
   constexpr int L = kLanes<T>;
   Axis<T> axis[D];
@@ -272,11 +273,13 @@ void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom]
   };
   if constexpr (K == 2) {
     if (all_inside(frame, x, count)) {
+      took(Path::taps_inside);
       fill([](const Axis<T>&, V at, Taps<V, K>& one)
                __attribute__((always_inline)) { axis_taps_inside(at, one); });
       return;
     }
   }
+  took(Path::taps_bounded);
   with_padding(padding, bounded);
 }
 

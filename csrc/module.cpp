@@ -4,11 +4,13 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include "checks.h"
 #include "cpu/kernels.h"
+#include "cpu/paths.h"
 #include "ops.h"
 
 namespace {
@@ -20,6 +22,24 @@ using Size = const std::vector<c10::SymInt>&;
 template <class F>
 void define(pybind11::module& m, const char* name, F&& f) {
   m.def(name, torch::wrap_pybind_function(std::forward<F>(f)));
+}
+
+// For the tests: from now on, counts which ways the CPU kernels go; or no longer.
+void count_cpu_paths(bool on) {
+  for (auto& count : stn_cuda::cpu::path_counts) count = 0;
+  stn_cuda::cpu::counting_paths = on;
+}
+
+// How often each way was gone, by its name.
+std::map<std::string, int64_t> cpu_paths() {
+#define STN_PATH_NAME(NAME) #NAME,
+  constexpr const char* kNames[] = {STN_CPU_PATHS(STN_PATH_NAME)};
+#undef STN_PATH_NAME
+  std::map<std::string, int64_t> counts;
+  for (int k = 0; k < static_cast<int>(stn_cuda::cpu::Path::count); ++k) {
+    counts[kNames[k]] = stn_cuda::cpu::path_counts[k];
+  }
+  return counts;
 }
 
 }  // namespace
@@ -69,6 +89,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     stn_cuda::check_warp_grid_backward(grad, warp, map);
   });
   define(m, "cpu_isa", [] { return std::string(stn_cuda::cpu::kernels().name); });
+  define(m, "cpu_gathers", [] { return stn_cuda::cpu::use_gather(); });
+  define(m, "count_cpu_paths", count_cpu_paths);
+  define(m, "cpu_paths", cpu_paths);
   define(m, "num_threads", [] { return at::get_num_threads(); });
   // A wrong STN_CUDA_ISA is told at import, not in the middle of the first call.
   torch::wrap_pybind_function([] { stn_cuda::cpu::kernels(); })();

@@ -1,16 +1,15 @@
 """The same bits with any number of threads; the same numbers with any instruction set."""
 
 import os
-import platform
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import outputs_worker
 import pytest
 import torch
 from accuracy import Checks, forward_bound, grad_input_bound, grad_warp_bound, smooth_points
+from machine import processor_has
 
 import stn_cuda
 
@@ -67,21 +66,6 @@ def test_thread_count_in_the_middle(threads, pairs):
                 grads.append(torch.autograd.grad(output, (x, warp), gradient))
             for name, one, other in zip(NAMES[1:], *grads, strict=True):
                 checks.same(one, other, f"{name} of {call}")
-
-
-def processor_has(isa):
-    """Whether the processor can run it; None where that cannot be told."""
-    if isa == "baseline":
-        return True
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
-    needed = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
-    return needed[isa] <= flags
 
 
 def run_with(isa, path):

@@ -1,8 +1,8 @@
 // Reading the image at a tile's taps, for the image layouts that matter.
 #pragma once
 
+#include "cpu/looks.h"
 #include "cpu/pixels.h"
-#include "cpu/tile.h"
 
 namespace stn_cuda {
 namespace cpu {

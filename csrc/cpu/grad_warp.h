@@ -200,7 +200,9 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
       });
     }
   };
-  is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
+  const bool narrow = is_narrow<Accumulate<Element>>(p);
+  took(narrow ? Path::grad_narrow : Path::grad_windows);
+  narrow ? all(std::true_type{}) : all(std::false_type{});
 }
 
 // Planar: the groups that have no window yet. Those whose gradients stand are marked as having one.
@@ -210,6 +212,7 @@ STN_HD bool grad_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>
                       const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                       WindowTile<Accumulate<Element>, D>& windows,
                       Accumulate<Element> (&grad)[D][kRoom]) {
+  took(Path::grad_runs);
   RunStarts<Accumulate<Element>, K, D> starts;
   const bool any_nan = find_runs<false>(p, looks, groups.slots(), starts);
   int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
@@ -250,6 +253,9 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
                       Dots<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
   alignas(64) A values[kRoom];
+  took(layout == Layout::channels ? Path::grad_channels
+       : layout == Layout::planar ? Path::grad_taps
+                                  : Path::grad_strided);
   const int count = tile.slots();
   for (auto& row : dots.of) std::fill(row, row + count, A(0));
   for (int64_t n = images.begin; n < images.end; ++n) {
@@ -273,7 +279,10 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, Batc
                     const Tile<D>& tile, const Looks<T, D>& looks,
                     Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
-  if (look_outside<K>(p.padding, tile, looks)) return false;
+  if (look_outside<K>(p.padding, looks)) {
+    took(Path::grad_nothing);
+    return false;
+  }
   WindowTile<A, D> windows;
   if (layout == Layout::planar) {
     const Groups<A, D> groups(tile, p.output.stride);

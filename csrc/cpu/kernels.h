@@ -3,6 +3,7 @@
 // inside one task or over tasks in a fixed order; so neither do the results.
 #pragma once
 
+#include "cpu/paths.h"
 #include "math/qualifiers.h"
 #include "params.h"
 
@@ -83,6 +84,9 @@ extern const Kernels avx512_kernels;
 
 // The table in use, chosen once: the fastest that the processor has, or STN_CUDA_ISA.
 const Kernels& kernels();
+
+// Whether gather instructions are used: STN_CUDA_GATHER, or what the processor is found to be.
+bool use_gather();
 
 }  // namespace cpu
 }  // namespace stn_cuda

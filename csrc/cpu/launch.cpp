@@ -51,18 +51,12 @@ const Kernels& choose() {
   return *best;
 }
 
-// STN_CUDA_GATHER, or what the processor is found to be.
 bool choose_gather() {
   const char* forced = std::getenv("STN_CUDA_GATHER");
   if (!forced || !*forced) return kernels().gathers_are_fast();
   const std::string value = forced;
   TORCH_CHECK(value == "0" || value == "1", "STN_CUDA_GATHER must be 0 or 1, got '", forced, "'");
   return value == "1";
-}
-
-bool use_gather() {
-  static const bool chosen = choose_gather();
-  return chosen;
 }
 
 // Elements of work below which a task is not worth a thread of its own.
@@ -90,7 +84,10 @@ bool wants_high_tiles(const SampleParams& p) {
 // Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
 // suit the prefetcher when a tile visits many planes. (A grid is itself read row by row.)
 int64_t rows_per_tile(const SampleParams& p, bool high) {
-  if (high) return p.map == MapKind::grid ? 8 : 16;
+  if (high) {
+    took(Path::sees_columns);
+    return p.map == MapKind::grid ? 8 : 16;
+  }
   return p.channels < 16 ? 4 : 2;
 }
 
@@ -140,6 +137,7 @@ Plan tile_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool 
 Plan group_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool padded = false) {
   Plan plan = tile_plan(points, warps, most_rows, padded);
   plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, ceil_div(kGroups, warps)));
+  if (plan.tiles_per_task > 1) took(Path::tiles_in_groups);
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;
 }
@@ -164,12 +162,14 @@ Points points_of(const SampleParams& p, bool high_tiles) {
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
   if (!grid) {
     if (p.dims > 2 || high_tiles || all > kMostFolded) return rows;
+    took(Path::folded);
     return {{all, 1, 1}, static_cast<int32_t>(width)};
   }
   if (!have_rows_in_one(p.output_size, p.warp.stride, p.dims) ||
       (p.grad_warp.data && !have_rows_in_one(p.output_size, p.grad_warp.stride, p.dims))) {
     return rows;
   }
+  took(Path::flattened);
   return {{all, 1, 1}, 0};
 }
 
@@ -193,6 +193,7 @@ void splat(const SampleParams& p) {
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
+  if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
   run(kernels().splat, p, plan, work / plan.slabs);
 }
@@ -231,6 +232,11 @@ void warp_grid_backward(const GridParams& p) {
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();
+  return chosen;
+}
+
+bool use_gather() {
+  static const bool chosen = choose_gather();
   return chosen;
 }
 

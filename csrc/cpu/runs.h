@@ -103,6 +103,7 @@ STN_HD bool find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots
                       RunStarts<A, K, D>& runs) {
   Looks<T, D> numbers;
   const bool any = without_nan(looks, slots, numbers);
+  if (any) took(Path::runs_of_nan);
   find_runs_of_numbers<Outermost>(p, any ? numbers : looks, slots, runs);
   return any;
 }
@@ -243,6 +244,7 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
                                const RunStarts<Accumulate<Element>, K, D>& starts,
                                BatchRange images, F&& f) {
   using A = Accumulate<Element>;
+  if (plan.plane_by_plane) took(Path::runs_by_plane);
   const auto all = [&](auto block, auto&& prepare, const auto& source) {
     using Source = typename std::decay<decltype(source)>::type;
     for (int64_t n = images.begin; n < images.end; ++n) {
@@ -255,12 +257,14 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
   };
   if constexpr (kGathers<Element, K>) {
     if (plan.gather) {
+      took(Path::runs_gathered);
       GatheredRuns<Element> source{nullptr, p.input.stride_c};
       return all(
           std::integral_constant<int, kChannelBlock>{},
           [&](int, const auto* plane) { source.plane = plane; }, source);
     }
   }
+  took(Path::runs_copied);
   CopiedRuns<Element, K, D> source;
   all(
       std::integral_constant<int, kRunBlock<K, D>>{},

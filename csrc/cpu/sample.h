@@ -140,7 +140,9 @@ STN_HD void sample_windows(const SampleParams& p, const Groups<Accumulate<Elemen
       });
     }
   };
-  is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
+  const bool narrow = is_narrow<Accumulate<Element>>(p);
+  took(narrow ? Path::sample_narrow : Path::sample_windows);
+  narrow ? all(std::true_type{}) : all(std::false_type{});
 }
 
 // Planar: the groups that have no window yet. Those whose values stand are marked as having one.
@@ -148,6 +150,7 @@ template <class Element, int K, class T, int D>
 STN_HD void sample_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
                         const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                         WindowTile<Accumulate<Element>, D>& windows) {
+  took(Path::sample_runs);
   RunStarts<Accumulate<Element>, K, D> starts;
   find_runs<false>(p, looks, groups.slots(), starts);
   int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
@@ -169,6 +172,7 @@ void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
   const int slots = tile.slots();
   alignas(64) A values[kRoom];
   [[maybe_unused]] CubicRows<A> rows;
+  took(layout == Layout::planar ? Path::sample_taps : Path::sample_strided);
   const bool cubic = K == 4 && layout == Layout::planar;
   if constexpr (K == 4) {
     if (cubic) make_rows(taps, static_cast<int32_t>(p.input_size[0]), slots, rows);
@@ -192,6 +196,7 @@ void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
 // Zeros, in any layout.
 template <class Element, int D>
 STN_HD void sample_nothing(const SampleParams& p, const Tile<D>& tile, BatchRange images) {
+  took(Path::sample_nothing);
   const int64_t step = p.output.stride[0];
   const bool across = has_channels_inside(p);
   for (int64_t n = images.begin; n < images.end; ++n) {
@@ -215,7 +220,7 @@ template <class Element, int K, class T, int D>
 void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRange images,
                  const Tile<D>& tile, const Looks<T, D>& looks) {
   using A = Accumulate<Element>;
-  if (look_outside<K>(p.padding, tile, looks)) return sample_nothing<Element>(p, tile, images);
+  if (look_outside<K>(p.padding, looks)) return sample_nothing<Element>(p, tile, images);
   WindowTile<A, D> windows;
   if (layout == Layout::planar && p.output.stride[0] == 1) {
     const Groups<A, D> groups(tile, p.output.stride);
@@ -232,6 +237,7 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
   TileTaps<A, K, D> taps;
   fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
   if (layout == Layout::channels) {
+    took(Path::sample_channels);
     for (int64_t m = images.begin; m < images.end; ++m) {
       sample_channels<Element, K, D>(p, tile, taps, m);
     }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/runs.h"
+#include "cpu/slab.h"
 #include "cpu/turned.h"
 
 namespace stn_cuda {
@@ -16,16 +17,6 @@ inline namespace STN_ISA {
 
 // Pixels of one task's float scratch, into which 16-bit images accumulate (16 MiB).
 constexpr int64_t kScratch = int64_t(1) << 22;
-
-// Where a task accumulates: `data` is addressed with whole-image indices, of which only those with
-// low <= outermost index < high exist.
-template <class A>
-struct Slab {
-  A* data;
-  int64_t stride_c;
-  int64_t stride[3];
-  int32_t low, high;
-};
 
 template <int K, int D, class A>
 STN_HD void splat_point(const Slab<A>& slab, A* plane, const TileTaps<A, K, D>& taps, int i,
@@ -168,47 +159,6 @@ STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>
   });
 }
 
-// Whether a tile's taps touch the slab, and whether they all lie inside it; from the indices of
-// their first and last ones along the outermost axis.
-struct Overlap {
-  bool any, all;
-};
-template <class A>
-STN_HD Overlap overlap(const Slab<A>& slab, const int32_t* first, int span, int count) {
-  int32_t low = INT32_MAX, high = INT32_MIN;
-  for (int i = 0; i < count; ++i) {
-    low = low < first[i] ? low : first[i];
-    high = high > first[i] ? high : first[i];
-  }
-  high += span;
-  return {low < slab.high && high >= slab.low, low >= slab.low && high < slab.high};
-}
-template <class A, int K, int D>
-STN_HD bool touches(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int count) {
-  bool any = false;
-  for (int k = 0; k < K; ++k) any |= overlap(slab, taps.index[D - 1][k], 0, count).any;
-  return any;
-}
-
-// Whether a monotonic map's points see rows (planes, of a volume) that all belong to other slabs;
-// not always told.
-template <class T, class A, int D>
-STN_HD bool see_elsewhere(const Slab<A>& slab, Padding padding, const Tile<D>& tile,
-                          const Looks<T, D>& looks) {
-  constexpr T kReach = 3;  // of the taps of any interpolation
-  if (!looks.monotonic || padding == Padding::reflection) return false;
-  const int below = (tile.rows - 1) * tile.pitch, right = tile.width - 1;
-  const T* x = looks.x[D - 1];
-  T low = std::min({x[0], x[right], x[below], x[below + right]});
-  T high = std::max({x[0], x[right], x[below], x[below + right]});
-  if (!(high - low < coordinate_limit<T>())) return false;
-  if (padding == Padding::border) {
-    low = std::clamp(low, T(0), looks.frame.axis[D - 1].last);
-    high = std::clamp(high, T(0), looks.frame.axis[D - 1].last);
-  }
-  return high + kReach < slab.low || low - kReach > slab.high;
-}
-
 template <class A>
 STN_HD bool all_finite(const A* values, int count) {
   int infinite = 0;
@@ -233,7 +183,8 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
   RunStarts<A, 2, D> runs;
   find_runs<true>(p, looks, count, runs);
   const Overlap touched = overlap(slab, runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
-  if (!touched.any) return;
+  if (!touched.any) return took(Path::splat_elsewhere);
+  if (plan.plane_by_plane) took(Path::splat_by_plane);
   order.fit(tile);
   const auto add = [&](auto block, int64_t c) {
     constexpr int C = decltype(block)::value;
@@ -246,6 +197,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
     }
     A* plane = slab.data + c * slab.stride_c;
     if (!finite) {
+      took(Path::splat_points);
       // Infinity times a weight of 0 must not reach a pixel.
       TileTaps<A, 2, D> taps;
       fill_taps<false>(looks.frame, p.padding, looks.x, count, taps);
@@ -255,6 +207,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
       return;
     }
     const Parts<A, C, D> parts(runs, count, values);
+    took(touched.all ? Path::splat_inside : Path::splat_across);
     if (touched.all) {
       add_parts<true, C, D>(slab, plane, order, runs, parts);
     } else {
@@ -272,7 +225,8 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   using A = Accumulate<Element>;
   TileTaps<A, K, D> taps;
   fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
-  if (!touches(slab, taps, tile.slots())) return;
+  if (!touches(slab, taps, tile.slots())) return took(Path::splat_elsewhere);
+  took(layout == Layout::channels ? Path::splat_channels : Path::splat_taps);
   if (layout == Layout::channels) {
     splat_channels<Element, K, D>(p, slab, tile, taps,
                                   plane_of<const Element>(p.output, n, first_channel), channels);
@@ -283,53 +237,6 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
     load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
               values);
     splat_points<K, D>(slab, slab.data + c * slab.stride_c, tile, taps, values);
-  }
-}
-
-// Copies the float scratch of a 16-bit image's slab, rounding.
-template <class Element, int D>
-void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, int64_t n,
-                int64_t first_channel, int64_t channels) {
-  using V = Native<Accumulate<Element>>;
-  constexpr int L = kLanes<Accumulate<Element>>;
-  const int64_t depth = D == 3 ? slab.high - slab.low : 1;
-  const int64_t z0 = D == 3 ? slab.low : 0;
-  const int64_t y0 = D == 3 ? 0 : slab.low;
-  const int64_t height = D == 3 ? p.input_size[1] : slab.high - slab.low;
-  for (int64_t c = 0; c < channels; ++c) {
-    Element* plane = plane_of<Element>(p.input, n, first_channel + c);
-    const auto* from = slab.data + c * slab.stride_c;
-    for (int64_t z = z0; z < z0 + depth; ++z) {
-      for (int64_t y = y0; y < y0 + height; ++y) {
-        Element* row = plane + z * p.input.stride[2] * (D == 3) + y * p.input.stride[1];
-        const auto* source = from + z * slab.stride[2] * (D == 3) + y * slab.stride[1];
-        if (p.input.stride[0] == 1 && slab.stride[0] == 1) {
-          for (int64_t x = 0; x < p.input_size[0]; x += L) {
-            const int lanes = static_cast<int>(std::min<int64_t>(L, p.input_size[0] - x));
-            store_pixels(row + x, lanes == L ? load<V>(source + x) : load_first(source + x, lanes),
-                         lanes);
-          }
-          continue;
-        }
-        for (int64_t x = 0; x < p.input_size[0]; ++x) {
-          row[x * p.input.stride[0]] = Rounded<Element>::from(source[x * slab.stride[0]]);
-        }
-      }
-    }
-  }
-}
-
-// Zeroes the slab in an image that it accumulates into directly: `plane` pixels of every channel,
-// in one run where the channels lie inside. (Not told by the strides: those of an axis of one pixel
-// say nothing.)
-template <class A>
-void zero_slab(const Slab<A>& slab, int64_t inner, int64_t plane, int64_t channels,
-               bool channels_inside) {
-  const int64_t run = channels_inside ? plane * channels : plane;
-  const int64_t start = slab.low * inner * (channels_inside ? channels : 1);
-  for (int64_t c = 0; c < (channels_inside ? 1 : channels); ++c) {
-    A* first = slab.data + c * slab.stride_c + start;
-    std::fill(first, first + run, A(0));
   }
 }
 
@@ -378,8 +285,8 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       for_each_tile<D>(p, plan, warp, 0, plan.tiles, [&](const auto& tile, const auto& looks) {
-        if (look_outside<K>(p.padding, tile, looks)) return;
-        if (see_elsewhere(slab, p.padding, tile, looks)) return;
+        if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
+        if (see_elsewhere(slab, p.padding, looks)) return took(Path::splat_seen_elsewhere);
         if constexpr (K == 2) {
           if (layout == Layout::planar) {
             return splat_runs<Element>(local, plan, slab, tile, looks, order, n, c, channels);

@@ -95,122 +95,6 @@ STN_HD void positions(const Tile<D>& tile, const int32_t (&p)[D], int j, V (&at)
   }
 }
 
-// Where the tile's points look, parametric. A row's last vector may write past it, onto what the
-// next row writes again.
-template <class Map, class T, int D>
-STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
-  using V = Native<T>;
-  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    for (int j = 0; j < tile.width; j += kLanes<T>) {
-      V at[D], look[D];
-      positions(tile, p, j, at);
-      map.coordinate(at, look);
-      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], look[d]);
-    }
-  });
-}
-
-// Component d of points whose components lie next to each other, D vectors of them.
-template <int D, class V>
-STN_HD V component(const V (&packed)[D], Integer<V> point, int d) {
-  constexpr int L = kLanes<Scalar<V>>;
-  const Integer<V> index = point * D + d;
-  const V low = select_lanes(packed[0], packed[1], Integer<V>(index & (2 * L - 1)));
-  if (D == 2) return low;
-  const Integer<V> lane = truncate(counting<V>());
-  return select_lanes(low, packed[D - 1], Integer<V>(index < 2 * L ? lane : index - L));
-}
-
-// Where the tile's points look, from a grid. Padding looks where the row's last point does.
-template <class T, int D, class E, bool Packed>
-STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile,
-                        T (&x)[D][kRoom]) {
-  using V = Native<T>;
-  constexpr int L = kLanes<T>;
-  Axis<T> axis[D];
-  for (int d = 0; d < D; ++d) axis[d] = map.frame.axis[d];
-  const Integer<V> lane = truncate(counting<V>());
-  const auto put = [&](int i, const V(&packed)[D], Integer<V> point)
-                       __attribute__((always_inline)) {
-                         for (int d = 0; d < D; ++d) {
-                           store<L>(&x[d][i], to_pixel(axis[d], component<D>(packed, point, d)));
-                         }
-                       };
-  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    int j = 0;
-    if constexpr (Packed) {
-      const E* from = map.at(p);
-      V packed[D];
-      for (; j + L <= tile.width; j += L, from += D * L) {
-        for (int k = 0; k < D; ++k) packed[k] = load_pixels<V>(from + k * L);
-        put(slot + j, packed, lane);
-      }
-      if (j < tile.width) {
-        const int left = tile.width - j;
-        for (int k = 0; k < D; ++k) {
-          packed[k] = load_pixels<V>(from + k * L, std::clamp(D * left - k * L, 0, L));
-        }
-        put(slot + j, packed, lane < left ? lane : all_index<V>(left - 1));
-        j += L;
-      }
-    } else {
-      for (; j < tile.width; ++j) {
-        int32_t q[D];
-        T value[D];
-        for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
-        map.value(q, value);
-        for (int d = 0; d < D; ++d) x[d][slot + j] = to_pixel(axis[d], value[d]);
-      }
-    }
-    for (; j < tile.pitch; ++j) {
-      for (int d = 0; d < D; ++d) x[d][slot + j] = x[d][slot + tile.width - 1];
-    }
-  });
-}
-
-// Where the point p of a parametric map or a grid looks.
-template <class Map, class T, int D>
-STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
-  if constexpr (Map::parametric) {
-    T at[D];
-    for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
-    map.coordinate(at, x);
-  } else {
-    map.value(p, x);
-    for (int d = 0; d < D; ++d) x[d] = to_pixel(map.frame.axis[d], x[d]);
-  }
-}
-
-// Whether rows of points are aslant, so that they see columns of the image as much as rows: the
-// middles of a few warps' outputs stand for all. How a tile is cut depends on it (measured,
-// benchmarks/README.md), what is computed does not.
-template <int D>
-bool sees_columns(const SampleParams& p) {
-  const auto look = [&](auto type) {
-    using T = decltype(type);
-    const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
-    const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
-    int columns = 0;
-    for (int64_t n = 0; n < warps; ++n) {
-      with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
-        constexpr int32_t kDistance = 16;
-        int32_t at[D];
-        T from[D], to[D];
-        for (int d = 0; d < D; ++d) at[d] = static_cast<int32_t>(p.output_size[d] / 2);
-        look_of(map, at, to);
-        at[0] = std::max(0, at[0] - kDistance);
-        look_of(map, at, from);
-        columns += std::abs(to[1] - from[1]) > T(0.3) * kDistance;
-      });
-    }
-    return 2 * columns > warps;
-  };
-  return p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
-}
-inline bool sees_columns_of(const SampleParams& p) {
-  return p.dims == 2 ? sees_columns<2>(p) : sees_columns<3>(p);
-}
-
 // The taps of a tile. A: the type in which the image's values accumulate.
 template <class A, int K, int D>
 struct alignas(64) TileTaps {
@@ -272,67 +156,14 @@ void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom]
   };
   if constexpr (K == 2) {
     if (all_inside(frame, x, count)) {
+      took(Path::taps_inside);
       fill([](const Axis<T>&, V at, Taps<V, K>& one)
                __attribute__((always_inline)) { axis_taps_inside(at, one); });
       return;
     }
   }
+  took(Path::taps_bounded);
   with_padding(padding, bounded);
-}
-
-// Where the points of a tile look, in pixels.
-template <class T, int D>
-struct alignas(64) Looks {
-  T x[D][kRoom];
-  Frame<T, D> frame;
-  bool monotonic;  // along each row of points and from row to row
-};
-
-// Calls f(tile, looks), then after(map, tile), for each of the tiles [first, last) of warp n.
-// Coordinates are computed in float32, in float64 where the grid or theta is float64.
-template <int D, class F, class After>
-STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
-                          int64_t last, F&& f, After&& after) {
-  const auto look = [&](auto type) {
-    using T = decltype(type);
-    Looks<T, D> looks;
-    looks.frame = pixel_frame<T, D>(p.input_size, p.align_corners);
-    with_map<T, D>(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners,
-                   [&](const auto& map) {
-                     looks.monotonic = std::decay<decltype(map)>::type::monotonic && !plan.fold;
-                     for (int64_t t = first; t < last; ++t) {
-                       const Tile<D> tile(plan, t);
-                       coordinates(map, tile, looks.x);
-                       f(tile, looks);
-                       after(map, tile);
-                     }
-                   });
-  };
-  p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
-}
-template <int D, class F>
-STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
-                          int64_t last, F&& f) {
-  for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&) {});
-}
-
-// Whether a tile whose outermost looks are at its corners sees nothing but the zeros around the
-// image.
-template <int K, class T, int D>
-STN_HD bool look_outside(Padding padding, const Tile<D>& tile, const Looks<T, D>& looks) {
-  if (padding != Padding::zeros || !looks.monotonic) return false;
-  const int below = (tile.rows - 1) * tile.pitch, right = tile.width - 1;
-  const int corner[4] = {0, right, below, below + right};
-  const T reach = K == 4 ? T(2) : T(1);
-  for (int d = 0; d < D; ++d) {
-    bool before = true, after = true;
-    for (int i : corner) {
-      before &= looks.x[d][i] < -reach;  // at -reach, a slope counts
-      after &= looks.x[d][i] >= looks.frame.axis[d].last + reach;
-    }
-    if (before || after) return true;
-  }
-  return false;
 }
 
 // Calls f(element, interpolation, dims) with the compile-time forms of what p says.

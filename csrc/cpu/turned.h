@@ -228,6 +228,12 @@ bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
   const bool narrow = p.output_size[0] < 2 * kLanes<A>;
   for (int64_t n = image; n < image + images; ++n) {
     const Turned<A> turned = turned_of(n);
+    took(turned.candidates <= 2   ? Path::turned_2
+         : turned.candidates == 3 ? Path::turned_3
+                                  : Path::turned_4);
+    if (turned.by_y) took(Path::turned_by_y);
+    if (narrow) took(Path::turned_narrow);
+    if (n > image) took(Path::turned_onto);
     for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
       const auto run = [&](auto is_narrow, auto candidates) {
         splat_turned<is_narrow.value, candidates.value, channels.value>(

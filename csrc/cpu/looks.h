@@ -1,0 +1,210 @@
+// Where the points of a tile look: the coordinates of a warp, tile by tile.
+#pragma once
+
+#include "cpu/tile.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// Where the tile's points look, parametric. A row's last vector may write past it, onto what the
+// next row writes again. What is left of the padding looks where the row's last point does.
+template <class Map, class T, int D>
+STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
+  using V = Native<T>;
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    int j = 0;
+    for (; j < tile.width; j += kLanes<T>) {
+      V at[D], look[D];
+      positions(tile, p, j, at);
+      map.coordinate(at, look);
+      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], look[d]);
+    }
+    for (; j < tile.pitch; j += kLanes<T>) {
+      for (int d = 0; d < D; ++d) {
+        store<kLanes<T>>(&x[d][slot + j], all<V>(x[d][slot + tile.width - 1]));
+      }
+    }
+  });
+}
+
+// Component d of points whose components lie next to each other, D vectors of them.
+template <int D, class V>
+STN_HD V component(const V (&packed)[D], Integer<V> point, int d) {
+  constexpr int L = kLanes<Scalar<V>>;
+  const Integer<V> index = point * D + d;
+  const V low = select_lanes(packed[0], packed[1], Integer<V>(index & (2 * L - 1)));
+  if (D == 2) return low;
+  const Integer<V> lane = truncate(counting<V>());
+  return select_lanes(low, packed[D - 1], Integer<V>(index < 2 * L ? lane : index - L));
+}
+
+// Where the tile's points look, from a grid. Padding looks where the row's last point does.
+template <class T, int D, class E, bool Packed>
+STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile,
+                        T (&x)[D][kRoom]) {
+  took(Packed ? Path::grid_packed : Path::grid_strided);
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  Axis<T> axis[D];
+  for (int d = 0; d < D; ++d) axis[d] = map.frame.axis[d];
+  const Integer<V> lane = truncate(counting<V>());
+  const auto put = [&](int i, const V(&packed)[D], Integer<V> point)
+                       __attribute__((always_inline)) {
+                         for (int d = 0; d < D; ++d) {
+                           store<L>(&x[d][i], to_pixel(axis[d], component<D>(packed, point, d)));
+                         }
+                       };
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    int j = 0;
+    if constexpr (Packed) {
+      const E* from = map.at(p);
+      V packed[D];
+      for (; j + L <= tile.width; j += L, from += D * L) {
+        for (int k = 0; k < D; ++k) packed[k] = load_pixels<V>(from + k * L);
+        put(slot + j, packed, lane);
+      }
+      if (j < tile.width) {
+        const int left = tile.width - j;
+        for (int k = 0; k < D; ++k) {
+          packed[k] = load_pixels<V>(from + k * L, std::clamp(D * left - k * L, 0, L));
+        }
+        put(slot + j, packed, lane < left ? lane : all_index<V>(left - 1));
+        j += L;
+      }
+    } else {
+      for (; j < tile.width; ++j) {
+        int32_t q[D];
+        T value[D];
+        for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
+        map.value(q, value);
+        for (int d = 0; d < D; ++d) x[d][slot + j] = to_pixel(axis[d], value[d]);
+      }
+    }
+    for (; j < tile.pitch; ++j) {
+      for (int d = 0; d < D; ++d) x[d][slot + j] = x[d][slot + tile.width - 1];
+    }
+  });
+}
+
+// Where the point p of a parametric map or a grid looks.
+template <class Map, class T, int D>
+STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
+  if constexpr (Map::parametric) {
+    T at[D];
+    for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
+    map.coordinate(at, x);
+  } else {
+    map.value(p, x);
+    for (int d = 0; d < D; ++d) x[d] = to_pixel(map.frame.axis[d], x[d]);
+  }
+}
+
+// Whether rows of points are aslant, so that they see columns of the image as much as rows: the
+// middles of a few warps' outputs stand for all. How a tile is cut depends on it (measured,
+// benchmarks/README.md), what is computed does not.
+template <int D>
+bool sees_columns(const SampleParams& p) {
+  const auto look = [&](auto type) {
+    using T = decltype(type);
+    const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+    const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
+    int columns = 0;
+    for (int64_t n = 0; n < warps; ++n) {
+      with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
+        constexpr int32_t kDistance = 16;
+        int32_t at[D];
+        T from[D], to[D];
+        for (int d = 0; d < D; ++d) at[d] = static_cast<int32_t>(p.output_size[d] / 2);
+        look_of(map, at, to);
+        at[0] = std::max(0, at[0] - kDistance);
+        look_of(map, at, from);
+        columns += std::abs(to[1] - from[1]) > T(0.3) * kDistance;
+      });
+    }
+    return 2 * columns > warps;
+  };
+  return p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
+}
+inline bool sees_columns_of(const SampleParams& p) {
+  return p.dims == 2 ? sees_columns<2>(p) : sees_columns<3>(p);
+}
+
+// Where the points of a tile look, in pixels.
+template <class T, int D>
+struct alignas(64) Looks {
+  T x[D][kRoom];
+  Frame<T, D> frame;
+  bool monotonic;           // along each row of points and from row to row, as they are in x
+  bool ranged;              // whether all of x is known to lie
+  T least[D], greatest[D];  // in these intervals
+};
+
+// Finds the intervals in which a tile looks, those of its corners, if the map is monotonic.
+template <class Map, class T, int D>
+STN_HD void find_range(const Map& map, const Tile<D>& tile, Looks<T, D>& looks) {
+  looks.ranged = Map::monotonic;
+  if (!Map::monotonic) return;
+  const int below = (tile.rows - 1) * tile.pitch, right = tile.width - 1;
+  const int corner[4] = {0, right, below, below + right};
+  for (int k = 0; k < 4; ++k) {
+    T x[D];
+    if (tile.fold > 0) {  // whole rows, from the first one of which there is a point to the last
+      int32_t p[D] = {k % 2 * (tile.fold - 1), (tile.first[0] + k / 2 * right) / tile.fold};
+      look_of(map, p, x);
+    } else {
+      for (int d = 0; d < D; ++d) x[d] = looks.x[d][corner[k]];
+    }
+    for (int d = 0; d < D; ++d) {
+      looks.ranged &= x[d] == x[d];
+      looks.least[d] = k == 0 ? x[d] : std::min(looks.least[d], x[d]);
+      looks.greatest[d] = k == 0 ? x[d] : std::max(looks.greatest[d], x[d]);
+    }
+  }
+}
+
+// Calls f(tile, looks), then after(map, tile), for each of the tiles [first, last) of warp n.
+// Coordinates are computed in float32, in float64 where the grid or theta is float64.
+template <int D, class F, class After>
+STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
+                          int64_t last, F&& f, After&& after) {
+  const auto look = [&](auto type) {
+    using T = decltype(type);
+    Looks<T, D> looks;
+    looks.frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+    with_map<T, D>(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners,
+                   [&](const auto& map) {
+                     looks.monotonic = std::decay<decltype(map)>::type::monotonic && !plan.fold;
+                     for (int64_t t = first; t < last; ++t) {
+                       const Tile<D> tile(plan, t);
+                       coordinates(map, tile, looks.x);
+                       find_range(map, tile, looks);
+                       f(tile, looks);
+                       after(map, tile);
+                     }
+                   });
+  };
+  p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
+}
+template <int D, class F>
+STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
+                          int64_t last, F&& f) {
+  for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&) {});
+}
+
+// Whether a tile is known to see nothing but the zeros around the image.
+template <int K, class T, int D>
+STN_HD bool look_outside(Padding padding, const Looks<T, D>& looks) {
+  if (padding != Padding::zeros || !looks.ranged) return false;
+  const T reach = K == 4 ? T(2) : T(1);
+  bool outside = false;
+  for (int d = 0; d < D; ++d) {
+    outside |= looks.greatest[d] < -reach;  // at -reach, a slope counts
+    outside |= looks.least[d] >= looks.frame.axis[d].last + reach;
+  }
+  return outside;
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

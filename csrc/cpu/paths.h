@@ -1,0 +1,77 @@
+// Counters of the ways through the CPU kernels, by which tests prove that a case takes the one it
+// is there for. Switched off, a count is a load and a branch, for each block of a tile's channels
+// at most.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "math/qualifiers.h"
+
+// What a call, a tile or (where noted) an image or a block of a tile's channels went through.
+#define STN_CPU_PATHS(F)                                                                       \
+  /* calls */                                                                                  \
+  F(flattened)       /* a grid's points as a single row */                                     \
+  F(folded)          /* an affine map's, likewise */                                           \
+  F(sees_columns)    /* tiles as high as wide */                                               \
+  F(tiles_in_groups) /* several tiles are summed in one task */                                \
+  F(slabs)           /* splat: an image is cut */                                              \
+  /* tiles of any op */                                                                        \
+  F(grid_packed) /* grids read as vectors */                                                   \
+  F(grid_strided)                                                                              \
+  F(taps_inside) /* no tap is outside the image: cheaper, linear only */                       \
+  F(taps_bounded)                                                                              \
+  F(runs_copied)                                                                               \
+  F(runs_of_nan)                                                                               \
+  F(runs_by_plane) /* one channel after another */                                             \
+  F(runs_gathered) /* by gather instructions */                                                \
+  /* sample */                                                                                 \
+  F(sample_nothing) /* all points look outside */                                              \
+  F(sample_narrow)  /* windows that are wider than the image */                                \
+  F(sample_windows)                                                                            \
+  F(sample_runs)                                                                               \
+  F(sample_taps) /* planar, tap by tap: what windows and runs have left */                     \
+  F(sample_strided)                                                                            \
+  F(sample_channels) /* vectors of channels */                                                 \
+  /* grad_warp */                                                                              \
+  F(grad_nothing)                                                                              \
+  F(grad_narrow)                                                                               \
+  F(grad_windows)                                                                              \
+  F(grad_runs)                                                                                 \
+  F(grad_taps)                                                                                 \
+  F(grad_strided)                                                                              \
+  F(grad_channels)                                                                             \
+  /* splat */                                                                                  \
+  F(turned_2) /* images: by gathering, from 2 candidates of a row of points */                 \
+  F(turned_3)                                                                                  \
+  F(turned_4)                                                                                  \
+  F(turned_by_y)   /* images: candidates found by the row that they see */                     \
+  F(turned_narrow) /* images: windows of values that are wider than the output */              \
+  F(turned_onto)   /* images: on top of what another output has added */                       \
+  F(splat_nothing)                                                                             \
+  F(splat_seen_elsewhere) /* the corners of a tile see other slabs */                          \
+  F(splat_by_plane)       /* one channel after another */                                      \
+  F(splat_elsewhere)      /* all taps are in other slabs */                                    \
+  F(splat_inside)         /* blocks of a tile: pairs of pixels, all of them in the slab */     \
+  F(splat_across)         /* blocks of a tile: pairs of pixels, some of them in other slabs */ \
+  F(splat_points)         /* blocks of a tile: values that are not finite */                   \
+  F(splat_taps)                                                                                \
+  F(splat_channels)
+
+namespace stn_cuda {
+namespace cpu {
+
+#define STN_PATH_NAME(NAME) NAME,
+enum class Path : int { STN_CPU_PATHS(STN_PATH_NAME) count };
+#undef STN_PATH_NAME
+
+extern std::atomic<bool> counting_paths;
+extern std::atomic<int64_t> path_counts[static_cast<int>(Path::count)];
+
+STN_HD void took(Path path) {
+  if (!counting_paths.load(std::memory_order_relaxed)) return;
+  path_counts[static_cast<int>(path)].fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -1,0 +1,105 @@
+// The part of an image that one task of splat owns: which points concern it, and what becomes of
+// the sums.
+#pragma once
+
+#include "cpu/gather.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// Where a task accumulates: `data` is addressed with whole-image indices, of which only those with
+// low <= outermost index < high exist.
+template <class A>
+struct Slab {
+  A* data;
+  int64_t stride_c;
+  int64_t stride[3];
+  int32_t low, high;
+};
+
+// Whether a tile's taps touch the slab, and whether they all lie inside it; from the indices of
+// their first and last ones along the outermost axis.
+struct Overlap {
+  bool any, all;
+};
+template <class A>
+STN_HD Overlap overlap(const Slab<A>& slab, const int32_t* first, int span, int count) {
+  int32_t low = INT32_MAX, high = INT32_MIN;
+  for (int i = 0; i < count; ++i) {
+    low = low < first[i] ? low : first[i];
+    high = high > first[i] ? high : first[i];
+  }
+  high += span;
+  return {low < slab.high && high >= slab.low, low >= slab.low && high < slab.high};
+}
+template <class A, int K, int D>
+STN_HD bool touches(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int count) {
+  bool any = false;
+  for (int k = 0; k < K; ++k) any |= overlap(slab, taps.index[D - 1][k], 0, count).any;
+  return any;
+}
+
+// Whether a tile is known to see rows (planes, of a volume) that all belong to other slabs.
+template <class T, class A, int D>
+STN_HD bool see_elsewhere(const Slab<A>& slab, Padding padding, const Looks<T, D>& looks) {
+  constexpr T kReach = 3;  // of the taps of any interpolation
+  if (!looks.ranged || padding == Padding::reflection) return false;
+  T low = looks.least[D - 1], high = looks.greatest[D - 1];
+  if (padding == Padding::border) {
+    low = std::clamp(low, T(0), looks.frame.axis[D - 1].last);
+    high = std::clamp(high, T(0), looks.frame.axis[D - 1].last);
+  }
+  return high + kReach < slab.low || low - kReach > slab.high;
+}
+
+// Copies the float scratch of a 16-bit image's slab, rounding.
+template <class Element, int D>
+void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, int64_t n,
+                int64_t first_channel, int64_t channels) {
+  using V = Native<Accumulate<Element>>;
+  constexpr int L = kLanes<Accumulate<Element>>;
+  const int64_t depth = D == 3 ? slab.high - slab.low : 1;
+  const int64_t z0 = D == 3 ? slab.low : 0;
+  const int64_t y0 = D == 3 ? 0 : slab.low;
+  const int64_t height = D == 3 ? p.input_size[1] : slab.high - slab.low;
+  for (int64_t c = 0; c < channels; ++c) {
+    Element* plane = plane_of<Element>(p.input, n, first_channel + c);
+    const auto* from = slab.data + c * slab.stride_c;
+    for (int64_t z = z0; z < z0 + depth; ++z) {
+      for (int64_t y = y0; y < y0 + height; ++y) {
+        Element* row = plane + z * p.input.stride[2] * (D == 3) + y * p.input.stride[1];
+        const auto* source = from + z * slab.stride[2] * (D == 3) + y * slab.stride[1];
+        if (p.input.stride[0] == 1 && slab.stride[0] == 1) {
+          for (int64_t x = 0; x < p.input_size[0]; x += L) {
+            const int lanes = static_cast<int>(std::min<int64_t>(L, p.input_size[0] - x));
+            store_pixels(row + x, lanes == L ? load<V>(source + x) : load_first(source + x, lanes),
+                         lanes);
+          }
+          continue;
+        }
+        for (int64_t x = 0; x < p.input_size[0]; ++x) {
+          row[x * p.input.stride[0]] = Rounded<Element>::from(source[x * slab.stride[0]]);
+        }
+      }
+    }
+  }
+}
+
+// Zeroes the slab in an image that it accumulates into directly: `plane` pixels of every channel,
+// in one run where the channels lie inside. (Not told by the strides: those of an axis of one pixel
+// say nothing.)
+template <class A>
+void zero_slab(const Slab<A>& slab, int64_t inner, int64_t plane, int64_t channels,
+               bool channels_inside) {
+  const int64_t run = channels_inside ? plane * channels : plane;
+  const int64_t start = slab.low * inner * (channels_inside ? channels : 1);
+  for (int64_t c = 0; c < (channels_inside ? 1 : channels); ++c) {
+    A* first = slab.data + c * slab.stride_c + start;
+    std::fill(first, first + run, A(0));
+  }
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -1,0 +1,55 @@
+"""What the CPU kernels run on here, and which ways they go."""
+
+import platform
+from pathlib import Path
+
+import stn_cuda
+from stn_cuda._extension import _C
+
+# The kernels as they differ in the ways that they have: "gather" is AVX-512 with gather
+# instructions, "avx512" the same where they are too slow to use (or STN_CUDA_GATHER=0).
+MACHINES = ("gather", "avx512", "avx2", "baseline")
+
+# What forces each of them.
+ENVIRONMENTS = {
+    "gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "1"},
+    "avx512": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "0"},
+    "avx2": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "0"},
+    "baseline": {"STN_CUDA_ISA": "baseline", "STN_CUDA_GATHER": "0"},
+}
+
+
+def machine():
+    """The one of MACHINES that this process runs on."""
+    isa = stn_cuda.build_info()["cpu_isa"]
+    return "gather" if isa == "avx512" and _C.cpu_gathers() else isa
+
+
+def processor_has(isa):
+    """Whether the processor can run it; None where that cannot be told."""
+    if isa == "baseline":
+        return True
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    needed = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    return needed[isa] <= flags
+
+
+def all_paths():
+    """The names of the ways that csrc/cpu/paths.h counts."""
+    return set(_C.cpu_paths())
+
+
+def paths_of(work):
+    """(what work() returns, the names of the ways that the CPU kernels went meanwhile)."""
+    _C.count_cpu_paths(True)
+    try:
+        result = work()
+        return result, {name for name, count in _C.cpu_paths().items() if count}
+    finally:
+        _C.count_cpu_paths(False)

@@ -1,0 +1,322 @@
+"""For each way through the CPU kernels, small calls that go it; csrc/cpu/paths.h lists the ways."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from cases import (
+    GRID_LAYOUTS,
+    IMAGE_LAYOUTS,
+    PADDINGS,
+    Call,
+    image,
+    scattered_grid,
+    smooth_grid,
+    thetas,
+)
+from machine import MACHINES
+from reference import affine_grid
+
+GATHER, AVX512, AVX2, BASELINE = ({name} for name in MACHINES)
+ALL = set(MACHINES)
+VECTORS = AVX512 | AVX2  # where windows are of most use
+TURNING = GATHER | AVX512
+
+
+@dataclass(frozen=True)
+class PathCase:
+    """A call, and for some ways the machines on which it goes them; on no others it does."""
+
+    call: Call
+    ways: dict
+    threads: int = 1
+
+    def __str__(self):
+        return self.call.label
+
+
+def around(way, machines):
+    """The same way of sample and grad_warp."""
+    return {f"sample_{way}": machines, f"grad_{way}": machines}
+
+
+def case(label, pixels, warp, size=None, ways=None, threads=1, **settings):
+    """size: None for a grid."""
+    kind = "grid" if size is None else "affine"
+    return PathCase(Call(pixels, warp, kind, size, label=label, **settings), ways, threads)
+
+
+def turn(degrees, scale=1.0, dtype=torch.float32, batch=1):
+    """Rotations about the middle of a square image; each of a batch by a degree more."""
+    angles = [math.radians(degrees + n) for n in range(batch)]
+    rows = [[[math.cos(a), -math.sin(a), 0.03], [math.sin(a), math.cos(a), -0.02]] for a in angles]
+    return (torch.tensor(rows, dtype=torch.float64) * scale).to(dtype)
+
+
+def diagonal(*entries, dtype=torch.float32):
+    """Scaling by these factors along x, y(, z), shifted a little."""
+    dims = len(entries)
+    theta = torch.zeros(1, dims, dims + 1, dtype=torch.float64)
+    for d, entry in enumerate(entries):
+        theta[0, d, d], theta[0, d, dims] = entry, 0.013 * (d + 1)
+    return theta.to(dtype)
+
+
+def affine_cases():
+    near = thetas(1, 2, spread=0.05)
+    for channels, gather in ((1, "runs"), (3, "windows"), (8, "windows")):
+        ways = around("windows", VECTORS | (GATHER if gather == "windows" else set()))
+        ways |= around("runs", BASELINE | (GATHER if gather == "runs" else set()))
+        ways |= {"runs_copied": BASELINE, "runs_gathered": GATHER if gather == "runs" else set()}
+        pixels = image((1, channels, 40, 48))
+        yield case(f"near the identity, C={channels}", pixels, diagonal(0.9, 0.9), (40, 48), ways)
+    ways = around("windows", TURNING | AVX2) | around("runs", BASELINE)
+    padded = (40, 36)  # rows end with a vector of AVX2 that has no points
+    yield case("a vector of padding", image((1, 3, 40, 40)), diagonal(0.9, 0.9), padded, ways)
+    for width, narrow in ((28, TURNING), (13, TURNING | AVX2)):
+        ways = around("narrow", narrow) | around("windows", VECTORS - narrow)
+        yield case(f"W={width}", image((2, 3, 20, width)), near, (24, 40), ways)
+    # Windows would have to be wider than two vectors.
+    ways = around("runs", ALL) | around("windows", set())
+    yield case("downscaling", image((1, 3, 60, 99)), diagonal(1, 1), (20, 32), ways)
+    for degrees in (45, 90):
+        yield case(
+            f"rotated by {degrees} degrees",
+            image((1, 3, 70, 70)),
+            turn(degrees),
+            (70, 70),
+            {"sees_columns": ALL},
+        )
+    # The row stride decides; an image's rows are computed with in float32.
+    for dtype, width, runs, splat in (
+        (torch.float32, 512, ALL, ALL),
+        (torch.float16, 512, ALL, ALL),
+        (torch.float32, 128, set(), ALL),
+        (torch.float32, 500, set(), set()),
+    ):
+        ways = {"sees_columns": ALL, "runs_by_plane": runs, "splat_by_plane": splat}
+        pixels = image((1, 3, 70, width)).to(dtype)
+        label = f"rotated by 90 degrees, W={width}, {dtype}"
+        yield case(label, pixels, turn(90), (20, 70), ways, padding_mode="border")
+    rotated = affine_grid(turn(60), (40, 64)).float()
+    yield case("rotated grid", image((1, 2, 50, 50)), rotated, None, {"sees_columns": ALL})
+    yield case("upright", image((1, 3, 70, 70)), turn(5), (70, 70), {"sees_columns": set()})
+    for mode in ("bilinear", "nearest", "bicubic"):
+        nothing = {"sample_nothing": ALL}
+        if mode != "nearest":
+            nothing["grad_nothing"] = ALL
+        nothing["splat_nothing"] = ALL
+        for channels in (1, 2):
+            pixels = image((1, channels, 9, 10)).contiguous(memory_format=torch.channels_last)
+            far = turn(20, 7)
+            yield case(f"zoomed out, {mode}", pixels, far, (64, 64), nothing, mode=mode)
+    border = {"sample_nothing": set(), "grad_nothing": set(), "splat_nothing": set()}
+    pixels = image((1, 2, 9, 10))
+    yield case("zoomed out, border", pixels, turn(20, 7), (64, 64), border, padding_mode="border")
+    many = {"tiles_in_groups": ALL}
+    yield case("many tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (140, 140), many)
+    few = {"tiles_in_groups": set()}
+    yield case("few tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (30, 30), few)
+    folding = GATHER | BASELINE  # where one channel has no windows
+    for channels, machines in ((1, folding), (3, BASELINE)):
+        ways = {"folded": machines}
+        pixels = image((2, channels, 20, 28))
+        yield case(f"rows end to end, C={channels}", pixels, thetas(2, 2), (24, 28), ways)
+    ways = {"folded": folding, "sample_nothing": ALL, "grad_nothing": ALL, "splat_nothing": ALL}
+    yield case("end to end, zoomed out", image((1, 1, 9, 10)), turn(20, 7), (60, 60), ways)
+    theta = near.clone()
+    theta[0, 0, 2] = math.nan
+    nan = around("runs", ALL) | around("windows", set()) | around("nothing", set())
+    nan["runs_of_nan"] = ALL
+    yield case("NaN theta", image((1, 2, 20, 40)), theta, (12, 33), nan)
+    singular = {f"turned_{k}": set() for k in (2, 3, 4)} | {"splat_inside": ALL}
+    yield case("singular theta", image((1, 2, 20, 40)), diagonal(0.5, 0), (20, 40), singular)
+    wide = around("runs", ALL) | around("windows", set()) | singular
+    yield case("float64 theta", image((1, 2, 20, 40)), near.double(), (20, 40), wide)
+
+
+def volume_cases():
+    near, size = diagonal(0.9, 0.8, 0.7), (6, 8, 34)
+    pixels = image((1, 2, 6, 8, 40))
+    ways = around("windows", AVX512) | around("runs", ALL - AVX512) | {"splat_inside": ALL}
+    yield case("volume", pixels, near, size, ways | {"runs_gathered": GATHER})
+    ways = around("windows", TURNING) | around("runs", AVX2 | BASELINE)
+    yield case("float64 volume", pixels.double(), near.double(), size, ways)
+    ways = around("windows", AVX512) | around("runs", ALL - AVX512)
+    grid = affine_grid(near, size).float()
+    yield case("volume, grid", image((1, 5, 6, 8, 40)), grid, None, ways)
+    # Few enough rows of pixels along y and along z, too many in all.
+    ways = around("runs", ALL) | around("windows", set())
+    tilted = diagonal(1.0, 0.5, 0.5)
+    tilted[0, 1, 0] = tilted[0, 2, 0] = 0.4
+    yield case("tilted volume", image((1, 2, 30, 30, 40)), tilted, (3, 4, 40), ways)
+    for shape in ((1, 2, 1, 7, 20), (1, 2, 7, 1, 20), (1, 2, 1, 1, 20)):
+        label = f"an axis of one pixel, {shape}"
+        ways = around("runs", ALL)
+        yield case(label, image(shape), scattered_grid(1, (4, 5, 17)), None, ways)
+    ways = around("strided", ALL)
+    yield case("W=1", image((1, 2, 4, 7, 1)), scattered_grid(1, (4, 5, 17)), None, ways)
+
+
+def grid_cases():
+    flat = scattered_grid(2, (13, 13))
+    for channels, machines in ((1, ALL), (8, GATHER | BASELINE)):
+        ways = {"flattened": machines, "grid_packed": ALL, "grid_strided": set()}
+        yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
+    planar = GRID_LAYOUTS["planar"](flat)
+    ways = {"grid_strided": ALL, "grid_packed": set()}
+    yield case("planar grid", image((2, 1, 13, 13)), planar, None, ways)
+    inside = GRID_LAYOUTS["points in NaN"](flat)
+    yield case("grid with gaps", image((2, 1, 13, 13)), inside, None, {"flattened": set()})
+    volume = scattered_grid(1, (3, 5, 7))
+    yield case("3x5x7 grid", image((1, 2, 5, 6, 7)), volume, None, {"flattened": ALL})
+    smooth = smooth_grid(1, (40, 48), spread=0.05)
+    for channels, windows in ((1, set()), (3, set()), (8, VECTORS)):
+        ways = around("windows", windows) | around("runs", ALL - windows)
+        ways |= {"runs_gathered": GATHER, "runs_copied": ALL - GATHER - windows}
+        yield case(f"smooth grid, C={channels}", image((1, channels, 40, 48)), smooth, None, ways)
+    scattered = around("runs", ALL) | around("windows", set())
+    pixels = image((1, 8, 40, 48))
+    yield case("scattered grid", pixels, scattered_grid(1, (24, 32)), None, scattered)
+    double = scattered_grid(1, (24, 32), torch.float64)
+    yield case("float64 grid", image((1, 8, 40, 48)), double, None, scattered)
+    half = scattered_grid(1, (24, 32), torch.float16)
+    yield case("float16 grid", image((1, 8, 40, 48)), half, None, scattered)
+
+
+def mode_cases():
+    near = thetas(1, 2, spread=0.1)
+    pixels = image((1, 2, 30, 48))
+    scattered = scattered_grid(1, (9, 40))
+    for padding in PADDINGS:
+        ways = around("windows", TURNING | AVX2) | {"splat_taps": ALL}
+        # Taps outside the image are where the boundary rule puts them: windows have no room.
+        ways |= around("taps", set() if padding == "zeros" else ALL)
+        settings = dict(mode="bicubic", padding_mode=padding)
+        yield case(f"bicubic, {padding}", pixels, near, (30, 48), ways, **settings)
+        ways = around("runs", ALL) | around("taps", set() if padding == "zeros" else ALL)
+        ways |= {"runs_copied": ALL, "runs_gathered": set()}
+        yield case(f"bicubic, {padding}, scattered", pixels, scattered, None, ways, **settings)
+        ways = around("windows", TURNING | AVX2) | {"splat_inside": ALL - TURNING}
+        if padding != "zeros":
+            ways["splat_inside"] = ALL
+        yield case(
+            f"linear, {padding}", pixels, diagonal(1.05, 1.05), (30, 48), ways, padding_mode=padding
+        )
+        ways = {"sample_windows": TURNING | AVX2, "sample_runs": BASELINE, "splat_taps": ALL}
+        settings["mode"] = "nearest"
+        yield case(f"nearest, {padding}", pixels, diagonal(0.9, 0.9), (30, 48), ways, **settings)
+        ways = {"sample_runs": ALL, "runs_gathered": GATHER, "splat_taps": ALL}
+        yield case(f"nearest, {padding}, scattered", pixels, scattered, None, ways, **settings)
+    flat = image((1, 2, 3, 20))
+    ways = around("taps", ALL) | around("runs", set())
+    yield case("bicubic, H=3", flat, scattered, None, ways, mode="bicubic")
+
+
+def layout_cases():
+    near, size = thetas(2, 2, spread=0.1), (20, 33)
+    pixels = image((2, 8, 30, 40))
+    ways = around("channels", ALL) | {"splat_channels": ALL}
+    for dims, shape in ((2, (2, 8, 30, 40)), (3, (2, 8, 4, 6, 7))):
+        inside = IMAGE_LAYOUTS["channels_last"](image(shape))
+        theta = thetas(2, dims, spread=0.1)
+        out = size if dims == 2 else (3, 4, 17)
+        for mode in ("bilinear", "nearest", "bicubic")[: 5 - dims]:
+            expected = {k: v for k, v in ways.items() if mode != "nearest" or "grad" not in k}
+            label = f"channels_last, {dims}-D, {mode}"
+            yield case(label, inside, theta, out, expected, mode=mode)
+    yield case(
+        "taps inside",
+        IMAGE_LAYOUTS["channels_last"](pixels),
+        near * 0.5,
+        size,
+        {"taps_inside": ALL, "taps_bounded": set()},
+    )
+    yield case(
+        "taps outside",
+        IMAGE_LAYOUTS["channels_last"](pixels),
+        near * 1.5,
+        size,
+        {"taps_bounded": ALL},
+    )
+    strided = around("strided", ALL)
+    for layout in ("every second column in NaN", "reversed order"):
+        laid = IMAGE_LAYOUTS[layout](pixels)
+        yield case(f"strided, {layout}", laid, near, size, strided)
+    for mode in ("nearest", "bicubic"):
+        expected = {k: v for k, v in strided.items() if mode != "nearest" or "grad" not in k}
+        laid = IMAGE_LAYOUTS["every second column in NaN"](pixels)
+        yield case(f"strided, {mode}", laid, near, size, expected, mode=mode)
+    for layout in ("expanded channels", "expanded batch", "rows in NaN"):
+        laid = IMAGE_LAYOUTS[layout](pixels)
+        planar = around("windows", TURNING | AVX2) | around("strided", set())
+        yield case(f"planar, {layout}", laid, near, size, planar)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        warp = near.double() if dtype == torch.float64 else near
+        gathered = set() if dtype == torch.float64 else GATHER
+        planar = around("windows", (TURNING | AVX2) - gathered) | {"runs_gathered": gathered}
+        yield case(f"{dtype}", pixels.to(dtype), warp, size, planar)
+        copied = around("runs", ALL) | {"runs_copied": ALL - gathered, "runs_gathered": gathered}
+        grid = scattered_grid(2, size, warp.dtype)
+        yield case(f"{dtype}, scattered", pixels.to(dtype), grid, None, copied)
+
+
+def splat_cases():
+    for k, scale in ((2, 1.05), (3, 0.9), (4, 0.65)):
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            for channels in (2, 6):
+                warp = diagonal(scale, scale, dtype=torch.promote_types(dtype, torch.float32))
+                warp[0, 0, 1] = 0.05
+                ways = {f"turned_{n}": TURNING if n == k else set() for n in (2, 3, 4)}
+                ways |= {"splat_inside": AVX2 | BASELINE, "turned_narrow": set()}
+                pixels = image((2, channels, 35, 47)).to(dtype)
+                yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
+    ways = {"turned_by_y": TURNING, "turned_3": TURNING}
+    by_y = torch.tensor([[[0.0, 2.8, 0.01], [0.7, 0.02, 0.03]]])
+    yield case("by y", image((1, 8, 40, 40)), by_y, (40, 40), ways)
+    ways = {"turned_by_y": TURNING}
+    yield case("by y, float64", image((1, 4, 40, 40)).double(), by_y.double(), (40, 40), ways)
+    narrow = {"turned_narrow": TURNING, "turned_3": TURNING}
+    for size in ((20, 20), (9, 13)):
+        pixels = image((2, 3, *size))
+        yield case(f"narrow output {size}", pixels, diagonal(0.9, 0.9), size, narrow)
+    tiny = {"turned_narrow": set(), "turned_2": set(), "turned_3": set(), "turned_4": set()}
+    yield case("tiny output", image((1, 3, 4, 4)), diagonal(0.9, 0.9), (2, 2), tiny)
+    onto = {"turned_onto": TURNING, "turned_3": TURNING}
+    yield case(
+        "one image, three warps", image((1, 5, 30, 40)), turn(3, 0.9, batch=3), (30, 40), onto
+    )
+    ways = {"turned_onto": set(), "turned_3": set(), "splat_inside": ALL}
+    pixels = image((1, 5, 30, 40)).half()
+    yield case("one half image, three warps", pixels, turn(3, 0.9, batch=3), (30, 40), ways)
+    ways = {"turned_onto": set(), "turned_3": TURNING}
+    yield case("three images, one warp", image((3, 5, 30, 40)), turn(3, 0.9), (30, 40), ways)
+    falls = {"turned_2": set(), "turned_3": set(), "turned_4": set(), "splat_inside": ALL}
+    yield case("large image", image((1, 3, 60, 60)), diagonal(0.9, 0.9), (30, 30), falls)
+    yield case("zoomed in", image((1, 3, 40, 40)), diagonal(0.4, 0.4), (40, 40), falls)
+    yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
+    yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), falls)
+    cubic = falls | {"splat_inside": set(), "splat_taps": ALL}
+    yield case("not linear", image((1, 3, 40, 40)), turn(3), (40, 40), cubic, mode="bicubic")
+    # Slabs: one image among two threads.
+    cut = {"slabs": ALL, "turned_3": TURNING, "splat_across": AVX2 | BASELINE}
+    yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
+    cut = {"slabs": ALL, "splat_across": ALL, "splat_inside": ALL, "splat_elsewhere": ALL}
+    grid = smooth_grid(1, (70, 70), spread=0.05)
+    yield case("slabs, runs", image((1, 8, 70, 70)), grid, None, cut, threads=2)
+    grid = smooth_grid(1, (12, 20, 20), spread=0.05)
+    yield case("slabs, volume", image((1, 8, 20, 21, 22)), grid, None, cut, threads=2)
+    cut = {"slabs": ALL, "splat_channels": ALL, "splat_seen_elsewhere": ALL}
+    last = IMAGE_LAYOUTS["channels_last"](image((1, 8, 70, 70)))
+    yield case("slabs, channels", last, turn(3), (70, 70), cut, threads=2)
+    cut = {"slabs": ALL, "splat_taps": ALL, "splat_seen_elsewhere": ALL}
+    for mode in ("nearest", "bicubic"):
+        pixels = image((1, 8, 70, 70))
+        yield case(f"slabs, {mode}", pixels, turn(3), (70, 70), cut, threads=2, mode=mode)
+    whole = {"slabs": set()}
+    yield case("two images", image((2, 8, 70, 70)), turn(3), (70, 70), whole, threads=2)
+
+
+def path_cases():
+    parts = (affine_cases, volume_cases, grid_cases, mode_cases, layout_cases, splat_cases)
+    return [one for part in parts for one in part()]

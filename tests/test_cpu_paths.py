@@ -1,0 +1,211 @@
+"""The ways through the CPU kernels, which sizes, layouts, angles and values choose among.
+
+Each has small calls that provably go it, on the kernels that have it and on no others, and whose
+results are right.
+"""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from accuracy import (
+    Checks,
+    check_call,
+    forward_bound,
+    grad_input_bound,
+    grad_warp_bound,
+    smooth_points,
+)
+from cases import Call, image, scattered_grid, smooth_grid
+from machine import ENVIRONMENTS, MACHINES, all_paths, machine, paths_of, processor_has
+from path_cases import AVX2, AVX512, BASELINE, GATHER, TURNING, VECTORS, diagonal, path_cases
+
+CASES = path_cases()
+WINDOWS = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
+TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
+# The ways that only some kernels have.
+SOME = {"runs_gathered": GATHER}
+SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWS, TURNING | AVX2)
+# The ways that values choose: test_values_that_are_not_finite.
+BY_VALUE = {"splat_points"}
+
+
+def ways_of(call, cotangent=None):
+    """The ways of sample and of both its gradients."""
+    cotangent = call.cotangent() if cotangent is None else cotangent
+    ways = paths_of(call.run)[1]
+    for name in ("input", "warp"):
+        leaf = getattr(call, name).detach().requires_grad_()
+        output = call.run(**{name: leaf})
+        ways |= paths_of(lambda: torch.autograd.grad(output, leaf, cotangent))[1]  # noqa: B023
+    return ways
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_way(case, threads):
+    """The call goes the ways that it is there for, on these kernels, and its results are right."""
+    threads(case.threads)
+    ways = ways_of(case.call)
+    with Checks() as checks:
+        for way, machines in case.ways.items():
+            what = f"{way} on {machine()}, which goes {sorted(ways)}, of {case.call}"
+            checks.true((way in ways) == (machine() in machines), what)
+        check_call(checks, case.call)
+        if case.threads > 1:
+            cotangent = case.call.cotangent()
+            cut = case.call.gradients(cotangent)
+            threads(1)
+            for ours, whole in zip(cut, case.call.gradients(cotangent), strict=True):
+                checks.same(ours, whole, f"one thread instead of {case.threads}, {case.call}")
+
+
+@pytest.mark.quick
+def test_every_way_has_a_case():
+    """A way that no case names, on kernels that have it, is one that no test is known to enter."""
+    named = {way for case in CASES for way, machines in case.ways.items() if machine() in machines}
+    absent = {way for way, machines in SOME.items() if machine() not in machines}
+    assert named | BY_VALUE == all_paths() - absent
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("width", (1, 7, 28, 119, 127))
+def test_rows_end_to_end_up_to_the_most_points(width):
+    """A point's place in its row is computed in floating point: right for as many as allowed."""
+    identity = torch.eye(2, 3).unsqueeze(0)
+    for height, folds in ((2**20 // width, True), (2**20 // width + 1, False)):
+        pixels = torch.arange(height * width).reshape(1, 1, height, width).float()
+        call = Call(pixels, identity, "affine", (height, width))
+        output, ways = paths_of(call.run)
+        assert ("folded" in ways) == (folds and machine() in GATHER | BASELINE)
+        torch.testing.assert_close(output, pixels, rtol=0, atol=0)
+
+
+def warps(dims):
+    """[(warp, output size)]: windows, windows or runs, runs."""
+    size = (18, 40) if dims == 2 else (3, 4, 40)
+    near = diagonal(*[0.83, 0.91, 0.74][:dims])
+    near[0, 1, 0] = 0.25  # aslant: windows have rows that some of their points do not see
+    return [
+        (near, size),
+        (smooth_grid(1, size, spread=0.1), None),
+        (scattered_grid(1, size), None),
+    ]
+
+
+def values_cases():
+    for dims, spatial in ((2, (20, 40)), (3, (5, 8, 40))):
+        for channels in (1, 2, 5, 8):
+            for warp, size in warps(dims):
+                kind = "affine" if size else "grid"
+                yield Call(image((1, channels, *spatial)), warp, kind, size)
+
+
+def sees_windows(call):
+    """Whether an affine call of values_cases() does."""
+    if call.map != "affine":
+        return False
+    if machine() in GATHER:
+        return call.dims == 2 and call.input.shape[1] > 1
+    return machine() in (VECTORS if call.dims == 2 else AVX512)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("value", (math.nan, math.inf))
+def test_pixels_that_are_not_finite(value):
+    """What a weight of 0 makes NaN is computed again, without it; other points see nothing of it.
+
+    Runs hold no more than what their points see, unlike windows; single taps no weight of 0.
+    """
+    with Checks() as checks:
+        for clean in values_cases():
+            middle = clean.input[0, 0].numel() // 2 + 20
+            pixels = clean.input.clone()
+            pixels.flatten(2)[:, :, middle] = value
+            call = Call(pixels, clean.warp, clean.map, clean.size)
+            mark = torch.zeros_like(clean.input)
+            mark.flatten(2)[:, :, middle] = 1
+            seen = reference.sample(mark, call.grid64()) != 0
+            smooth = smooth_points(call).unsqueeze(1)
+            checks.true((seen & smooth).any() and not seen.all(), f"too easy: {call}")
+            ways = ways_of(call)
+            again = ways - ways_of(clean)
+            if math.isnan(value):
+                checks.true({"sample_taps", "grad_taps"} <= again, f"{sorted(again)} of {call}")
+            elif sees_windows(call):
+                checks.true({"sample_runs", "grad_runs"} <= again, f"{sorted(again)} of {call}")
+
+            cotangent = clean.cotangent() * smooth
+            output, _, grad_warp = call.gradients(cotangent)
+            expected, _, expected_grad = clean.expect_gradients(cotangent)
+            checks.same(output.isfinite() | ~smooth, ~seen | ~smooth, f"{value} in {call}")
+            output = torch.where(seen | ~smooth, expected, output.double())
+            checks.close(output, expected, forward_bound(clean, expected), f"beside it in {call}")
+            if call.map == "grid":
+                seen = (seen & smooth).any(1).unsqueeze(-1).expand_as(grad_warp)
+                checks.same(grad_warp.isfinite(), ~seen, f"grad_warp, {value} in {call}")
+                grad_warp = torch.where(seen, expected_grad, grad_warp.double())
+                bound = grad_warp_bound(clean, cotangent, expected_grad)
+                checks.close(grad_warp, expected_grad, bound, f"grad_warp beside it in {call}")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("value", (math.nan, math.inf))
+def test_values_that_are_not_finite(value):
+    """One that flows back reaches the pixels that its point sees, turned round or added."""
+    with Checks() as checks:
+        for call in values_cases():
+            smooth = smooth_points(call).unsqueeze(1)
+            points = (smooth[0, 0] & (_pixels_inside(call)[0, 0])).flatten().nonzero()
+            mark = torch.zeros(call.output_shape)
+            mark.flatten(2)[:, :, points[len(points) // 2]] = 1
+            clean = call.cotangent() * smooth * (1 - mark)
+            _, expected, _ = call.expect_gradients(clean)
+            reached = call.expect_gradients(mark)[1] != 0
+            checks.true(reached.any() and not reached.all(), f"too easy: {call}")
+            ways = ways_of(call, clean.masked_fill(mark != 0, value))
+            turned = call.map == "affine" and call.dims == 2 and call.input.shape[1] > 1
+            turned = turned and machine() in TURNING
+            wanted = "turned_3" if turned else "splat_points"
+            checks.true(wanted in ways, f"{wanted} among {sorted(ways)} of {call}")
+            grad = call.gradients(clean.masked_fill(mark != 0, value))[1]
+            checks.same(grad.isfinite(), ~reached, f"{value}, {call}")
+            grad = torch.where(reached, expected, grad.double())
+            bound = grad_input_bound(call, clean, expected)
+            checks.close(grad, expected, bound, f"beside {value}, {call}")
+
+
+def _pixels_inside(call):
+    """(N, 1, *out) bool: the points whose taps are all inside the image."""
+    ones = torch.ones(1, 1, *call.input.shape[2:])
+    return reference.sample(ones, call.grid64()) > 1 - 1e-9
+
+
+@pytest.mark.parametrize("other", MACHINES)
+def test_other_kernels(other):
+    """The quick tests of this file and of test_adjoint.py on each kind of kernels."""
+    isa = ENVIRONMENTS[other]["STN_CUDA_ISA"]
+    if not processor_has(isa):
+        pytest.skip(f"this processor is not known to have {isa}")
+    here = Path(__file__)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "quick", "-p", "no:cacheprovider"]
+        + [str(here), str(here.with_name("test_adjoint.py"))],
+        env={**os.environ, **ENVIRONMENTS[other], "STN_CUDA_TEST_MACHINE": other},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
+
+
+@pytest.mark.quick
+def test_the_kernels_are_those_asked_for():
+    asked = os.environ.get("STN_CUDA_TEST_MACHINE", machine())
+    assert machine() == asked

@@ -29,7 +29,7 @@ CASES = path_cases()
 WINDOWS = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
 TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
 # The ways that only some kernels have.
-SOME = {"runs_gathered": GATHER}
+SOME = {"runs_gathered": GATHER, "folded": GATHER | BASELINE}
 SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWS, TURNING | AVX2)
 # The ways that values choose: test_values_that_are_not_finite.
 BY_VALUE = {"splat_points"}

@@ -40,15 +40,48 @@ STN_HD bool touches(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int coun
   return any;
 }
 
+// The interval in which a tile looks along the outermost axis. False where a look is NaN.
+template <class T, int D>
+STN_HD bool outermost_range(const Looks<T, D>& looks, int slots, T& low, T& high) {
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  if (looks.ranged) {
+    low = looks.least[D - 1];
+    high = looks.greatest[D - 1];
+    return true;
+  }
+  const T* x = looks.x[D - 1];
+  V least = all<V>(x[0]), greatest = least;
+  bool nan = x[0] != x[0];
+  int i = 0;
+  for (; i + L <= slots; i += L) {
+    const V at = load<V>(x + i);
+    nan |= any_nan(at, at);
+    least = smaller(least, at);
+    greatest = larger(greatest, at);
+  }
+  low = least_lane(least);
+  high = -least_lane(V(-greatest));
+  for (; i < slots; ++i) {
+    nan |= x[i] != x[i];
+    low = std::min(low, x[i]);
+    high = std::max(high, x[i]);
+  }
+  return !nan;
+}
+
 // Whether a tile is known to see rows (planes, of a volume) that all belong to other slabs.
 template <class T, class A, int D>
-STN_HD bool see_elsewhere(const Slab<A>& slab, Padding padding, const Looks<T, D>& looks) {
+STN_HD bool see_elsewhere(const Slab<A>& slab, Padding padding, const Looks<T, D>& looks,
+                          int slots) {
   constexpr T kReach = 3;  // of the taps of any interpolation
-  if (!looks.ranged || padding == Padding::reflection) return false;
-  T low = looks.least[D - 1], high = looks.greatest[D - 1];
+  const Axis<T>& axis = looks.frame.axis[D - 1];
+  if (slab.low == 0 && slab.high == axis.size) return false;
+  T low, high;
+  if (padding == Padding::reflection || !outermost_range(looks, slots, low, high)) return false;
   if (padding == Padding::border) {
-    low = std::clamp(low, T(0), looks.frame.axis[D - 1].last);
-    high = std::clamp(high, T(0), looks.frame.axis[D - 1].last);
+    low = std::clamp(low, T(0), axis.last);
+    high = std::clamp(high, T(0), axis.last);
   }
   return high + kReach < slab.low || low - kReach > slab.high;
 }

@@ -112,8 +112,20 @@ __attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Or
   int64_t row[R];
   for (int r = 0; r < R; ++r) row[r] = runs.row[r];
   const int64_t stride_c = slab.stride_c;
-  const uint16_t* const end = order.slot + order.count;
-  for (const uint16_t* slot = order.slot; slot != end; ++slot) {
+  const uint16_t *slot = order.slot, *end = slot + order.count;
+  [[maybe_unused]] uint16_t near[kRoom];
+  if (!Inside) {
+    // The points that see the slab, picked without a branch, which scattered ones would mislead.
+    int count = 0;
+    for (; slot != end; ++slot) {
+      const int32_t outermost = runs.outermost[*slot];
+      near[count] = *slot;
+      count += (outermost + 1 >= slab.low) & (outermost < slab.high);
+    }
+    slot = near;
+    end = near + count;
+  }
+  for (; slot != end; ++slot) {
     const size_t i = *slot;
     A* at = plane + runs.offset[i];
     for (int c = 0; c < C; ++c) {
@@ -286,7 +298,8 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       for_each_tile<D>(p, plan, warp, 0, plan.tiles, [&](const auto& tile, const auto& looks) {
         if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
-        if (see_elsewhere(slab, p.padding, looks)) return took(Path::splat_seen_elsewhere);
+        if (see_elsewhere(slab, p.padding, looks, tile.slots()))
+          return took(Path::splat_seen_elsewhere);
         if constexpr (K == 2) {
           if (layout == Layout::planar) {
             return splat_runs<Element>(local, plan, slab, tile, looks, order, n, c, channels);

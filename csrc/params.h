@@ -80,6 +80,10 @@ struct Backend {
   void (*warp_grid_backward)(const GridParams&);
 };
 
+inline int64_t element_size(ElementType type) {
+  return type == ElementType::f64 ? 8 : (type == ElementType::f32 ? 4 : 2);
+}
+
 inline int64_t points(const int64_t (&size)[3], int dims) {
   return size[0] * size[1] * (dims == 3 ? size[2] : 1);
 }

@@ -178,6 +178,17 @@ def grid_cases():
     scattered = around("runs", ALL) | around("windows", set())
     pixels = image((1, 8, 40, 48))
     yield case("scattered grid", pixels, scattered_grid(1, (24, 32)), None, scattered)
+    # Planes that do not fit into the cache all together, but two of them do.
+    apart, whole = {"channels_apart": ALL}, {"channels_apart": set()}
+    pixels = image((1, 8, 300, 400))
+    yield case("planes apart", pixels, scattered_grid(1, (90, 100)), None, apart)
+    near = smooth_grid(1, (90, 100), spread=0.05)
+    yield case("planes, smooth grid", pixels, near, None, whole)
+    yield case("planes, few points", pixels, scattered_grid(1, (20, 30)), None, whole)
+    volume = image((1, 3, 40, 50, 60))
+    half = scattered_grid(1, (90, 100), torch.float16)
+    yield case("planes apart, float16 grid", pixels[:, :3], half, None, apart)
+    yield case("volumes apart", volume, scattered_grid(1, (20, 20, 20)), None, apart)
     double = scattered_grid(1, (24, 32), torch.float64)
     yield case("float64 grid", image((1, 8, 40, 48)), double, None, scattered)
     half = scattered_grid(1, (24, 32), torch.float16)

@@ -88,10 +88,10 @@ STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, in
   }
 }
 
-// A grid: the gradient of each of its values, written.
+// A grid: the gradient of each of its values, written, or added to what stands there.
 template <class Map, class A, int D>
-STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, const Tile<D>& tile,
-                           const A (&grad)[D][kRoom]) {
+STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int64_t n,
+                           const Tile<D>& tile, const A (&grad)[D][kRoom]) {
   using T = decltype(map.frame.axis[0].half);
   using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
@@ -102,7 +102,10 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, int64_t n, con
       T g[D];
       for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][slot + j]);
       map.gradient(g);
-      for (int d = 0; d < D; ++d) row[j * D + d] = Rounded<Element>::from(g[d]);
+      for (int d = 0; d < D; ++d) {
+        if (add) g[d] += static_cast<T>(to_float(row[j * D + d]));
+        row[j * D + d] = Rounded<Element>::from(g[d]);
+      }
     }
   });
 }
@@ -142,12 +145,12 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
 }
 
 template <class Map, class A, int D>
-void hand_to_map(const Map& map, const SampleParams& p, int64_t n, const Tile<D>& tile,
+void hand_to_map(const Map& map, const SampleParams& p, bool add, int64_t n, const Tile<D>& tile,
                  const A (&grad)[D][kRoom], LaneSums& total) {
   if constexpr (Map::parametric) {
     sum_gradient(map, tile, grad, total);
   } else {
-    write_gradient(map, p, n, tile, grad);
+    write_gradient(map, p, add, n, tile, grad);
   }
 }
 
@@ -333,7 +336,7 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
                   grad_warp_tile<decltype(element), K>(p, plan, layout, images, tile, looks, grad);
             },
             [&](const auto& map, const Tile<D>& tile) {
-              if (any) hand_to_map(map, p, n, tile, grad, total);
+              if (any) hand_to_map(map, p, plan.add, n, tile, grad, total);
             });
         if (p.map != MapKind::grid) {
           const int count = parameter_count(p.map, D);

@@ -57,6 +57,7 @@ struct Plan {
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
+  bool add;                // grad_warp, of a grid: to what stands there
   double* partial;         // parametric maps: (tasks, parameters) sums
 };
 
@@ -64,7 +65,8 @@ struct Kernels {
   const char* name;
   int window_dims;  // up to how many dimensions cpu/window.h is of use
   bool (*gathers_are_fast)();
-  bool (*sees_columns)(const SampleParams&);  // a hint, for the shape of tiles
+  bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
+  bool (*is_scattered)(const SampleParams&);
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

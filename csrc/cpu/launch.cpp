@@ -173,7 +173,7 @@ Points points_of(const SampleParams& p, bool high_tiles) {
   return {{all, 1, 1}, 0};
 }
 
-void sample(const SampleParams& p) {
+void sample_together(const SampleParams& p) {
   const bool high = wants_high_tiles(p);
   Plan plan =
       tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), !has_channels_inside(p));
@@ -182,7 +182,7 @@ void sample(const SampleParams& p) {
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
 
-void splat(const SampleParams& p) {
+void splat_together(const SampleParams& p) {
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
@@ -198,7 +198,7 @@ void splat(const SampleParams& p) {
   run(kernels().splat, p, plan, work / plan.slabs);
 }
 
-void grad_warp(const SampleParams& p) {
+void grad_warp_together(const SampleParams& p, bool add) {
   const bool parametric = p.map != MapKind::grid, padded = !has_channels_inside(p);
   const bool high = wants_high_tiles(p);
   const int64_t rows = rows_per_tile(p, high);
@@ -207,10 +207,55 @@ void grad_warp(const SampleParams& p) {
                          : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
+  plan.add = add;
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();
   run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
   if (parametric) kernels().finish_grad_warp(p, plan);
+}
+
+// The channels that are computed together: where points are scattered over the image and each pixel
+// is seen often, no more planes than stay in the L2 cache, if one does.
+int64_t channels_together(const SampleParams& p) {
+  constexpr int64_t kCache = int64_t(1) << 20;
+  const int64_t pixels = points(p.input_size, p.dims);
+  const int64_t plane = pixels * element_size(p.input.type);
+  if (p.map != MapKind::grid || has_channels_inside(p)) return p.channels;
+  if (plane * p.channels <= kCache || plane > 2 * kCache) return p.channels;
+  if (16 * points(p.output_size, p.dims) < pixels || !kernels().is_scattered(p)) return p.channels;
+  took(Path::channels_apart);
+  return std::max<int64_t>(1, kCache / plane);
+}
+
+void skip_channels(Image& image, int64_t channels) {
+  const int64_t bytes = channels * image.stride_c * element_size(image.type);
+  image.data = static_cast<char*>(image.data) + bytes;
+}
+
+// f(part, first) for the channels that are computed together, one after the other.
+template <class F>
+void for_channels(const SampleParams& p, int64_t together, F&& f) {
+  for (int64_t c = 0; c < p.channels; c += together) {
+    SampleParams part = p;
+    part.channels = std::min(together, p.channels - c);
+    skip_channels(part.input, c);
+    skip_channels(part.output, c);
+    f(part, c == 0);
+  }
+}
+
+void sample(const SampleParams& p) {
+  for_channels(p, channels_together(p), [](const auto& part, bool) { sample_together(part); });
+}
+
+void splat(const SampleParams& p) {
+  for_channels(p, channels_together(p), [](const auto& part, bool) { splat_together(part); });
+}
+
+void grad_warp(const SampleParams& p) {
+  // Sums of parts are not to be rounded to 16 bits.
+  const int64_t together = element_size(p.warp.type) == 2 ? p.channels : channels_together(p);
+  for_channels(p, together, [](const auto& part, bool first) { grad_warp_together(part, !first); });
 }
 
 void warp_grid(const GridParams& p) {

@@ -100,34 +100,70 @@ STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
   }
 }
 
-// Whether rows of points are aslant, so that they see columns of the image as much as rows: the
-// middles of a few warps' outputs stand for all. How a tile is cut depends on it (measured,
-// benchmarks/README.md), what is computed does not.
-template <int D>
-bool sees_columns(const SampleParams& p) {
-  const auto look = [&](auto type) {
+// Whether f(type, look) holds for most of the first few warps, where look(at, x) says where the
+// point `at` looks, of that type. How work is cut depends on such hints, what is computed does not.
+template <int D, class F>
+bool holds_for_most(const SampleParams& p, F&& f) {
+  const auto ask = [&](auto type) {
     using T = decltype(type);
     const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
     const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
-    int columns = 0;
+    int count = 0;
     for (int64_t n = 0; n < warps; ++n) {
       with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
-        constexpr int32_t kDistance = 16;
-        int32_t at[D];
-        T from[D], to[D];
-        for (int d = 0; d < D; ++d) at[d] = static_cast<int32_t>(p.output_size[d] / 2);
-        look_of(map, at, to);
-        at[0] = std::max(0, at[0] - kDistance);
-        look_of(map, at, from);
-        columns += std::abs(to[1] - from[1]) > T(0.3) * kDistance;
+        count += f(type, [&](const int32_t (&at)[D], T(&x)[D]) { look_of(map, at, x); });
       });
     }
-    return 2 * columns > warps;
+    return 2 * count > warps;
   };
-  return p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
+  return p.warp.type == ElementType::f64 ? ask(double{}) : ask(float{});
+}
+
+// Whether rows of points are aslant, so that they see columns of the image as much as rows; the
+// middle of the output stands for all of it.
+template <int D>
+bool sees_columns(const SampleParams& p) {
+  return holds_for_most<D>(p, [&](auto type, auto&& look) {
+    using T = decltype(type);
+    constexpr int32_t kDistance = 16;
+    int32_t at[D];
+    T from[D], to[D];
+    for (int d = 0; d < D; ++d) at[d] = static_cast<int32_t>(p.output_size[d] / 2);
+    look(at, to);
+    at[0] = std::max(0, at[0] - kDistance);
+    look(at, from);
+    return std::abs(to[1] - from[1]) > T(0.3) * kDistance;
+  });
 }
 inline bool sees_columns_of(const SampleParams& p) {
   return p.dims == 2 ? sees_columns<2>(p) : sees_columns<3>(p);
+}
+
+// Whether neighbouring points look at places far apart, so that nothing in a cache serves both.
+template <int D>
+bool is_scattered(const SampleParams& p) {
+  return holds_for_most<D>(p, [&](auto type, auto&& look) {
+    using T = decltype(type);
+    constexpr int kPlaces = 8;
+    int far = 0;
+    for (int k = 0; k < kPlaces; ++k) {
+      int32_t at[D];
+      T from[D], to[D];
+      for (int d = 0; d < D; ++d) {
+        at[d] = static_cast<int32_t>(p.output_size[d] * (2 * k + 1) / (2 * kPlaces));
+      }
+      look(at, to);
+      at[0] = at[0] > 0 ? at[0] - 1 : static_cast<int32_t>(p.output_size[0] - 1);
+      look(at, from);
+      bool apart = std::abs(to[0] - from[0]) > 64;
+      for (int d = 1; d < D; ++d) apart |= std::abs(to[d] - from[d]) > 8;
+      far += apart;
+    }
+    return 2 * far > kPlaces;
+  });
+}
+inline bool is_scattered_of(const SampleParams& p) {
+  return p.dims == 2 ? is_scattered<2>(p) : is_scattered<3>(p);
 }
 
 // Where the points of a tile look, in pixels.

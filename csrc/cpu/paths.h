@@ -15,6 +15,7 @@
   F(folded)          /* an affine map's, likewise */                                           \
   F(sees_columns)    /* tiles as high as wide */                                               \
   F(tiles_in_groups) /* several tiles are summed in one task */                                \
+  F(channels_apart)  /* not all channels at once */                                            \
   F(slabs)           /* splat: an image is cut */                                              \
   /* tiles of any op */                                                                        \
   F(grid_packed) /* grids read as vectors */                                                   \

@@ -77,6 +77,14 @@ STN_HD FloatVector floor_of(FloatVector x) {
 STN_HD DoubleVector floor_of(DoubleVector x) {
   return (DoubleVector)_mm512_roundscale_pd((__m512d)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
+STN_HD FloatVector round_half_even(FloatVector x) {
+  return (FloatVector)_mm512_roundscale_ps((__m512)x,
+                                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+STN_HD DoubleVector round_half_even(DoubleVector x) {
+  return (DoubleVector)_mm512_roundscale_pd((__m512d)x,
+                                            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 STN_HD FloatVector smaller(FloatVector x, FloatVector y) {
   return (FloatVector)_mm512_min_ps((__m512)x, (__m512)y);
 }
@@ -98,6 +106,12 @@ STN_HD DoubleVector absolute(DoubleVector x) {
 }
 STN_HD FloatVector floor_of(FloatVector x) { return (FloatVector)_mm256_floor_ps((__m256)x); }
 STN_HD DoubleVector floor_of(DoubleVector x) { return (DoubleVector)_mm256_floor_pd((__m256d)x); }
+STN_HD FloatVector round_half_even(FloatVector x) {
+  return (FloatVector)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+STN_HD DoubleVector round_half_even(DoubleVector x) {
+  return (DoubleVector)_mm256_round_pd((__m256d)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 STN_HD FloatVector smaller(FloatVector x, FloatVector y) {
   return (FloatVector)_mm256_min_ps((__m256)x, (__m256)y);
 }

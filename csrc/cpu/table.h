@@ -11,6 +11,7 @@
       ::stn_cuda::cpu::kWindowDims,                                \
       ::stn_cuda::cpu::gathers_are_fast,                           \
       ::stn_cuda::cpu::sees_columns_of,                            \
+      ::stn_cuda::cpu::is_scattered_of,                            \
       ::stn_cuda::cpu::sample,                                     \
       ::stn_cuda::cpu::splat,                                      \
       ::stn_cuda::cpu::grad_warp,                                  \

@@ -29,12 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.render:
             results = report.load(options.render)
-            wanted = re.compile(options.filter)
-            results["cells"] = [
-                cell for cell in results["cells"] if wanted.search(cell["case"]["name"])
-            ]
+            results["cells"] = _chosen(results["cells"], options)
             print(report.markdown(results), end="")
             return 0
+        options.suite = options.suite or "default"
         cases = select(options.suite, options.filter)
     except (OSError, ValueError, re.error) as error:
         parser.error(str(error))
@@ -69,7 +67,6 @@ def _parser() -> argparse.ArgumentParser:
             dest="suite",
             action="store_const",
             const=name,
-            default="default",
             help=text,
         )
     parser.add_argument(
@@ -94,9 +91,23 @@ def _parser() -> argparse.ArgumentParser:
         help="where results.json, .md and .png go (default: benchmarks/results/local)",
     )
     parser.add_argument(
-        "--render", type=Path, metavar="JSON", help="print a results.json as Markdown; runs nothing"
+        "--render",
+        type=Path,
+        metavar="JSON",
+        help="print a results.json, or its rows of a suite, as Markdown; runs nothing",
     )
     return parser
+
+
+def _chosen(cells: list, options: argparse.Namespace) -> list:
+    """The cells of an earlier run that the suite, if one is named, and the filter leave."""
+    suites = SUITES[: SUITES.index(options.suite) + 1] if options.suite else SUITES
+    wanted = re.compile(options.filter)
+    return [
+        cell
+        for cell in cells
+        if cell["case"]["suite"] in suites and wanted.search(cell["case"]["name"])
+    ]
 
 
 def _positive(number: type):

@@ -315,6 +315,22 @@ def test_smoke(tmp_path, capsys):
     assert capsys.readouterr().out == (tmp_path / "results.md").read_text()
 
 
+def test_render_prints_a_suite_and_what_matches(tmp_path, capsys):
+    quick = dataclasses.replace(TINY, suite="quick")
+    full = dataclasses.replace(TINY, mode="nearest")
+    results = results_of(synthetic_cell(quick), synthetic_cell(full))
+    (tmp_path / "results.json").write_text(report.to_json(results))
+    for options, has_quick, has_full in (
+        (["--quick"], 1, 0),
+        (["--filter=nearest"], 0, 1),
+        ([], 1, 1),
+    ):
+        assert main(["--render", str(tmp_path / "results.json"), *options]) == 0
+        printed = capsys.readouterr().out
+        assert ("| affine 2x3x9x7 |" in printed) == has_quick
+        assert ("| affine 2x3x9x7 nearest |" in printed) == has_full
+
+
 def test_without_matplotlib_the_chart_is_left_out(monkeypatch, tmp_path, capsys):
     real_import = builtins.__import__
 

@@ -320,6 +320,7 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
     constexpr int D = decltype(dims)::value;
     if constexpr (K > 1) {
       const Layout layout = layout_of<K, D>(p);
+      const SampleParams inner = with_zeros_outside(p);
       const int64_t groups = (plan.tiles + plan.tiles_per_task - 1) / plan.tiles_per_task;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % groups * plan.tiles_per_task;
@@ -332,8 +333,9 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
         for_each_tile<D>(
             p, plan, n, first, last,
             [&](const auto& tile, const auto& looks) {
+              const SampleParams& q = look_inside<K>(looks) ? inner : p;
               any =
-                  grad_warp_tile<decltype(element), K>(p, plan, layout, images, tile, looks, grad);
+                  grad_warp_tile<decltype(element), K>(q, plan, layout, images, tile, looks, grad);
             },
             [&](const auto& map, const Tile<D>& tile) {
               if (any) hand_to_map(map, p, plan.add, n, tile, grad, total);

@@ -192,7 +192,7 @@ STN_HD void find_range(const Map& map, const Tile<D>& tile, Looks<T, D>& looks) 
       for (int d = 0; d < D; ++d) x[d] = looks.x[d][corner[k]];
     }
     for (int d = 0; d < D; ++d) {
-      looks.ranged &= x[d] == x[d];
+      looks.ranged &= std::abs(x[d]) < coordinate_limit<T>();  // not so for NaN
       looks.least[d] = k == 0 ? x[d] : std::min(looks.least[d], x[d]);
       looks.greatest[d] = k == 0 ? x[d] : std::max(looks.greatest[d], x[d]);
     }
@@ -226,6 +226,24 @@ template <int D, class F>
 STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
                           int64_t last, F&& f) {
   for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&) {});
+}
+
+// Whether a tile is known to see nothing but the image's inside, where all paddings are the same.
+template <int K, class T, int D>
+STN_HD bool look_inside(const Looks<T, D>& looks) {
+  const T reach = K == 4 ? T(1) : T(0);
+  bool inside = looks.ranged;
+  for (int d = 0; d < D; ++d) {
+    inside &= looks.least[d] > reach && looks.greatest[d] < looks.frame.axis[d].last - reach;
+  }
+  return inside;
+}
+
+// The call as if zeros were outside: for tiles that look inside, the cheapest way to say the same.
+STN_HD SampleParams with_zeros_outside(const SampleParams& p) {
+  SampleParams same = p;
+  same.padding = Padding::zeros;
+  return same;
 }
 
 // Whether a tile is known to see nothing but the zeros around the image.

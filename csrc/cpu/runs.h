@@ -102,7 +102,7 @@ template <bool Outermost, class T, class A, int K, int D>
 STN_HD bool find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots,
                       RunStarts<A, K, D>& runs) {
   Looks<T, D> numbers;
-  const bool any = without_nan(looks, slots, numbers);
+  const bool any = !looks.ranged && without_nan(looks, slots, numbers);
   if (any) took(Path::runs_of_nan);
   find_runs_of_numbers<Outermost>(p, any ? numbers : looks, slots, runs);
   return any;

@@ -253,12 +253,14 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
+    const SampleParams inner = with_zeros_outside(p);
     for (int64_t task = begin; task < end;) {
       const int64_t n = task / plan.tiles, first = task % plan.tiles;
       const int64_t last = std::min(plan.tiles, first + end - task);
       const BatchRange images = images_of_warp(p, n);
       for_each_tile<D>(p, plan, n, first, last, [&](const auto& tile, const auto& looks) {
-        sample_tile<Element, K>(p, plan, layout, images, tile, looks);
+        const SampleParams& q = look_inside<K>(looks) ? inner : p;
+        sample_tile<Element, K>(q, plan, layout, images, tile, looks);
       });
       task += last - first;
     }

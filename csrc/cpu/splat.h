@@ -294,18 +294,20 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
     }
     SampleParams local = p;  // the offsets of the taps are those of where the sums are
     std::copy(slab.stride, slab.stride + 3, local.input.stride);
+    const SampleParams inner = with_zeros_outside(local);
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       for_each_tile<D>(p, plan, warp, 0, plan.tiles, [&](const auto& tile, const auto& looks) {
         if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
         if (see_elsewhere(slab, p.padding, looks, tile.slots()))
           return took(Path::splat_seen_elsewhere);
+        const SampleParams& q = look_inside<K>(looks) ? inner : local;
         if constexpr (K == 2) {
           if (layout == Layout::planar) {
-            return splat_runs<Element>(local, plan, slab, tile, looks, order, n, c, channels);
+            return splat_runs<Element>(q, plan, slab, tile, looks, order, n, c, channels);
           }
         }
-        splat_taps<Element, K>(local, layout, slab, tile, looks, n, c, channels);
+        splat_taps<Element, K>(q, layout, slab, tile, looks, n, c, channels);
       });
     }
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);

@@ -42,25 +42,32 @@ STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>
   }
 }
 
-// Consecutive channels: a dot product of two vectors per tap.
+// Consecutive channels: a dot product of two vectors for each tap.
 template <class Element, int K, int D>
 STN_HD void dot_channels(const SampleParams& p, const Tile<D>& tile,
                          const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n,
                          Dots<Accumulate<Element>, K, D>& dots) {
-  using A = Accumulate<Element>;
+  using V = Native<Accumulate<Element>>;
+  constexpr int L = kLanes<Scalar<V>>;
+  constexpr int T = TapProduct<K, D>::count;
+  const int channels = static_cast<int>(p.channels);
   const Element* image = plane_of<const Element>(p.input, n, 0);
   const Element* output = plane_of<const Element>(p.output, n, 0);
   tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
     for (int j = 0; j < tile.width; ++j) {
       const int i = slot + j;
       const Element* grad = output + offset_of<D>(at, p.output.stride) + j * p.output.stride[0];
-      for (int k = 0; k < TapProduct<K, D>::count; ++k) {
-        const Element* pixel = image + tap_offset<Element>(p.input.stride, taps, k, i);
-        A sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t c = 0; c < p.channels; ++c) sum += to_float(grad[c]) * to_float(pixel[c]);
-        dots.of[k][i] += sum;
+      const Element* pixel[T];
+      V sum[T];
+      for (int k = 0; k < T; ++k) {
+        pixel[k] = image + tap_offset<Element>(p.input.stride, taps, k, i);
+        sum[k] = V{};
       }
+      for (int c = 0; c < channels; c += L) {
+        const V value = load_some<V>(grad + c, channels - c);
+        for (int k = 0; k < T; ++k) sum[k] += value * load_some<V>(pixel[k] + c, channels - c);
+      }
+      for (int k = 0; k < T; ++k) dots.of[k][i] += total(sum[k]);
     }
   });
 }

@@ -12,7 +12,7 @@ using HalfBits = Vector<uint16_t, kLanes<float>>;
 
 // load_first(from, n): the first n lanes; zeros in the others. store_first(to, v, n): only those.
 // all_lanes(mask): whether a comparison holds in every lane. least_lane(v): the smallest number.
-// any_nan(x, y): whether a lane of either is NaN.
+// any_nan(x, y): whether a lane of either is NaN. total(v): the sum of the lanes, in any order.
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
 STN_HD FloatVector load_first(const float* from, int n) {
   return (FloatVector)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
@@ -42,6 +42,8 @@ STN_HD bool any_nan(DoubleVector x, DoubleVector y) {
 }
 STN_HD float least_lane(FloatVector v) { return _mm512_reduce_min_ps((__m512)v); }
 STN_HD double least_lane(DoubleVector v) { return _mm512_reduce_min_pd((__m512d)v); }
+STN_HD float total(FloatVector v) { return _mm512_reduce_add_ps((__m512)v); }
+STN_HD double total(DoubleVector v) { return _mm512_reduce_add_pd((__m512d)v); }
 
 #elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
 STN_HD __m256i first_ints(int n) {
@@ -91,15 +93,19 @@ STN_HD bool all_lanes(I mask) {
 #if !(defined(__x86_64__) && STN_VECTOR_BYTES == 64)
 STN_HD HalfBits load_first(const uint16_t* from, int n) {
   HalfBits v{};
-  std::memcpy(&v, from, n * sizeof(uint16_t));
+  std::memcpy(&v, from, std::min<size_t>(n, kLanes<float>) * sizeof(uint16_t));
   return v;
 }
 STN_HD void store_first(uint16_t* to, HalfBits v, int n) {
-  std::memcpy(to, &v, n * sizeof(uint16_t));
+  std::memcpy(to, &v, std::min<size_t>(n, kLanes<float>) * sizeof(uint16_t));
 }
 template <class V>
 STN_HD bool any_nan(V x, V y) {
   return !all_lanes(Integer<V>((x == x) & (y == y)));
+}
+template <class V>
+STN_HD Scalar<V> total(V v) {
+  return sum_lanes(v);
 }
 template <class V>
 STN_HD Scalar<V> least_lane(V v) {

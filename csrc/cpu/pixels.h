@@ -82,6 +82,12 @@ STN_HD V load_pixels(const Element* from, int n) {
   }
 }
 
+// As many as there are, at least one.
+template <class V, class Element>
+STN_HD V load_some(const Element* from, int n) {
+  return n >= kLanes<Scalar<V>> ? load_pixels<V>(from) : load_pixels<V>(from, n);
+}
+
 // Writes the first n lanes, rounded.
 template <class V, class Element>
 STN_HD void store_pixels(Element* to, V v, int n) {

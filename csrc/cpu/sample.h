@@ -81,6 +81,8 @@ template <class Element, int K, int D>
 STN_HD void sample_channels(const SampleParams& p, const Tile<D>& tile,
                             const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n) {
   using A = Accumulate<Element>;
+  using V = Native<A>;
+  const int channels = static_cast<int>(p.channels);
   const Element* image = plane_of<Element>(p.input, n, 0);
   Element* output = plane_of<Element>(p.output, n, 0);
   tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
@@ -88,17 +90,16 @@ STN_HD void sample_channels(const SampleParams& p, const Tile<D>& tile,
       const PointTaps<A, K, D> point(taps, p.input.stride, slot + j);
       Element* __restrict values =
           output + offset_of<D>(at, p.output.stride) + j * p.output.stride[0];
-      int not_a_number = 0;
-#pragma GCC ivdep
-      for (int64_t c = 0; c < p.channels; ++c) {
-        A sum = 0;
+      bool nan = false;
+      for (int c = 0; c < channels; c += kLanes<A>) {
+        V sum{};
         for (int k = 0; k < PointTaps<A, K, D>::count; ++k) {
-          sum += point.weight[k] * to_float(image[point.offset[k] + c]);
+          sum += point.weight[k] * load_some<V>(image + point.offset[k] + c, channels - c);
         }
-        values[c] = Rounded<Element>::from(sum);
-        not_a_number |= sum != sum;
+        store_pixels(values + c, sum, std::min(channels - c, kLanes<A>));
+        nan |= any_nan(sum, sum);
       }
-      if (not_a_number) {
+      if (nan) {
         for (int64_t c = 0; c < p.channels; ++c) {
           values[c] =
               Rounded<Element>::from(interpolate(image + c, p.input.stride, taps, slot + j));

@@ -86,33 +86,38 @@ STN_HD bool see_elsewhere(const Slab<A>& slab, Padding padding, const Looks<T, D
   return high + kReach < slab.low || low - kReach > slab.high;
 }
 
-// Copies the float scratch of a 16-bit image's slab, rounding.
+template <class Element, class A>
+STN_HD void round_run(const A* from, int64_t count, Element* to) {
+  using V = Native<A>;
+  for (int64_t i = 0; i < count; i += kLanes<A>) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes<A>, count - i));
+    store_pixels(to + i, load_some<V>(from + i, lanes), lanes);
+  }
+}
+
+// Copies the float scratch of a 16-bit image's slab, rounding. The image is contiguous or
+// channels_last.
 template <class Element, int D>
 void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, int64_t n,
                 int64_t first_channel, int64_t channels) {
-  using V = Native<Accumulate<Element>>;
-  constexpr int L = kLanes<Accumulate<Element>>;
+  const bool inside = p.input.stride_c == 1 && p.channels > 1;
   const int64_t depth = D == 3 ? slab.high - slab.low : 1;
   const int64_t z0 = D == 3 ? slab.low : 0;
   const int64_t y0 = D == 3 ? 0 : slab.low;
   const int64_t height = D == 3 ? p.input_size[1] : slab.high - slab.low;
-  for (int64_t c = 0; c < channels; ++c) {
+  for (int64_t c = 0; c < (inside ? 1 : channels); ++c) {
     Element* plane = plane_of<Element>(p.input, n, first_channel + c);
     const auto* from = slab.data + c * slab.stride_c;
     for (int64_t z = z0; z < z0 + depth; ++z) {
       for (int64_t y = y0; y < y0 + height; ++y) {
         Element* row = plane + z * p.input.stride[2] * (D == 3) + y * p.input.stride[1];
         const auto* source = from + z * slab.stride[2] * (D == 3) + y * slab.stride[1];
-        if (p.input.stride[0] == 1 && slab.stride[0] == 1) {
-          for (int64_t x = 0; x < p.input_size[0]; x += L) {
-            const int lanes = static_cast<int>(std::min<int64_t>(L, p.input_size[0] - x));
-            store_pixels(row + x, lanes == L ? load<V>(source + x) : load_first(source + x, lanes),
-                         lanes);
-          }
+        if (!inside) {
+          round_run(source, p.input_size[0], row);
           continue;
         }
         for (int64_t x = 0; x < p.input_size[0]; ++x) {
-          row[x * p.input.stride[0]] = Rounded<Element>::from(source[x * slab.stride[0]]);
+          round_run(source + x * slab.stride[0], channels, row + x * p.input.stride[0]);
         }
       }
     }

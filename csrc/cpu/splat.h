@@ -145,8 +145,9 @@ __attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Or
 template <class Element, int K, int D>
 STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
                            const Tile<D>& tile, const TileTaps<Accumulate<Element>, K, D>& taps,
-                           const Element* values, int64_t channels) {
+                           const Element* values, int channels) {
   using A = Accumulate<Element>;
+  using V = Native<A>;
   const auto add = [&](int i, const Element* value) __attribute__((always_inline)) {
     for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
       for (int ky = 0; ky < K; ++ky) {
@@ -158,9 +159,12 @@ STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>
         for (int kx = 0; kx < K; ++kx) {
           const A w = wzy * taps.weight[0][kx][i];
           if (w == 0) continue;
-          A* __restrict at = row + taps.index[0][kx][i] * slab.stride[0];
-#pragma GCC ivdep
-          for (int64_t c = 0; c < channels; ++c) at[c] += w * to_float(value[c]);
+          A* at = row + taps.index[0][kx][i] * slab.stride[0];
+          for (int c = 0; c < channels; c += kLanes<A>) {
+            const V sum =
+                load_some<V>(at + c, channels - c) + w * load_some<V>(value + c, channels - c);
+            store_pixels(at + c, sum, std::min(channels - c, kLanes<A>));
+          }
         }
       }
     }
@@ -241,7 +245,8 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   took(layout == Layout::channels ? Path::splat_channels : Path::splat_taps);
   if (layout == Layout::channels) {
     splat_channels<Element, K, D>(p, slab, tile, taps,
-                                  plane_of<const Element>(p.output, n, first_channel), channels);
+                                  plane_of<const Element>(p.output, n, first_channel),
+                                  static_cast<int>(channels));
     return;
   }
   alignas(64) A values[kRoom];

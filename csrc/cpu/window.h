@@ -1,8 +1,8 @@
 // Looks of a vector of neighbouring points (a group) at a planar image. They see few rows of
 // pixels, and a short stretch of each: a window. Two vectors of pixels hold a row of it, from which
 // permutations take every point's taps; a pixel's weight follows from its distance, so that the
-// boundary needs no case of its own. The loads are shared by the points, where pairs of pixels
-// (copy_pairs) take one for each point and row; the weights are shared by the channels.
+// boundary needs no case of its own. The loads are shared by the points, where runs of
+// pixels (cpu/runs.h) take one for each point and row; the weights are shared by the channels.
 #pragma once
 
 #include "cpu/groups.h"
@@ -11,7 +11,7 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// Up to how many dimensions windows win against pairs (measured, benchmarks/README.md). AVX-512
+// Up to how many dimensions windows win against runs (measured, benchmarks/README.md). AVX-512
 // permutes two registers by lanes in one instruction; AVX2 needs three.
 constexpr int kWindowDims = STN_VECTOR_BYTES == 64 ? 3 : (STN_VECTOR_BYTES == 32 ? 2 : 0);
 

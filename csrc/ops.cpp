@@ -7,6 +7,7 @@
 
 #include <map>
 
+#include "allocate.h"
 #include "arguments.h"
 #include "backend.h"
 #include "checks.h"
@@ -104,7 +105,7 @@ at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_v
   std::vector<int64_t> shape{p.batch, p.channels};
   shape.insert(shape.end(), output_size.begin(), output_size.end());
   at::Tensor output =
-      at::empty(shape, input.options().memory_format(input.suggest_memory_format()));
+      empty_result(shape, input.options().memory_format(input.suggest_memory_format()));
   if (output.numel() == 0) return output;
   copy_spatial(input.sizes().slice(2), p.input_size);
   copy_spatial(output_size, p.output_size);
@@ -127,7 +128,7 @@ at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_v
   p.batch = values.size(0);
 
   const auto format = format_of(channels_last, p.dims);
-  at::Tensor image = at::empty(shape, values.options().memory_format(format));
+  at::Tensor image = empty_result(shape, values.options().memory_format(format));
   if (image.numel() == 0) return image;
   if (values.numel() == 0) return image.zero_();
   copy_spatial(shape.slice(2), p.input_size);
@@ -151,7 +152,7 @@ at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, con
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
 
-  at::Tensor grad_warp = at::empty(warp.sizes(), warp.options());
+  at::Tensor grad_warp = empty_result(warp.sizes(), warp.options());
   if (grad_warp.numel() == 0) return grad_warp;
   // A step function's derivative; and a sum over nothing.
   if (p.interpolation == Interpolation::nearest || grad.numel() == 0) return grad_warp.zero_();
@@ -183,7 +184,7 @@ at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, at::IntArrayR
   std::vector<int64_t> shape{p.batch};
   shape.insert(shape.end(), size.begin(), size.end());
   shape.push_back(p.dims);
-  at::Tensor grid = at::empty(shape, warp.options());
+  at::Tensor grid = empty_result(shape, warp.options());
   if (grid.numel() == 0) return grid;
   copy_spatial(size, p.output_size);
   const at::Tensor parameters = readable_warp(warp, p.map);
@@ -205,7 +206,7 @@ at::Tensor warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c1
   p.align_corners = align_corners;
   p.batch = grad.size(0);
 
-  at::Tensor grad_warp = at::empty(warp.sizes(), warp.options());
+  at::Tensor grad_warp = empty_result(warp.sizes(), warp.options());
   if (grad_warp.numel() == 0) return grad_warp;
   if (grad.numel() == 0) return grad_warp.zero_();
   copy_spatial(grad.sizes().slice(1, p.dims), p.output_size);

@@ -1,0 +1,14 @@
+// Memory for results.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace stn_cuda {
+
+// at::empty, of which a large tensor on the CPU is to come in huge pages: the kernel then zeroes 2
+// MiB per fault instead of 4 KiB, and the kernels' scattered accesses miss the TLB less. Linux does
+// so on request (transparent_hugepage: madvise, as most distributions have it); elsewhere, or with
+// STN_CUDA_HUGE_PAGES=0, this is at::empty.
+at::Tensor empty_result(at::IntArrayRef shape, const at::TensorOptions& options);
+
+}  // namespace stn_cuda

@@ -219,6 +219,13 @@ def mode_cases():
         yield case(f"nearest, {padding}", pixels, diagonal(0.9, 0.9), (30, 48), ways, **settings)
         ways = {"sample_runs": ALL, "runs_gathered": GATHER, "splat_taps": ALL}
         yield case(f"nearest, {padding}, scattered", pixels, scattered, None, ways, **settings)
+    for mode in ("bilinear", "nearest", "bicubic"):
+        for padding in ("border", "reflection"):
+            for scale, machines in ((0.5, ALL), (1.5, set())):
+                theta = diagonal(scale, scale)
+                settings = dict(mode=mode, padding_mode=padding)
+                label = f"looks inside, {mode}, {padding}, {scale}"
+                yield case(label, pixels, theta, (16, 48), {"inside": machines}, **settings)
     flat = image((1, 2, 3, 20))
     ways = around("taps", ALL) | around("runs", set())
     yield case("bicubic, H=3", flat, scattered, None, ways, mode="bicubic")
@@ -324,6 +331,30 @@ def splat_cases():
     for mode in ("nearest", "bicubic"):
         pixels = image((1, 8, 70, 70))
         yield case(f"slabs, {mode}", pixels, turn(3), (70, 70), cut, threads=2, mode=mode)
+    # More pixels than are zeroed before the first tile; some are not seen by any.
+    late = {"zeros_on_the_way": ALL}
+    for label, warp in (
+        ("downwards", diagonal(0.9, 0.9)),
+        ("upwards", turn(170, 0.9)),
+        ("a band", diagonal(0.9, 0.1)),
+        ("two bands", torch.cat([diagonal(0.9, 0.1), diagonal(0.9, 0.1).add_(0.4)])),
+        ("nothing", diagonal(0.1, 0.1) + 5),
+    ):
+        yield case(f"zeros, {label}", image((1, 1, 300, 300)), warp, (50, 60), late)
+    grid = smooth_grid(1, (50, 60), spread=0.05)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        pixels = image((1, 3, 200, 220)).to(dtype)
+        wide = grid.double() if dtype == torch.float64 else grid
+        yield case(f"zeros, {dtype}", pixels, wide, None, late)
+        last = IMAGE_LAYOUTS["channels_last"](pixels)
+        yield case(f"zeros, {dtype}, channels_last", last, wide, None, late)
+    yield case("zeros, slabs", image((1, 4, 200, 220)), grid, None, late, threads=2)
+    grid = smooth_grid(1, (8, 9, 30), spread=0.05)
+    yield case("zeros, volume", image((1, 2, 40, 41, 42)), grid, None, late)
+    cubic = late | {"splat_taps": ALL}
+    yield case("zeros, cubic", image((1, 1, 300, 300)), turn(5), (50, 60), cubic, mode="bicubic")
+    early = {"zeros_on_the_way": set()}
+    yield case("zeros, small image", image((1, 1, 200, 200)), turn(5), (50, 60), early)
     whole = {"slabs": set()}
     yield case("two images", image((2, 8, 70, 70)), turn(3), (70, 70), whole, threads=2)
 

@@ -215,26 +215,19 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
   narrow ? all(std::true_type{}) : all(std::false_type{});
 }
 
-// Planar: the groups that have no window yet. Those whose gradients stand are marked as having one.
-// Whether a coordinate is NaN.
+// Planar: the groups that have no window yet. Whether a coordinate is NaN.
 template <class Element, int K, class T, int D>
 STN_HD bool grad_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
                       const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                       WindowTile<Accumulate<Element>, D>& windows,
                       Accumulate<Element> (&grad)[D][kRoom]) {
   took(Path::grad_runs);
-  RunStarts<Accumulate<Element>, K, D> starts;
-  const bool any_nan = find_runs<false>(p, looks, groups.slots(), starts);
-  int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
-  mark_runs(p, windows, starts, groups.count, marks);
-  for_each_run_block<Element>(p, plan, groups.slots(), windows, starts, images,
-                              [&](auto channels, int64_t n, int64_t c, auto&& view) {
-                                const bool first = n == images.begin && c == 0;
-                                grad_marked<Element, K, channels.value>(p, groups, first, n, c,
-                                                                        marks, view, grad);
-                              });
-  for (int g = 0; g < groups.count; ++g) windows.used[g] |= marks[g];
-  return any_nan;
+  return look_at_runs<Element, K>(
+      p, plan, looks, groups.count, images, windows,
+      [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
+        const bool first = n == images.begin && c == 0;
+        grad_marked<Element, K, channels.value>(p, groups, first, n, c, marks, view, grad);
+      });
 }
 
 // The boundary rule's part in the gradients of the coordinates (of bicubic it is one of the taps);
@@ -327,7 +320,7 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
     constexpr int D = decltype(dims)::value;
     if constexpr (K > 1) {
       const Layout layout = layout_of<K, D>(p);
-      const SampleParams inner = with_zeros_outside(p);
+      const PaddedCall call(p);
       const int64_t groups = (plan.tiles + plan.tiles_per_task - 1) / plan.tiles_per_task;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % groups * plan.tiles_per_task;
@@ -340,7 +333,7 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
         for_each_tile<D>(
             p, plan, n, first, last,
             [&](const auto& tile, const auto& looks) {
-              const SampleParams& q = look_inside<K>(looks) ? inner : p;
+              const SampleParams& q = call.of<K>(looks);
               any =
                   grad_warp_tile<decltype(element), K>(q, plan, layout, images, tile, looks, grad);
             },

@@ -239,12 +239,22 @@ STN_HD bool look_inside(const Looks<T, D>& looks) {
   return inside;
 }
 
-// The call as if zeros were outside: for tiles that look inside, the cheapest way to say the same.
-STN_HD SampleParams with_zeros_outside(const SampleParams& p) {
-  SampleParams same = p;
-  same.padding = Padding::zeros;
-  return same;
-}
+// A call as it is, and as if zeros were outside: for tiles that look inside, the cheapest way to
+// say the same.
+struct PaddedCall {
+  SampleParams p, inner;
+
+  STN_HD explicit PaddedCall(const SampleParams& params) : p(params), inner(params) {
+    inner.padding = Padding::zeros;
+  }
+
+  template <int K, class T, int D>
+  STN_HD const SampleParams& of(const Looks<T, D>& looks) const {
+    if (p.padding == Padding::zeros || !look_inside<K>(looks)) return p;
+    took(Path::inside);
+    return inner;
+  }
+};
 
 // Whether a tile is known to see nothing but the zeros around the image.
 template <int K, class T, int D>

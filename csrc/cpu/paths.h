@@ -22,6 +22,7 @@
   F(grid_strided)                                                                              \
   F(taps_inside) /* no tap is outside the image: cheaper, linear only */                       \
   F(taps_bounded)                                                                              \
+  F(inside) /* no point looks outside: as with zeros there */                                  \
   F(runs_copied)                                                                               \
   F(runs_of_nan)                                                                               \
   F(runs_by_plane) /* one channel after another */                                             \
@@ -46,9 +47,10 @@
   F(turned_2) /* images: by gathering, from 2 candidates of a row of points */                 \
   F(turned_3)                                                                                  \
   F(turned_4)                                                                                  \
-  F(turned_by_y)   /* images: candidates found by the row that they see */                     \
-  F(turned_narrow) /* images: windows of values that are wider than the output */              \
-  F(turned_onto)   /* images: on top of what another output has added */                       \
+  F(turned_by_y)      /* images: candidates found by the row that they see */                  \
+  F(turned_narrow)    /* images: windows of values that are wider than the output */           \
+  F(turned_onto)      /* images: on top of what another output has added */                    \
+  F(zeros_on_the_way) /* slabs: zeroed where tiles come to them, not before */                 \
   F(splat_nothing)                                                                             \
   F(splat_seen_elsewhere) /* the corners of a tile see other slabs */                          \
   F(splat_by_plane)       /* one channel after another */                                      \

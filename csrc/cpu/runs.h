@@ -127,14 +127,6 @@ __attribute__((noinline)) void copy_runs(const Element* plane,
   }
 }
 
-// Marks the groups that have no window and can do with runs.
-template <class A, int K, int D>
-STN_HD void mark_runs(const SampleParams& p, const WindowTile<A, D>& windows,
-                      const RunStarts<A, K, D>& starts, int groups, int32_t* marks) {
-  const bool anywhere = K < 4 || p.padding == Padding::zeros;
-  for (int g = 0; g < groups; ++g) marks[g] = !windows.used[g] && (anywhere || starts.whole[g]);
-}
-
 // Channels whose runs are copied together: they have to stay in the L1 cache.
 template <int K, int D>
 constexpr int kRunBlock = K == 4 ? 1 : (K == 2 && D == 3 ? 2 : kChannelBlock);
@@ -236,23 +228,23 @@ struct RunView {
   }
 };
 
-// Calls f(count, n, c, view) for each block of channels of the images: view(g) shows group g of
+// Calls look(count, n, c, view) for each block of channels of the images: view(g) shows group g of
 // those without a window in the channels [c, c + count), where count is a constant of its type.
 template <class Element, int K, int D, class F>
 STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slots,
                                const WindowTile<Accumulate<Element>, D>& windows,
                                const RunStarts<Accumulate<Element>, K, D>& starts,
-                               BatchRange images, F&& f) {
+                               BatchRange images, F&& look) {
   using A = Accumulate<Element>;
   if (plan.plane_by_plane) took(Path::runs_by_plane);
   const auto all = [&](auto block, auto&& prepare, const auto& source) {
     using Source = typename std::decay<decltype(source)>::type;
     for (int64_t n = images.begin; n < images.end; ++n) {
-      const auto look = [&](auto count, int64_t c) {
+      const auto at = [&](auto count, int64_t c) {
         prepare(count.value, plane_of<const Element>(p.input, n, c));
-        f(count, n, c, [&](int g) { return RunView<Source, A, K, D>(starts, source, g); });
+        look(count, n, c, [&](int g) { return RunView<Source, A, K, D>(starts, source, g); });
       };
-      for_each_channel_block<block.value>(plan.plane_by_plane, p.channels, look);
+      for_each_channel_block<block.value>(plan.plane_by_plane, p.channels, at);
     }
   };
   if constexpr (kGathers<Element, K>) {
@@ -274,6 +266,27 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
         });
       },
       source);
+}
+
+// Looks at what the groups without a window see: look(count, n, c, marks, view) for blocks of
+// channels as above, of the groups that are marked; of those whose work fails it takes the mark.
+// The others are then marked as having a window. Whether a coordinate is NaN.
+template <class Element, int K, class T, int D, class F>
+STN_HD bool look_at_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
+                         int groups, BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
+                         F&& look) {
+  using A = Accumulate<Element>;
+  const int slots = groups * kLanes<A>;
+  RunStarts<A, K, D> starts;
+  const bool any_nan = find_runs<false>(p, looks, slots, starts);
+  const bool anywhere = K < 4 || p.padding == Padding::zeros;
+  int32_t marks[WindowTile<A, D>::kSlots];
+  for (int g = 0; g < groups; ++g) marks[g] = !windows.used[g] && (anywhere || starts.whole[g]);
+  for_each_run_block<Element>(
+      p, plan, slots, windows, starts, images,
+      [&](auto count, int64_t n, int64_t c, auto&& view) { look(count, n, c, marks, view); });
+  for (int g = 0; g < groups; ++g) windows.used[g] |= marks[g];
+  return any_nan;
 }
 
 }  // namespace STN_ISA

@@ -146,22 +146,17 @@ STN_HD void sample_windows(const SampleParams& p, const Groups<Accumulate<Elemen
   narrow ? all(std::true_type{}) : all(std::false_type{});
 }
 
-// Planar: the groups that have no window yet. Those whose values stand are marked as having one.
+// Planar: the groups that have no window yet.
 template <class Element, int K, class T, int D>
 STN_HD void sample_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
                         const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                         WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::sample_runs);
-  RunStarts<Accumulate<Element>, K, D> starts;
-  find_runs<false>(p, looks, groups.slots(), starts);
-  int32_t marks[WindowTile<Accumulate<Element>, D>::kSlots];
-  mark_runs(p, windows, starts, groups.count, marks);
-  for_each_run_block<Element>(p, plan, groups.slots(), windows, starts, images,
-                              [&](auto channels, int64_t n, int64_t c, auto&& view) {
-                                sample_marked<Element, K, channels.value>(p, groups, n, c, marks,
-                                                                          view);
-                              });
-  for (int g = 0; g < groups.count; ++g) windows.used[g] |= marks[g];
+  look_at_runs<Element, K>(p, plan, looks, groups.count, images, windows,
+                           [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
+                             sample_marked<Element, K, channels.value>(p, groups, n, c, marks,
+                                                                       view);
+                           });
 }
 
 // Planar or strided: the points whose values are still missing, in all channels.
@@ -254,14 +249,13 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
-    const SampleParams inner = with_zeros_outside(p);
+    const PaddedCall call(p);
     for (int64_t task = begin; task < end;) {
       const int64_t n = task / plan.tiles, first = task % plan.tiles;
       const int64_t last = std::min(plan.tiles, first + end - task);
       const BatchRange images = images_of_warp(p, n);
       for_each_tile<D>(p, plan, n, first, last, [&](const auto& tile, const auto& looks) {
-        const SampleParams& q = look_inside<K>(looks) ? inner : p;
-        sample_tile<Element, K>(q, plan, layout, images, tile, looks);
+        sample_tile<Element, K>(call.of<K>(looks), plan, layout, images, tile, looks);
       });
       task += last - first;
     }

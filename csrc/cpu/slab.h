@@ -18,27 +18,70 @@ struct Slab {
   int32_t low, high;
 };
 
-// Whether a tile's taps touch the slab, and whether they all lie inside it; from the indices of
-// their first and last ones along the outermost axis.
-struct Overlap {
-  bool any, all;
-};
-template <class A>
-STN_HD Overlap overlap(const Slab<A>& slab, const int32_t* first, int span, int count) {
+// The outermost indices that a tile's taps touch, from those of its first and last ones.
+struct Touched {
   int32_t low = INT32_MAX, high = INT32_MIN;
-  for (int i = 0; i < count; ++i) {
-    low = low < first[i] ? low : first[i];
-    high = high > first[i] ? high : first[i];
+
+  STN_HD void add(const int32_t* first, int span, int count) {
+    int32_t least = INT32_MAX, greatest = INT32_MIN;
+    for (int i = 0; i < count; ++i) {
+      least = least < first[i] ? least : first[i];
+      greatest = greatest > first[i] ? greatest : first[i];
+    }
+    low = std::min(low, least);
+    high = std::max(high, greatest + span);
   }
-  high += span;
-  return {low < slab.high && high >= slab.low, low >= slab.low && high < slab.high};
-}
-template <class A, int K, int D>
-STN_HD bool touches(const Slab<A>& slab, const TileTaps<A, K, D>& taps, int count) {
-  bool any = false;
-  for (int k = 0; k < K; ++k) any |= overlap(slab, taps.index[D - 1][k], 0, count).any;
-  return any;
-}
+
+  template <class A>
+  STN_HD bool any_in(const Slab<A>& slab) const {
+    return low < slab.high && high >= slab.low;
+  }
+  template <class A>
+  STN_HD bool all_in(const Slab<A>& slab) const {
+    return low >= slab.low && high < slab.high;
+  }
+};
+
+// The zeros that the sums begin with: of a large slab they are written where they are about to be
+// needed, so that the first additions find them in a cache.
+template <class A>
+struct Zeros {
+  const Slab<A>& slab;
+  int64_t length;      // elements of one outermost index in a plane
+  int64_t planes;      // 1 where the channels lie inside
+  int32_t begin, end;  // the outermost indices that are zeroed
+
+  Zeros(const Slab<A>& of, int64_t inner, int64_t channels, bool channels_inside)
+      : slab(of),
+        length(channels_inside ? inner * channels : inner),
+        planes(channels_inside ? 1 : channels),
+        begin(of.low),
+        end(of.low) {
+    constexpr int64_t kSmall = int64_t(1) << 18;
+    const int64_t bytes = (slab.high - slab.low) * length * planes * sizeof(A);
+    bytes > kSmall ? took(Path::zeros_on_the_way) : complete();
+  }
+
+  STN_HD void reach(const Touched& touched) {
+    if (begin <= touched.low && touched.high < end) return;
+    const int32_t low = std::max(slab.low, touched.low);
+    const int32_t high = std::min(slab.high, touched.high + 1);
+    if (begin == end) begin = end = low;
+    if (low < begin) write(low, begin);
+    if (high > end) write(end, high);
+    begin = std::min(begin, low);
+    end = std::max(end, high);
+  }
+
+  STN_HD void complete() { reach({slab.low, slab.high - 1}); }
+
+  __attribute__((noinline)) void write(int32_t first, int32_t last) {
+    for (int64_t c = 0; c < planes; ++c) {
+      A* plane = slab.data + c * slab.stride_c;
+      std::fill(plane + first * length, plane + last * length, A(0));
+    }
+  }
+};
 
 // The interval in which a tile looks along the outermost axis. False where a look is NaN.
 template <class T, int D>
@@ -121,20 +164,6 @@ void store_slab(const SampleParams& p, const Slab<Accumulate<Element>>& slab, in
         }
       }
     }
-  }
-}
-
-// Zeroes the slab in an image that it accumulates into directly: `plane` pixels of every channel,
-// in one run where the channels lie inside. (Not told by the strides: those of an axis of one pixel
-// say nothing.)
-template <class A>
-void zero_slab(const Slab<A>& slab, int64_t inner, int64_t plane, int64_t channels,
-               bool channels_inside) {
-  const int64_t run = channels_inside ? plane * channels : plane;
-  const int64_t start = slab.low * inner * (channels_inside ? channels : 1);
-  for (int64_t c = 0; c < (channels_inside ? 1 : channels); ++c) {
-    A* first = slab.data + c * slab.stride_c + start;
-    std::fill(first, first + run, A(0));
   }
 }
 

@@ -5,7 +5,7 @@
 // slabs there are.
 #pragma once
 
-#include <vector>
+#include <memory>
 
 #include "cpu/runs.h"
 #include "cpu/slab.h"
@@ -192,14 +192,17 @@ STN_HD void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
 template <class Element, class T, int D>
 void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<Element>>& slab,
-                const Tile<D>& tile, const Looks<T, D>& looks, Order& order, int64_t n,
-                int64_t first_channel, int64_t channels) {
+                Zeros<Accumulate<Element>>& zeros, const Tile<D>& tile, const Looks<T, D>& looks,
+                Order& order, int64_t n, int64_t first_channel, int64_t channels) {
   using A = Accumulate<Element>;
   const int count = tile.slots();
   RunStarts<A, 2, D> runs;
   find_runs<true>(p, looks, count, runs);
-  const Overlap touched = overlap(slab, runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
-  if (!touched.any) return took(Path::splat_elsewhere);
+  Touched touched;
+  touched.add(runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
+  if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
+  zeros.reach(touched);
+  const bool inside = touched.all_in(slab);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
   order.fit(tile);
   const auto add = [&](auto block, int64_t c) {
@@ -223,8 +226,8 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
       return;
     }
     const Parts<A, C, D> parts(runs, count, values);
-    took(touched.all ? Path::splat_inside : Path::splat_across);
-    if (touched.all) {
+    took(inside ? Path::splat_inside : Path::splat_across);
+    if (inside) {
       add_parts<true, C, D>(slab, plane, order, runs, parts);
     } else {
       add_parts<false, C, D>(slab, plane, order, runs, parts);
@@ -236,12 +239,15 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
 // Any interpolation and layout.
 template <class Element, int K, class T, int D>
 void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
-                const Tile<D>& tile, const Looks<T, D>& looks, int64_t n, int64_t first_channel,
-                int64_t channels) {
+                Zeros<Accumulate<Element>>& zeros, const Tile<D>& tile, const Looks<T, D>& looks,
+                int64_t n, int64_t first_channel, int64_t channels) {
   using A = Accumulate<Element>;
   TileTaps<A, K, D> taps;
   fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
-  if (!touches(slab, taps, tile.slots())) return took(Path::splat_elsewhere);
+  Touched touched;
+  for (const auto& index : taps.index[D - 1]) touched.add(index, 0, tile.slots());
+  if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
+  zeros.reach(touched);
   took(layout == Layout::channels ? Path::splat_channels : Path::splat_taps);
   if (layout == Layout::channels) {
     splat_channels<Element, K, D>(p, slab, tile, taps,
@@ -278,7 +284,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   const int64_t block =
       direct ? p.channels
              : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
-  std::vector<A> scratch(direct ? 0 : static_cast<size_t>(plane * block));
+  const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * block]);
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
   Order order;
   for (int64_t c = 0; c < p.channels; c += block) {
@@ -287,34 +293,34 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
       slab.data = plane_of<A>(p.input, image, c);
       slab.stride_c = p.input.stride_c;
       std::copy(p.input.stride, p.input.stride + 3, slab.stride);
-      zero_slab(slab, inner, plane, channels, channels_inside);
     } else {
       const int64_t pixel = channels_inside ? channels : 1;
       slab.stride_c = channels_inside ? 1 : plane;
       slab.stride[0] = pixel;
       slab.stride[1] = p.input_size[0] * pixel;
       slab.stride[2] = p.input_size[0] * p.input_size[1] * pixel;
-      slab.data = scratch.data() - slab.low * slab.stride[D - 1];
-      std::fill(scratch.begin(), scratch.end(), A(0));
+      slab.data = scratch.get() - slab.low * slab.stride[D - 1];
     }
+    Zeros<A> zeros(slab, inner, channels, channels_inside);
     SampleParams local = p;  // the offsets of the taps are those of where the sums are
     std::copy(slab.stride, slab.stride + 3, local.input.stride);
-    const SampleParams inner = with_zeros_outside(local);
+    const PaddedCall call(local);
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       for_each_tile<D>(p, plan, warp, 0, plan.tiles, [&](const auto& tile, const auto& looks) {
         if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
         if (see_elsewhere(slab, p.padding, looks, tile.slots()))
           return took(Path::splat_seen_elsewhere);
-        const SampleParams& q = look_inside<K>(looks) ? inner : local;
+        const SampleParams& q = call.of<K>(looks);
         if constexpr (K == 2) {
           if (layout == Layout::planar) {
-            return splat_runs<Element>(q, plan, slab, tile, looks, order, n, c, channels);
+            return splat_runs<Element>(q, plan, slab, zeros, tile, looks, order, n, c, channels);
           }
         }
-        splat_taps<Element, K>(q, layout, slab, tile, looks, n, c, channels);
+        splat_taps<Element, K>(q, layout, slab, zeros, tile, looks, n, c, channels);
       });
     }
+    zeros.complete();
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);
   }
 }

@@ -27,7 +27,7 @@ from path_cases import AVX2, AVX512, BASELINE, GATHER, TURNING, VECTORS, diagona
 
 CASES = path_cases()
 WINDOWS = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
-TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
+TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto", "kept")}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHER, "folded": GATHER | BASELINE}
 SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWS, TURNING | AVX2)

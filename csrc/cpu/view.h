@@ -20,14 +20,14 @@ STN_HD void values_seen(const View& view, V (&total)[Channels]) {
   view.rows(
       [&](auto&& channel, V distance) __attribute__((always_inline)) {
         const V here = kernel<K>(distance);
+        V product[K];
+        for (int k = 0; k < K; ++k) product[k] = here * weight[k];
         for (int c = 0; c < Channels; ++c) {
           channel(c, [&](auto&& tap) __attribute__((always_inline)) {
             if constexpr (K == 1) {
               slice[c] = here != 0 ? tap(0) : slice[c];
             } else {
-              V sum = weight[0] * tap(0);
-              for (int k = 1; k < K; ++k) sum += weight[k] * tap(k);
-              slice[c] += here * sum;
+              for (int k = 0; k < K; ++k) slice[c] += product[k] * tap(k);
             }
           });
         }

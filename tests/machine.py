@@ -6,14 +6,15 @@ from pathlib import Path
 import stn_cuda
 from stn_cuda._extension import _C
 
-# The kernels as they differ in the ways that they have: "gather" is AVX-512 with gather
-# instructions, "avx512" the same where they are too slow to use (or STN_CUDA_GATHER=0).
-MACHINES = ("gather", "avx512", "avx2", "baseline")
+# The kernels as they differ in the ways that they have: with gather instructions, or without, where
+# they are too slow to use (or STN_CUDA_GATHER=0).
+MACHINES = ("avx512 gather", "avx512", "avx2 gather", "avx2", "baseline")
 
 # What forces each of them.
 ENVIRONMENTS = {
-    "gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "1"},
+    "avx512 gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "1"},
     "avx512": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "0"},
+    "avx2 gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "1"},
     "avx2": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "0"},
     "baseline": {"STN_CUDA_ISA": "baseline", "STN_CUDA_GATHER": "0"},
 }
@@ -22,7 +23,7 @@ ENVIRONMENTS = {
 def machine():
     """The one of MACHINES that this process runs on."""
     isa = stn_cuda.build_info()["cpu_isa"]
-    return "gather" if isa == "avx512" and _C.cpu_gathers() else isa
+    return f"{isa} gather" if isa != "baseline" and _C.cpu_gathers() else isa
 
 
 def processor_has(isa):

@@ -17,10 +17,12 @@ from cases import (
 from machine import MACHINES
 from reference import affine_grid
 
-GATHER, AVX512, AVX2, BASELINE = ({name} for name in MACHINES)
+GATHER, AVX512, AVX2_GATHER, AVX2, BASELINE = ({name} for name in MACHINES)
 ALL = set(MACHINES)
+GATHERS = GATHER | AVX2_GATHER
 VECTORS = AVX512 | AVX2  # where windows are of most use
 TURNING = GATHER | AVX512
+WINDOWS = ALL - BASELINE  # where there are any, of what is not gathered
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,19 @@ def affine_cases():
     near = thetas(1, 2, spread=0.05)
     for channels, gather in ((1, "runs"), (3, "windows"), (8, "windows")):
         ways = around("windows", VECTORS | (GATHER if gather == "windows" else set()))
-        ways |= around("runs", BASELINE | (GATHER if gather == "runs" else set()))
-        ways |= {"runs_copied": BASELINE, "runs_gathered": GATHER if gather == "runs" else set()}
+        gathered = AVX2_GATHER | (GATHER if gather == "runs" else set())
+        ways |= around("runs", BASELINE | gathered)
+        ways |= {"runs_copied": BASELINE, "runs_gathered": gathered}
         pixels = image((1, channels, 40, 48))
         yield case(f"near the identity, C={channels}", pixels, diagonal(0.9, 0.9), (40, 48), ways)
-    ways = around("windows", TURNING | AVX2) | around("runs", BASELINE)
+    ways = around("windows", TURNING | AVX2) | around("runs", BASELINE | AVX2_GATHER)
     padded = (40, 36)  # rows end with a vector of AVX2 that has no points
     yield case("a vector of padding", image((1, 3, 40, 40)), diagonal(0.9, 0.9), padded, ways)
     for width, narrow in ((28, TURNING), (13, TURNING | AVX2)):
         ways = around("narrow", narrow) | around("windows", VECTORS - narrow)
         yield case(f"W={width}", image((2, 3, 20, width)), near, (24, 40), ways)
+    ways = around("narrow", WINDOWS)
+    yield case("W=13, bicubic", image((2, 3, 20, 13)), near, (24, 40), ways, mode="bicubic")
     # Windows would have to be wider than two vectors.
     ways = around("runs", ALL) | around("windows", set())
     yield case("downscaling", image((1, 3, 60, 99)), diagonal(1, 1), (20, 32), ways)
@@ -117,8 +122,8 @@ def affine_cases():
     yield case("many tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (140, 140), many)
     few = {"tiles_in_groups": set()}
     yield case("few tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (30, 30), few)
-    folding = GATHER | BASELINE  # where one channel has no windows
-    for channels, machines in ((1, folding), (3, BASELINE)):
+    folding = GATHERS | BASELINE  # where one channel has no windows
+    for channels, machines in ((1, folding), (3, AVX2_GATHER | BASELINE)):
         ways = {"folded": machines}
         pixels = image((2, channels, 20, 28))
         yield case(f"rows end to end, C={channels}", pixels, thetas(2, 2), (24, 28), ways)
@@ -139,8 +144,8 @@ def volume_cases():
     near, size = diagonal(0.9, 0.8, 0.7), (6, 8, 34)
     pixels = image((1, 2, 6, 8, 40))
     ways = around("windows", AVX512) | around("runs", ALL - AVX512) | {"splat_inside": ALL}
-    yield case("volume", pixels, near, size, ways | {"runs_gathered": GATHER})
-    ways = around("windows", TURNING) | around("runs", AVX2 | BASELINE)
+    yield case("volume", pixels, near, size, ways | {"runs_gathered": GATHERS})
+    ways = around("windows", TURNING) | around("runs", ALL - TURNING)
     yield case("float64 volume", pixels.double(), near.double(), size, ways)
     ways = around("windows", AVX512) | around("runs", ALL - AVX512)
     grid = affine_grid(near, size).float()
@@ -160,7 +165,7 @@ def volume_cases():
 
 def grid_cases():
     flat = scattered_grid(2, (13, 13))
-    for channels, machines in ((1, ALL), (8, GATHER | BASELINE)):
+    for channels, machines in ((1, ALL), (8, GATHERS | BASELINE)):
         ways = {"flattened": machines, "grid_packed": ALL, "grid_strided": set()}
         yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
     planar = GRID_LAYOUTS["planar"](flat)
@@ -173,7 +178,7 @@ def grid_cases():
     smooth = smooth_grid(1, (40, 48), spread=0.05)
     for channels, windows in ((1, set()), (3, set()), (8, VECTORS)):
         ways = around("windows", windows) | around("runs", ALL - windows)
-        ways |= {"runs_gathered": GATHER, "runs_copied": ALL - GATHER - windows}
+        ways |= {"runs_gathered": GATHERS, "runs_copied": ALL - GATHERS - windows}
         yield case(f"smooth grid, C={channels}", image((1, channels, 40, 48)), smooth, None, ways)
     scattered = around("runs", ALL) | around("windows", set())
     pixels = image((1, 8, 40, 48))
@@ -200,7 +205,7 @@ def mode_cases():
     pixels = image((1, 2, 30, 48))
     scattered = scattered_grid(1, (9, 40))
     for padding in PADDINGS:
-        ways = around("windows", TURNING | AVX2) | {"splat_taps": ALL}
+        ways = around("windows", WINDOWS) | {"splat_taps": ALL}
         # Taps outside the image are where the boundary rule puts them: windows have no room.
         ways |= around("taps", set() if padding == "zeros" else ALL)
         settings = dict(mode="bicubic", padding_mode=padding)
@@ -214,10 +219,11 @@ def mode_cases():
         yield case(
             f"linear, {padding}", pixels, diagonal(1.05, 1.05), (30, 48), ways, padding_mode=padding
         )
-        ways = {"sample_windows": TURNING | AVX2, "sample_runs": BASELINE, "splat_taps": ALL}
+        windows = TURNING | AVX2
+        ways = {"sample_windows": windows, "sample_runs": ALL - windows, "splat_taps": ALL}
         settings["mode"] = "nearest"
         yield case(f"nearest, {padding}", pixels, diagonal(0.9, 0.9), (30, 48), ways, **settings)
-        ways = {"sample_runs": ALL, "runs_gathered": GATHER, "splat_taps": ALL}
+        ways = {"sample_runs": ALL, "runs_gathered": GATHERS, "splat_taps": ALL}
         yield case(f"nearest, {padding}, scattered", pixels, scattered, None, ways, **settings)
     for mode in ("bilinear", "nearest", "bicubic"):
         for padding in ("border", "reflection"):
@@ -271,8 +277,8 @@ def layout_cases():
         yield case(f"planar, {layout}", laid, near, size, planar)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         warp = near.double() if dtype == torch.float64 else near
-        gathered = set() if dtype == torch.float64 else GATHER
-        planar = around("windows", (TURNING | AVX2) - gathered) | {"runs_gathered": gathered}
+        gathered = set() if dtype == torch.float64 else GATHERS
+        planar = around("windows", WINDOWS - gathered) | {"runs_gathered": gathered}
         yield case(f"{dtype}", pixels.to(dtype), warp, size, planar)
         copied = around("runs", ALL) | {"runs_copied": ALL - gathered, "runs_gathered": gathered}
         grid = scattered_grid(2, size, warp.dtype)
@@ -286,7 +292,7 @@ def splat_cases():
                 warp = diagonal(scale, scale, dtype=torch.promote_types(dtype, torch.float32))
                 warp[0, 0, 1] = 0.05
                 ways = {f"turned_{n}": TURNING if n == k else set() for n in (2, 3, 4)}
-                ways |= {"splat_inside": AVX2 | BASELINE, "turned_narrow": set()}
+                ways |= {"splat_inside": ALL - TURNING, "turned_narrow": set()}
                 ways["turned_kept"] = TURNING if channels > 4 else set()
                 pixels = image((2, channels, 35, 47)).to(dtype)
                 yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
@@ -320,7 +326,7 @@ def splat_cases():
     cubic = falls | {"splat_inside": set(), "splat_taps": ALL}
     yield case("not linear", image((1, 3, 40, 40)), turn(3), (40, 40), cubic, mode="bicubic")
     # Slabs: one image among two threads.
-    cut = {"slabs": ALL, "turned_3": TURNING, "splat_across": AVX2 | BASELINE}
+    cut = {"slabs": ALL, "turned_3": TURNING, "splat_across": ALL - TURNING}
     yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
     cut = {"slabs": ALL, "splat_across": ALL, "splat_inside": ALL, "splat_elsewhere": ALL}
     grid = smooth_grid(1, (70, 70), spread=0.05)

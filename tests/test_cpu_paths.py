@@ -23,14 +23,24 @@ from accuracy import (
 )
 from cases import Call, image, scattered_grid, smooth_grid
 from machine import ENVIRONMENTS, MACHINES, all_paths, machine, paths_of, processor_has
-from path_cases import AVX2, AVX512, BASELINE, GATHER, TURNING, VECTORS, diagonal, path_cases
+from path_cases import (
+    AVX512,
+    BASELINE,
+    GATHER,
+    GATHERS,
+    TURNING,
+    VECTORS,
+    WINDOWS,
+    diagonal,
+    path_cases,
+)
 
 CASES = path_cases()
-WINDOWS = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
+WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
 TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto", "kept")}
 # The ways that only some kernels have.
-SOME = {"runs_gathered": GATHER, "folded": GATHER | BASELINE}
-SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWS, TURNING | AVX2)
+SOME = {"runs_gathered": GATHERS, "folded": GATHERS | BASELINE}
+SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWED, WINDOWS)
 # The ways that values choose: test_values_that_are_not_finite.
 BY_VALUE = {"splat_points"}
 
@@ -82,7 +92,7 @@ def test_rows_end_to_end_up_to_the_most_points(width):
         pixels = torch.arange(height * width).reshape(1, 1, height, width).float()
         call = Call(pixels, identity, "affine", (height, width))
         output, ways = paths_of(call.run)
-        assert ("folded" in ways) == (folds and machine() in GATHER | BASELINE)
+        assert ("folded" in ways) == (folds and machine() in GATHERS | BASELINE)
         torch.testing.assert_close(output, pixels, rtol=0, atol=0)
 
 

@@ -5,18 +5,46 @@
 
 #include <chrono>
 
-#include "cpu/partial.h"
+#include "cpu/pixels.h"
 
 namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
+#if defined(__x86_64__) && STN_VECTOR_BYTES >= 32
 template <class Element, int K>
 constexpr bool kGathers =
-    STN_VECTOR_BYTES == 64 &&
-    ((std::is_same<Element, float>::value && K <= 2) || (sizeof(Element) == 2 && K == 2));
+    (std::is_same<Element, float>::value && K <= 2) || (sizeof(Element) == 2 && K == 2);
 
-#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+// Pixels, or pairs of neighbouring ones, at these offsets: a vector of float32 pixels, of 16-bit
+// pairs, and half as many float32 pairs.
+#if STN_VECTOR_BYTES == 64
+STN_HD FloatVector gather_pixels(const float* from, const int32_t* offset) {
+  return (FloatVector)_mm512_i32gather_ps(_mm512_loadu_si512(offset), from, 4);
+}
+STN_HD WideBits gather_pairs(const void* from, const int32_t* offset) {
+  return (WideBits)_mm512_i32gather_epi32(_mm512_loadu_si512(offset), from, 2);
+}
+STN_HD FloatVector gather_pairs(const float* from, const int32_t* offset) {
+  const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offset));
+  return (FloatVector)_mm512_i32gather_pd(at, from, 4);
+}
+#else
+STN_HD __m256i eight_offsets(const int32_t* offset) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offset));
+}
+STN_HD FloatVector gather_pixels(const float* from, const int32_t* offset) {
+  return (FloatVector)_mm256_i32gather_ps(from, eight_offsets(offset), 4);
+}
+STN_HD WideBits gather_pairs(const void* from, const int32_t* offset) {
+  return (WideBits)_mm256_i32gather_epi32(static_cast<const int*>(from), eight_offsets(offset), 2);
+}
+STN_HD FloatVector gather_pairs(const float* from, const int32_t* offset) {
+  const __m128i at = _mm_loadu_si128(reinterpret_cast<const __m128i*>(offset));
+  return (FloatVector)_mm256_i32gather_pd(reinterpret_cast<const double*>(from), at, 4);
+}
+#endif
+
 // Seconds of the fastest of a few runs: the others were interrupted.
 template <class F>
 double fastest(F&& f) {
@@ -34,18 +62,17 @@ inline bool gathers_are_fast() {
   constexpr int kPixels = 2048, kPoints = 1024;
   alignas(64) float image[kPixels + 1] = {};
   alignas(64) int32_t offset[kPoints];
-  alignas(64) double pairs[kPoints];
+  alignas(64) float pairs[2 * kPoints];
   for (int i = 0; i < kPoints; ++i) offset[i] = i * 977 % kPixels;
   const double gather = fastest([&] {
-    for (int i = 0; i < kPoints; i += 8) {
-      const __m256i at = _mm256_load_si256(reinterpret_cast<const __m256i*>(offset + i));
-      _mm512_store_pd(pairs + i, _mm512_i32gather_pd(at, image, 4));
+    for (int i = 0; i < kPoints; i += kLanes<float> / 2) {
+      store<kLanes<float>>(pairs + 2 * i, gather_pairs(image, offset + i));
     }
     __asm__ volatile("" : : "r"(pairs) : "memory");
   });
   const double copy = fastest([&] {
     for (int i = 0; i < kPoints; ++i) {
-      std::memcpy(pairs + i, image + offset[i], sizeof(double));
+      std::memcpy(pairs + 2 * i, image + offset[i], 2 * sizeof(float));
       __asm__ volatile("");  // keeps the compiler from turning this loop into gathers
     }
     __asm__ volatile("" : : "r"(pairs) : "memory");
@@ -54,6 +81,8 @@ inline bool gathers_are_fast() {
   return gather < 1.25 * copy;
 }
 #else
+template <class Element, int K>
+constexpr bool kGathers = false;
 inline bool gathers_are_fast() { return false; }
 #endif
 

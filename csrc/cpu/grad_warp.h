@@ -290,7 +290,7 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, Batc
   if (layout == Layout::planar) {
     const Groups<A, D> groups(tile, p.output.stride);
     if constexpr (kWindows<D>) {
-      if (find_windows<K>(p, plan.gather, tile, looks, windows)) {
+      if (find_windows<K>(p, plan, tile, looks, windows)) {
         grad_windows<Element, K>(p, groups, images, windows, grad);
       }
     }

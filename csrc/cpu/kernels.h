@@ -32,16 +32,6 @@ STN_HD bool can_gather(const SampleParams& p) {
   return p.interpolation == Interpolation::nearest && p.input.type == ElementType::f32;
 }
 
-// Whether windows (cpu/window.h) may win against runs (cpu/runs.h): measured, benchmarks/README.md.
-// A grid's points may look anywhere, and few channels do not pay for finding out.
-STN_HD bool want_windows(const SampleParams& p, bool gather) {
-  if (gather && can_gather(p)) {
-    return p.map != MapKind::grid && p.dims == 2 && p.channels > 1 &&
-           p.input.type == ElementType::f32;
-  }
-  return p.map != MapKind::grid || p.channels >= 4;
-}
-
 // How the work of a call is cut. The plan may depend on the number of threads only where a task's
 // result does not depend on the cut (splat's slabs: each element sees the same additions in the
 // same order however the image is cut).
@@ -54,6 +44,7 @@ struct Plan {
   int32_t tile_width, tile_rows;
   bool padded;             // the tiles' rows, for vectors of points of one row
   bool gather;             // sample, grad_warp: whether gather instructions are of use
+  bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
@@ -63,7 +54,8 @@ struct Plan {
 
 struct Kernels {
   const char* name;
-  int window_dims;  // up to how many dimensions cpu/window.h is of use
+  int window_dims;            // up to how many dimensions cpu/window.h is of use
+  bool windows_beat_gathers;  // where there are both
   bool (*gathers_are_fast)();
   bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&);

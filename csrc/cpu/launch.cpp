@@ -142,6 +142,16 @@ Plan group_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool
   return plan;
 }
 
+// Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
+// anywhere, and few channels do not pay for finding out.
+bool use_windows(const SampleParams& p) {
+  if (p.dims > kernels().window_dims) return false;
+  const bool grid = p.map == MapKind::grid;
+  if (!use_gather() || !can_gather(p)) return !grid || p.channels >= 4;
+  return kernels().windows_beat_gathers && !grid && p.dims == 2 && p.channels > 1 &&
+         p.input.type == ElementType::f32;
+}
+
 int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
 
 bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int dims) {
@@ -158,7 +168,7 @@ Points points_of(const SampleParams& p, bool high_tiles) {
   const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
   const bool grid = p.map == MapKind::grid;
   if (width >= 128 || width % kRowAlign == 0 || all >= INT32_MAX) return rows;
-  if (p.dims <= kernels().window_dims && want_windows(p, use_gather())) return rows;
+  if (use_windows(p)) return rows;
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
   if (!grid) {
     if (p.dims > 2 || high_tiles || all > kMostFolded) return rows;
@@ -179,6 +189,7 @@ void sample_together(const SampleParams& p) {
       tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), !has_channels_inside(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
+  plan.windows = use_windows(p);
   run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
 }
 
@@ -207,6 +218,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
                          : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
+  plan.windows = use_windows(p);
   plan.add = add;
   std::vector<double> partial(parametric ? plan.tasks * p.dims * (p.dims + 1) : 0);
   plan.partial = partial.data();

@@ -158,32 +158,30 @@ struct GatheredRuns {
   const Element* plane;
   int64_t stride_c;
 
-#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
   template <int K, int D, class Use>
   STN_HD void taps(const RunStarts<float, K, D>& starts, int c, int row, int first,
                    Use&& use) const {
+    constexpr int L = kLanes<float>;
     const Element* from = plane + c * stride_c + starts.row[row];
-    const __m512i offset = _mm512_load_si512(starts.offset + first);
+    const int32_t* offset = starts.offset + first;
     if constexpr (K == 1) {
-      const FloatVector pixels = (FloatVector)_mm512_i32gather_ps(offset, from, 4);
+      const FloatVector pixels = gather_pixels(from, offset);
       use([&](int) __attribute__((always_inline)) { return pixels; });
     } else {
       // What later points see: along rows of points that are aslant, nothing announces it. (Reading
       // past the end is no error of a prefetch.)
       if (D == 2 && row == 1) {
         const int64_t ahead = 3 * starts.row[1];
-        __builtin_prefetch(from + starts.offset[first] + ahead);
-        __builtin_prefetch(from + starts.offset[first + 15] + ahead);
+        __builtin_prefetch(from + offset[0] + ahead);
+        __builtin_prefetch(from + offset[L - 1] + ahead);
       }
       if constexpr (sizeof(Element) == 2) {
-        const WideBits pairs = (WideBits)_mm512_i32gather_epi32(offset, from, 2);
+        const WideBits pairs = gather_pairs(from, offset);
         use([&](int k)
                 __attribute__((always_inline)) { return pixels_of_pairs(pairs, k, Element{}); });
       } else {
-        const FloatVector low =
-            (FloatVector)_mm512_i32gather_pd(_mm512_castsi512_si256(offset), from, 4);
-        const FloatVector high =
-            (FloatVector)_mm512_i32gather_pd(_mm512_extracti64x4_epi64(offset, 1), from, 4);
+        const FloatVector low = gather_pairs(from, offset);
+        const FloatVector high = gather_pairs(from, offset + L / 2);
         const IntVector even = truncate(counting<FloatVector>()) * 2;
         use([&](int k) __attribute__((always_inline)) {
           return select_lanes(low, high, IntVector(even + k));
@@ -191,7 +189,6 @@ struct GatheredRuns {
       }
     }
   }
-#endif
 };
 
 // What group g's points see (cpu/window.h says what a view is), from where `Source` has the taps.

@@ -221,7 +221,7 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
   if (layout == Layout::planar && p.output.stride[0] == 1) {
     const Groups<A, D> groups(tile, p.output.stride);
     if constexpr (kWindows<D>) {
-      if (find_windows<K>(p, plan.gather, tile, looks, windows)) {
+      if (find_windows<K>(p, plan, tile, looks, windows)) {
         sample_windows<Element, K>(p, groups, images, windows);
       }
     }

@@ -9,6 +9,7 @@
   const ::stn_cuda::cpu::Kernels stn_cuda::cpu::NAME##_kernels = { \
       #NAME,                                                       \
       ::stn_cuda::cpu::kWindowDims,                                \
+      ::stn_cuda::cpu::kWindowsBeatGathers,                        \
       ::stn_cuda::cpu::gathers_are_fast,                           \
       ::stn_cuda::cpu::sees_columns_of,                            \
       ::stn_cuda::cpu::is_scattered_of,                            \

@@ -17,11 +17,12 @@ constexpr int kWindowDims = STN_VECTOR_BYTES == 64 ? 3 : (STN_VECTOR_BYTES == 32
 
 template <int D>
 constexpr bool kWindows = D <= kWindowDims;
+constexpr bool kWindowsBeatGathers = STN_VECTOR_BYTES == 64;
 
 // The rows of pixels, along one axis and in all, above which runs cost less.
 template <int D>
-STN_HD int most_rows(const SampleParams& p, bool gather) {
-  if (gather && can_gather(p)) return 5;
+STN_HD int most_rows(const SampleParams& p, const Plan& plan) {
+  if (plan.gather && can_gather(p)) return 5;
   return D == 3 || STN_VECTOR_BYTES < 64 || p.channels < 4 ? 8 : 14;
 }
 constexpr int kMaxRowsOfVolume = 24;
@@ -189,10 +190,10 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limi
 
 // Finds the windows of a tile. Whether there are any.
 template <int K, class T, class A, int D>
-STN_HD bool find_windows(const SampleParams& p, bool gather, const Tile<D>& tile,
+STN_HD bool find_windows(const SampleParams& p, const Plan& plan, const Tile<D>& tile,
                          const Looks<T, D>& looks, WindowTile<A, D>& windows) {
   if constexpr (std::is_same<T, A>::value) {
-    if (!want_windows(p, gather)) return false;
+    if (!plan.windows) return false;
     // Bicubic's boundary rule is one of its taps, not of where it looks.
     const bool everywhere = K == 4 && p.padding != Padding::zeros;
     const Padding padding = K == 4 ? Padding::zeros : p.padding;
@@ -200,7 +201,7 @@ STN_HD bool find_windows(const SampleParams& p, bool gather, const Tile<D>& tile
     if (!as_is) bound_looks<K>(padding, looks, tile.slots(), windows.bounded);
     windows.x = as_is ? looks.x : windows.bounded;
     const bool monotonic = looks.monotonic && padding != Padding::reflection;
-    return place_windows<K>(p, looks.frame, most_rows<D>(p, gather), monotonic, everywhere,
+    return place_windows<K>(p, looks.frame, most_rows<D>(p, plan), monotonic, everywhere,
                             tile.slots(), windows);
   }
   return false;

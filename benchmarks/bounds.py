@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--min-time", type=float, default=2.0, metavar="S", help="seconds per cell")
     options = parser.parse_args(arguments)
     effort = timing.Effort(9, options.min_time)
+    environment.keep_memory()
     print(
         f"ns per output element, one thread; {environment.processor()}, torch {torch.__version__}"
     )

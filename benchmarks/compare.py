@@ -141,8 +141,8 @@ def confirmed(suspect: Change, old: dict, tolerance: float, measure: Measure) ->
 
 def mismatches(old: dict, new: dict) -> list[str]:
     """What differs between two environments, and makes torch a poorer clock."""
-    keys = ("device_name", "torch")
-    return [f"{key}: {old[key]} / {new[key]}" for key in keys if old[key] != new[key]]
+    pairs = {key: (old.get(key), new.get(key)) for key in ("device_name", "torch", "keeps_memory")}
+    return [f"{key}: {one} / {other}" for key, (one, other) in pairs.items() if one != other]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -293,7 +293,6 @@ def splat_cases():
                 warp[0, 0, 1] = 0.05
                 ways = {f"turned_{n}": TURNING if n == k else set() for n in (2, 3, 4)}
                 ways |= {"splat_inside": ALL - TURNING, "turned_narrow": set()}
-                ways["turned_kept"] = TURNING if channels > 4 else set()
                 pixels = image((2, channels, 35, 47)).to(dtype)
                 yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
     ways = {"turned_by_y": TURNING, "turned_3": TURNING}
@@ -301,8 +300,6 @@ def splat_cases():
     yield case("by y", image((1, 8, 40, 40)), by_y, (40, 40), ways)
     ways = {"turned_by_y": TURNING}
     yield case("by y, float64", image((1, 4, 40, 40)).double(), by_y.double(), (40, 40), ways)
-    kept = {"turned_kept": TURNING, "turned_3": TURNING}
-    yield case("many channels", image((2, 70, 23, 37)), thetas(2, 2, spread=0.05), (23, 37), kept)
     narrow = {"turned_narrow": TURNING, "turned_3": TURNING}
     for size in ((20, 20), (9, 13)):
         pixels = image((2, 3, *size))

@@ -37,7 +37,7 @@ from path_cases import (
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
-TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto", "kept")}
+TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "folded": GATHERS | BASELINE}
 SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWED, WINDOWS)

@@ -50,7 +50,6 @@
   F(turned_by_y)      /* images: candidates found by the row that they see */                  \
   F(turned_narrow)    /* images: windows of values that are wider than the output */           \
   F(turned_onto)      /* images: on top of what another output has added */                    \
-  F(turned_kept)      /* images: weights that several blocks of channels share */              \
   F(zeros_on_the_way) /* slabs: zeroed where tiles come to them, not before */                 \
   F(splat_nothing)                                                                             \
   F(splat_seen_elsewhere) /* the corners of a tile see other slabs */                          \

@@ -116,55 +116,43 @@ struct alignas(64) TurnedRows {
   }
 };
 
-// How a vector of pixels weighs the values of one row of points: the candidates' weights, and the
-// first one's place in the stretch of the row that is read.
-template <class A, int Candidates>
-struct TurnedWeights {
+// What a vector of pixels gathers in `Channels` planes of values. With Careful, a weight of 0
+// counts 0 whatever the value.
+template <bool Narrow, bool Careful, int Candidates, int Channels, class Element>
+STN_HD void gather_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turned,
+                          const TurnedRows<Accumulate<Element>>& rows, int g, const Element* plane,
+                          Native<Accumulate<Element>> (&total)[Channels]) {
+  using A = Accumulate<Element>;
   using V = Native<A>;
-  V weight[Candidates];
-  Integer<V> index;
-
-  STN_HD TurnedWeights() = default;
-  STN_HD TurnedWeights(const Turned<A>& turned, const TurnedRows<A>& rows, int g, int r) {
-    const auto& m = turned.map.matrix;
-    const V pixel = counting<V>();
-    V candidate = floor_of(V(pixel * turned.along + rows.start[r][g]));
+  constexpr int L = kLanes<A>;
+  const auto& m = turned.map.matrix;
+  const int width = static_cast<int>(p.output_size[0]);
+  const int low_lanes = std::min(width, L), high_lanes = width - low_lanes;
+  const V pixel = counting<V>();
+  const V offset = pixel * turned.along;
+  for (int c = 0; c < Channels; ++c) total[c] = V{};
+  const Element* at = plane + rows.first[g] * p.output.stride[1];
+  for (int r = 0; r < turned.rows; ++r) {
+    V candidate = floor_of(V(offset + rows.start[r][g]));
     candidate = larger(smaller(candidate, all<V>(rows.last[r][g])), all<V>(rows.column[r][g]));
-    index = truncate(V(candidate - rows.column[r][g]));
+    const Integer<V> index = truncate(V(candidate - rows.column[r][g]));
     V u = (rows.across[r][g] - pixel) + m[0][0] * candidate,
       v = rows.down[r][g] + m[1][0] * candidate;
+    V weight[Candidates];
     for (int k = 0; k < Candidates; ++k) {
       weight[k] = kernel<2>(u) * kernel<2>(v);
       u += m[0][0];
       v += m[1][0];
     }
-  }
-};
-
-// What a vector of pixels gathers in `Channels` planes of values, weighed by weights(row). With
-// Careful, a weight of 0 counts 0 whatever the value.
-template <bool Narrow, bool Careful, int Channels, class Element, class Weights>
-STN_HD void gather_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turned,
-                          const TurnedRows<Accumulate<Element>>& rows, int g, Weights&& weights,
-                          const Element* plane, Native<Accumulate<Element>> (&total)[Channels]) {
-  using V = Native<Accumulate<Element>>;
-  constexpr int L = kLanes<Accumulate<Element>>;
-  const int width = static_cast<int>(p.output_size[0]);
-  const int low_lanes = std::min(width, L), high_lanes = width - low_lanes;
-  for (int c = 0; c < Channels; ++c) total[c] = V{};
-  const Element* at = plane + rows.first[g] * p.output.stride[1];
-  for (int r = 0; r < turned.rows; ++r) {
-    const auto row = weights(r);
     const Element* from = at + static_cast<int32_t>(rows.column[r][g]);
     for (int c = 0; c < Channels; ++c) {
       V low = Narrow ? load_pixels<V>(from, low_lanes) : load_pixels<V>(from);
       V high = Narrow ? load_pixels<V>(from + low_lanes, high_lanes) : load_pixels<V>(from + L);
       keep(low);
       keep(high);
-      int k = 0;
-      for (const V weight : row.weight) {
-        const V term = weight * select_lanes(low, high, Integer<V>(row.index + k++));
-        total[c] += Careful ? (weight != 0 ? term : V{}) : term;
+      for (int k = 0; k < Candidates; ++k) {
+        const V term = weight[k] * select_lanes(low, high, Integer<V>(index + k));
+        total[c] += Careful ? (weight[k] != 0 ? term : V{}) : term;
       }
       // What the pixels of later rows see: along a row of pixels that is aslant, nothing announces
       // it. (Reading past the end is no error of a prefetch.)
@@ -175,74 +163,47 @@ STN_HD void gather_turned(const SampleParams& p, const Turned<Accumulate<Element
   }
 }
 
-// Planes that share what is found out about a vector of pixels. More of them at once are too many
-// for the L1 cache and the prefetcher (benchmarks/README.md).
-constexpr int kTurnedChannels = 32;
-
-// The rows [low, high) of the planes [begin, end) of an image, from the values of output n. With
-// `add`, on top of what is there.
-template <bool Narrow, int Candidates, class Element>
+// The rows [low, high) of `Channels` planes of an image, from the values of output n. With `add`,
+// on top of what is there.
+template <bool Narrow, int Candidates, int Channels, class Element, class To>
 void splat_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turned, bool add,
-                  int low, int high, int64_t n, int64_t image, int64_t first, int64_t last) {
+                  int low, int high, const Element* values, To* image, int64_t stride_c,
+                  int64_t stride_y) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
   const int width = static_cast<int>(p.input_size[0]);
   const int across = (width + L - 1) / L;
   const int64_t count = static_cast<int64_t>(high - low) * across;
-  const bool kept = last - first > kChannelBlock;  // weights, for the next planes
   TurnedRows<A> rows;
-  TurnedWeights<A, Candidates> weights[L][kMaxTurnedRows];
-  // The next vector of pixels: those of a few rows, column by column, so that what a plane's values
-  // are read for again is still in the L1 cache after the other planes.
-  const int together = kept ? 4 : 1;
-  int x = 0, top = low, y = low;
+  int x = 0, y = low;  // of the next vector of pixels
   for (int64_t begin = 0; begin < count; begin += L) {
     const int groups = static_cast<int>(std::min<int64_t>(L, count - begin));
-    int64_t to[L];
+    To* to[L];
     for (int g = 0; g < L; ++g) {
       rows.x[g] = static_cast<A>(x);
       rows.y[g] = static_cast<A>(y);
-      to[g] = y * p.input.stride[1] + x;
-      if (++y < std::min(top + together, high)) continue;
+      to[g] = image + y * stride_y + x;
       x += L;
-      if (x >= width) x = 0, top += together;
-      y = top;
+      if (x >= width) x = 0, ++y;
     }
     rows.find(turned, p, Candidates);
-    for (int g = 0; kept && g < groups; ++g) {
-      for (int r = 0; r < turned.rows; ++r) {
-        weights[g][r] = TurnedWeights<A, Candidates>(turned, rows, g, r);
+    for (int g = 0; g < groups; ++g) {
+      V total[Channels];
+      gather_turned<Narrow, false, Candidates>(p, turned, rows, g, values, total);
+      if (any_nan(total)) {
+        gather_turned<Narrow, true, Candidates>(p, turned, rows, g, values, total);
+      }
+      const int lanes = std::min(L, width - static_cast<int>(rows.x[g]));
+#pragma GCC unroll 4
+      for (int c = 0; c < Channels; ++c) {
+        To* pixel = to[g] + c * stride_c;
+        if constexpr (std::is_same<To, A>::value) {
+          if (add) total[c] += load_pixels<V>(pixel, lanes);
+        }
+        store_pixels(pixel, total[c], lanes);
       }
     }
-    const auto gather = [&](auto channels, int64_t c,
-                            auto&& weights_of) __attribute__((always_inline)) {
-      const Element* values = plane_of<const Element>(p.output, n, first + c);
-      Element* plane = plane_of<Element>(p.input, image, first + c);
-      for (int g = 0; g < groups; ++g) {
-        V total[channels.value];
-        const auto row = [&](int r) __attribute__((always_inline)) { return weights_of(g, r); };
-        gather_turned<Narrow, false>(p, turned, rows, g, row, values, total);
-        if (any_nan(total)) gather_turned<Narrow, true>(p, turned, rows, g, row, values, total);
-        const int lanes = std::min(L, width - static_cast<int>(rows.x[g]));
-#pragma GCC unroll 4
-        for (int k = 0; k < channels.value; ++k) {
-          Element* pixel = plane + to[g] + k * p.input.stride_c;
-          if constexpr (std::is_same<Element, A>::value) {
-            if (add) total[k] += load_pixels<V>(pixel, lanes);
-          }
-          store_pixels(pixel, total[k], lanes);
-        }
-      }
-    };
-    for_each_channel_block(last - first, [&](auto channels, int64_t c) {
-      if (kept) {
-        gather(channels, c, [&](int g, int r) -> const auto& { return weights[g][r]; });
-      } else {
-        gather(channels, c,
-               [&](int g, int r) { return TurnedWeights<A, Candidates>(turned, rows, g, r); });
-      }
-    });
   }
 }
 
@@ -273,12 +234,11 @@ bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
     if (turned.by_y) took(Path::turned_by_y);
     if (narrow) took(Path::turned_narrow);
     if (n > image) took(Path::turned_onto);
-    if (p.channels > kChannelBlock) took(Path::turned_kept);
-    for (int64_t c = 0; c < p.channels; c += kTurnedChannels) {
-      const int64_t last = std::min<int64_t>(p.channels, c + kTurnedChannels);
+    for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
       const auto run = [&](auto is_narrow, auto candidates) {
-        splat_turned<is_narrow.value, candidates.value, Element>(p, turned, n > image, low, high, n,
-                                                                 image, c, last);
+        splat_turned<is_narrow.value, candidates.value, channels.value>(
+            p, turned, n > image, low, high, plane_of<const Element>(p.output, n, c),
+            plane_of<Element>(p.input, image, c), p.input.stride_c, p.input.stride[1]);
       };
       const auto with_candidates = [&](auto is_narrow) {
         if (turned.candidates <= 2) return run(is_narrow, std::integral_constant<int, 2>{});
@@ -286,7 +246,7 @@ bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
         run(is_narrow, std::integral_constant<int, kMaxCandidates>{});
       };
       narrow ? with_candidates(std::true_type{}) : with_candidates(std::false_type{});
-    }
+    });
   }
   return true;
 }

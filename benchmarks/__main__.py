@@ -7,4 +7,5 @@ from benchmarks.cli import main
 
 if __name__ == "__main__":
     environment.prefer_installed()
+    environment.keep_memory()
     sys.exit(main())

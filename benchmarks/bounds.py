@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--min-time", type=float, default=2.0, metavar="S", help="seconds per cell")
     options = parser.parse_args(arguments)
     effort = timing.Effort(9, options.min_time)
-    environment.keep_memory()
     print(
         f"ns per output element, one thread; {environment.processor()}, torch {torch.__version__}"
     )
@@ -109,4 +108,5 @@ def measure(case: Case, effort: timing.Effort) -> dict[str, float]:
 
 if __name__ == "__main__":
     environment.prefer_installed()
+    environment.keep_memory()
     raise SystemExit(main())

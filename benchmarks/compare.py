@@ -230,4 +230,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     environment.prefer_installed()
+    environment.keep_memory()
     sys.exit(main())

@@ -32,16 +32,22 @@ def prefer_installed() -> None:
         sys.path.append(sys.path.pop(0))
 
 
+_keeps_memory = False
+
+
 def keep_memory() -> bool:
     """Have the C library keep freed memory for the next tensor, from now on. Whether it can.
 
-    By default glibc hands large tensors back to the system and has them made anew, page by page,
-    or does not, as the history of the heap will have it: up to 1.3 ns per float32, more than many
-    a cell takes, and by chance at the one peer's expense or the other's.
+    For a process that does nothing but measure. By default glibc hands large tensors back to the
+    system and has them made anew, page by page, or does not, as the history of the heap will have
+    it: up to 1.3 ns per float32, more than many a cell takes, and by chance at the one peer's
+    expense or the other's.
     """
+    global _keeps_memory
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    return bool(mallopt and mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_max, 0))
+    _keeps_memory = bool(mallopt and mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_max, 0))
+    return _keeps_memory
 
 
 def describe(device: str) -> dict:
@@ -58,7 +64,7 @@ def describe(device: str) -> dict:
         "device_name": torch.cuda.get_device_name(0) if device == "cuda" else processor(),
         "cores": cores(),
         "load": load(),
-        "keeps_memory": keep_memory(),
+        "keeps_memory": _keeps_memory,
     } | commit()
 
 

@@ -295,7 +295,7 @@ def test_smoke(tmp_path, capsys):
 
     results = report.load(tmp_path / "results.json")
     facts = {"date", "stn_cuda", "torch", "python", "system", "device", "device_name", "cores"}
-    facts |= {"commit", "dirty", "load", "copy_gb_per_s"}
+    facts |= {"commit", "dirty", "load", "keeps_memory", "copy_gb_per_s"}
     assert facts == set(results["environment"])
     [copied] = results["environment"]["copy_gb_per_s"]
     assert copied["threads"] == 1 and copied["cache"] > 0

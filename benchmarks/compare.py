@@ -141,8 +141,9 @@ def confirmed(suspect: Change, old: dict, tolerance: float, measure: Measure) ->
 
 def mismatches(old: dict, new: dict) -> list[str]:
     """What differs between two environments, and makes torch a poorer clock."""
-    pairs = {key: (old.get(key), new.get(key)) for key in ("device_name", "torch", "keeps_memory")}
-    return [f"{key}: {one} / {other}" for key, (one, other) in pairs.items() if one != other]
+    facts = {key: (old[key], new[key]) for key in ("device_name", "torch")}
+    facts["keeps_memory"] = old.get("keeps_memory", False), new.get("keeps_memory", False)
+    return [f"{key}: {one} / {other}" for key, (one, other) in facts.items() if one != other]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

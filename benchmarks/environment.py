@@ -41,7 +41,8 @@ def keep_memory() -> bool:
     For a process that does nothing but measure. By default glibc hands large tensors back to the
     system and has them made anew, page by page, or does not, as the history of the heap will have
     it: up to 1.3 ns per float32, more than many a cell takes, and by chance at the one peer's
-    expense or the other's.
+    expense or the other's. It may take glibc eight calls of the same sizes to find back to memory
+    that it has: a tensor's aligned end leaves a scrap, and seven of a size are kept aside.
     """
     global _keeps_memory
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h

@@ -28,8 +28,9 @@ def new_pages():
 new_pages()
 by_default = new_pages()
 assert environment.keep_memory()
-new_pages()
-print(by_default, new_pages())
+for _ in range(12):
+    last = new_pages()
+print(by_default, last)
 """
 
 

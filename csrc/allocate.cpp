@@ -1,10 +1,8 @@
 #include "allocate.h"
 
 #include <ATen/Functions.h>
-#include <c10/util/Exception.h>
 
-#include <cstdlib>
-#include <string>
+#include "switch.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -17,17 +15,9 @@ namespace {
 // Smaller memory it keeps, and huge pages gain nothing there (benchmarks/README.md).
 constexpr size_t kLarge = size_t(1) << 25;
 
-bool choose_huge_pages() {
-  const char* forced = std::getenv("STN_CUDA_HUGE_PAGES");
-  const std::string value = forced && *forced ? forced : "1";
-  TORCH_CHECK(value == "0" || value == "1", "STN_CUDA_HUGE_PAGES must be 0 or 1, got '", value,
-              "'");
-  return value == "1";
-}
-
 void prefer_huge_pages([[maybe_unused]] const at::Tensor& tensor) {
 #if defined(MADV_HUGEPAGE)
-  static const bool wanted = choose_huge_pages();
+  static const bool wanted = switched("STN_CUDA_HUGE_PAGES", [] { return true; });
   if (!wanted || tensor.nbytes() < kLarge) return;
   // Only pages that are all the tensor's own: what the allocator keeps beside it is not ours.
   constexpr uintptr_t kPage = uintptr_t(1) << 21;

@@ -9,6 +9,7 @@
 
 #include "backend.h"
 #include "cpu/kernels.h"
+#include "switch.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -49,14 +50,6 @@ const Kernels& choose() {
   TORCH_CHECK(best, "STN_CUDA_ISA must be an instruction set that this processor has (", usable,
               "; this build knows ", known, "), got '", forced, "'");
   return *best;
-}
-
-bool choose_gather() {
-  const char* forced = std::getenv("STN_CUDA_GATHER");
-  if (!forced || !*forced) return kernels().gathers_are_fast();
-  const std::string value = forced;
-  TORCH_CHECK(value == "0" || value == "1", "STN_CUDA_GATHER must be 0 or 1, got '", forced, "'");
-  return value == "1";
 }
 
 // Elements of work below which a task is not worth a thread of its own.
@@ -293,7 +286,7 @@ const Kernels& kernels() {
 }
 
 bool use_gather() {
-  static const bool chosen = choose_gather();
+  static const bool chosen = switched("STN_CUDA_GATHER", kernels().gathers_are_fast);
   return chosen;
 }
 

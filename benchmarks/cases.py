@@ -23,6 +23,7 @@ class Case:
                pixels; "zoom4": the input's middle quarter fills the output; "zoom1/4": the reverse
     warps      number of thetas or grids; None: the input's N. Unlike N, one side is broadcast.
     direction  "forward"; "backward": forward, then the gradients of everything in `wrt`
+    graph      captured in a CUDA graph, and replayed
     """
 
     op: str
@@ -39,6 +40,7 @@ class Case:
     align_corners: bool = False
     direction: str = "forward"
     wrt: tuple[str, ...] = ("input", "warp")
+    graph: bool = False
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -85,6 +87,7 @@ class Case:
             (self.mode, "bilinear"),
             (self.padding, "zeros"),
             ("align_corners" if self.align_corners else "", ""),
+            ("graph" if self.graph else "", ""),
         ]
         return [text for text, default in parts if text and not (short and text == default)]
 
@@ -206,18 +209,60 @@ BOUNDARIES = [
     if (one := replace(case, padding=padding, suite="full")).name not in _VARIANTS
 ]
 
-_BOTH_DIRECTIONS = AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + HALF
+
+def _both_directions(cases: Iterable[Case]) -> list[Case]:
+    return [one for case in cases for one in (case, replace(case, direction="backward"))]
+
 
 CASES: list[Case] = [
-    *(one for case in _BOTH_DIRECTIONS for one in (case, replace(case, direction="backward"))),
+    *_both_directions(AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + HALF),
     *GRID_2D_WARP_ONLY,
     *INTERPOLATIONS,
     *BOUNDARIES,
 ]
 
+# Only on a GPU, and first there: larger than its cache, which is too large for the CPU's matrix.
+_PHOTOGRAPHS, _FEATURES, _VOLUME = (64, 3, 512, 512), (16, 64, 256, 256), (2, 16, 128, 128, 128)
+CUDA_FLOAT32 = [
+    Case("affine", _PHOTOGRAPHS, suite="quick"),
+    Case("smooth", _PHOTOGRAPHS, suite="quick"),
+    Case("random", _PHOTOGRAPHS, suite="quick"),
+    # Where torch uses cuDNN: 4-D, bilinear, zeros outside, and this.
+    Case("affine", _PHOTOGRAPHS, suite="quick", align_corners=True),
+    Case("smooth", _PHOTOGRAPHS, suite="quick", align_corners=True),
+    Case("random", _PHOTOGRAPHS, suite="quick", align_corners=True),
+    Case("affine", _VOLUME, suite="quick"),
+    Case("affine", _VOLUME, suite="default", channels_last=True),
+    Case("smooth", _VOLUME, suite="default"),
+]
 
-def select(suite: str, pattern: str = "") -> list[Case]:
-    """The cases of `suite` ("quick", "default" or "full") whose name has a match of `pattern`."""
+# Each has its float32 beside it, which is what it is compared with.
+_FLOAT32 = [
+    Case("affine", _FEATURES, suite="quick", channels_last=True),
+    Case("smooth", _FEATURES, suite="quick", channels_last=True),
+    Case("random", _FEATURES, suite="quick", channels_last=True),
+]
+CUDA_HALF = [
+    *_FLOAT32,
+    *(replace(case, dtype="bfloat16") for case in _FLOAT32),
+    *(replace(case, dtype="float16", suite="full") for case in _FLOAT32),
+    # One dtype for both, so that torch converts nothing.
+    *(replace(case, dtype="bfloat16", warp_dtype="bfloat16") for case in _FLOAT32),
+    Case("affine", _PHOTOGRAPHS, dtype="float16"),
+    Case("affine", _PHOTOGRAPHS, dtype="bfloat16"),
+]
+
+CUDA_GRAPHS = [
+    Case("affine", (64, 1, 28, 28), suite="quick", graph=True),
+    Case("smooth", (64, 1, 28, 28), suite="default", graph=True),
+]
+
+CUDA_CASES = _both_directions(CUDA_FLOAT32 + CUDA_HALF + CUDA_GRAPHS)
+
+
+def select(suite: str, pattern: str = "", device: str = "cpu") -> list[Case]:
+    """The device's cases of `suite` ("quick", "default" or "full") that match `pattern` by name."""
     wanted = SUITES[: SUITES.index(suite) + 1]
     expression = re.compile(pattern)
-    return [case for case in CASES if case.suite in wanted and expression.search(case.name)]
+    cases = CUDA_CASES + CASES if device == "cuda" else CASES
+    return [case for case in cases if case.suite in wanted and expression.search(case.name)]

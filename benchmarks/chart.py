@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 
-from .report import DIRECTIONS, headline, times, work_label
+from .labels import DIRECTIONS, threads_label, times, work_label
+from .report import headline
 
 SHADES = ("#9ecae1", "#3182bd", "#08519c", "#08306b")
 SLOWER = "#d6604d"
@@ -51,7 +52,7 @@ def draw(results: dict) -> bytes | None:
         panels[0].barh(0, 0, color=SHADES[min(index, len(SHADES) - 1)])
         for index in range(len(threads))
     ]
-    labels = ["1 thread" if count == 1 else f"{count} threads" for count in threads]
+    labels = [threads_label(count) for count in threads]
     figure.legend(handles, labels, loc="outside lower center", ncols=len(threads), frameon=False)
     facts = results["environment"]
     figure.suptitle(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .peers import torch_eager
+from .peers import torch_eager, without_cudnn
 from .problem import Problem, grid_of, pixels_of, work
 
 # Roundings on a coordinate's way from theta to pixels: three products and sums, the scaling.
@@ -38,12 +38,14 @@ def reference(problem: Problem) -> Reference:
     """What torch computes in float64 from the same (quantised) tensors."""
     exact = replace(
         problem,
-        case=replace(problem.case, dtype="float64", warp_dtype="float64"),
+        case=replace(problem.case, dtype="float64", warp_dtype="float64", graph=False),
         input=problem.input.double(),
         warp=problem.warp.double(),
         grad_output=None if problem.grad_output is None else problem.grad_output.double(),
     )
-    results = tuple(tensor.detach() for tensor in work(exact, torch_eager(exact))())
+    # By torch's own kernels: cuDNN's are among what is judged.
+    with without_cudnn():
+        results = tuple(tensor.detach() for tensor in work(exact, torch_eager(exact))())
     return Reference(problem, results, *_jumps(exact, problem))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import chart, environment, libraries, peers, report, runner
+from . import chart, environment, floor, libraries, peers, report, runner
 from .cases import SUITES, select
 from .timing import Effort
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(report.markdown(results), end="")
             return 0
         options.suite = options.suite or "default"
-        cases = select(options.suite, options.filter)
+        cases = select(options.suite, options.filter, options.device)
     except (OSError, ValueError, re.error) as error:
         parser.error(str(error))
     if not cases:
@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace, cases: list) -> int:
     # On a GPU the number of CPU threads plays no part.
     usual = [torch.get_num_threads()] if options.device == "cuda" else [1, environment.cores()]
     threads = sorted(set(options.threads or usual))
-    chosen = peers.chosen(options.compile)
+    chosen = peers.chosen(options.compile, options.device)
     if options.libraries:
         others, missing = libraries.installed()
         chosen += others
@@ -144,14 +144,16 @@ def _run(options: argparse.Namespace, cases: list) -> int:
         "cells": [],
         "refused": [],
     }
-    # The large copy would take a good part of what a quick run may.
-    kinds = ["cache"] if options.suite == "quick" else ["cache", "memory"]
+    # The CPU's large copy would take a good part of what a quick run may.
+    few = options.suite == "quick" and options.device == "cpu"
+    kinds = ["cache"] if few else ["cache", "memory"]
     speeds = environment.copy_speeds(options.device, threads, kinds)
     results["environment"]["copy_gb_per_s"] = speeds
     load = results["environment"]["load"]
     if load is not None and load > BUSY * environment.cores():
         print(f"the machine is busy (load average {load}): expect noise, most of all on all cores")
-    rivals = [peer.name for peer in chosen if peer.name != peers.OURS]
+    rivals = [peer.name for peer in chosen if peer.headline or options.device == "cpu"]
+    rivals = [name for name in rivals if name != peers.OURS]
     table = report.Table([case.to_json() for case in cases], rivals)
     print(table.head(), flush=True)
     try:
@@ -161,11 +163,19 @@ def _run(options: argparse.Namespace, cases: list) -> int:
                 results["refused"].append(refusal)
                 print(table.refusal(case.to_json(), count, str(outcome)), flush=True)
             else:
+                if "traffic" in outcome:
+                    l2_bytes = results["environment"]["gpu"]["l2_bytes"]
+                    outcome["floor"] = floor.of(outcome, speeds[0], l2_bytes)
                 results["cells"].append(outcome)
                 print(table.row(outcome), flush=True)
     except KeyboardInterrupt:
         print("\ninterrupted: what was measured so far is kept", file=sys.stderr)
         results["interrupted"] = True
+    except Exception:
+        # A fault of a GPU's kernel is the end of all that follows it, not of what was before.
+        results["interrupted"] = True
+        _finish(results, options.out)
+        raise
     return _finish(results, options.out)
 
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import torch
 
 from . import timing
+from .problem import graphed
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Bytes of the tensors that are copied: two of them fit into a core's cache; no cache holds two.
+# On a GPU two of them fill half of its L2 cache, or it holds an eighth of one; see `copied`.
 COPIED = {"cache": 2**20, "memory": 2**28}
 
 
@@ -55,7 +57,7 @@ def describe(device: str) -> dict:
     """Facts about this run, for the JSON file. Holds no path and no user or host name."""
     import stn_cuda
 
-    return {
+    facts = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "stn_cuda": stn_cuda.build_info(),
         "torch": torch.__version__,
@@ -66,7 +68,31 @@ def describe(device: str) -> dict:
         "cores": cores(),
         "load": load(),
         "keeps_memory": _keeps_memory,
-    } | commit()
+    }
+    return facts | ({"gpu": gpu()} if device == "cuda" else {}) | commit()
+
+
+def gpu() -> dict:
+    """What a result on CUDA depends on besides the device's name."""
+    properties = torch.cuda.get_device_properties()
+    driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return {
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "l2_bytes": properties.L2_cache_size,
+        "driver": driver.partition("\n")[0] if driver else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def copied(device: str) -> dict[str, int]:
+    """Bytes of the tensors that `copy_speeds` copies, by kind."""
+    if device != "cuda":
+        return COPIED
+    l2_bytes = torch.cuda.get_device_properties().L2_cache_size
+    return {"cache": l2_bytes // 16 * 4, "memory": max(COPIED["memory"], 8 * l2_bytes)}
 
 
 def copy_speeds(device: str, threads: Sequence[int], kinds: Sequence[str]) -> list[dict]:
@@ -76,17 +102,25 @@ def copy_speeds(device: str, threads: Sequence[int], kinds: Sequence[str]) -> li
     "memory" takes a second or so, most of it for the system's handing out of the tensors.
     """
     speeds = [{"threads": count} for count in threads]
+    sizes = copied(device)
     for kind in kinds:
-        source = torch.ones(COPIED[kind] // 4, device=device)  # zeros may be one page, many times
+        source = torch.ones(sizes[kind] // 4, device=device)  # zeros may be one page, many times
         target = torch.empty_like(source)
         copy = functools.partial(target.copy_, source)
-        runs = COPIED["memory"] // COPIED[kind]
+        runs = sizes["memory"] // sizes[kind]
         for speed in speeds:
-            cpu = device != "cuda"
-            block = timing.cpu_block(speed["threads"]) if cpu else timing.cuda_block
-            best = min(block(copy, runs) for _ in range(2))
-            speed[kind] = round(2 * COPIED[kind] / best / 1e9, 1)
+            if device == "cuda":
+                best = _copy_in_a_graph(copy, runs)
+            else:
+                best = min(timing.cpu_block(speed["threads"])(copy, runs) for _ in range(2))
+            speed[kind] = round(2 * sizes[kind] / best / 1e9, 1)
     return speeds
+
+
+def _copy_in_a_graph(copy: timing.Work, runs: int) -> float:
+    """Seconds of a copy on CUDA: one launch for all of them, since one is done before Python is."""
+    copies = graphed(lambda: tuple(copy() for _ in range(runs)))
+    return min(timing.cuda_block(copies, 10) for _ in range(3)) / runs
 
 
 def cores() -> int:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
 from .problem import Forward, Problem
+from .timing import Context
 
 OURS = "stn_cuda"
+# Ours again, under torch.use_deterministic_algorithms(True); "unfilled": without what that does to
+# new memory besides, which is to fill it with NaN.
+DETERMINISTIC = "stn_cuda, deterministic"
+UNFILLED = "stn_cuda, deterministic, unfilled"
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,8 @@ class Peer:
     supports     whether the peer can do the problem
     optional     timed only when asked for by name
     headline     counts for the ratio of the summary, which is taken against the fastest such peer
+    device       the only device on which there is such a peer; None: any
+    context      under which it is built and called; entering it is not timed
     """
 
     name: str
@@ -30,6 +39,8 @@ class Peer:
     supports: Callable[[Problem], bool] = lambda problem: True
     optional: bool = False
     headline: bool = True
+    device: str | None = None
+    context: Context = contextlib.nullcontext
 
 
 def ours(problem: Problem) -> Forward:
@@ -96,18 +107,70 @@ def torch_compiled(problem: Problem) -> Forward:
     return torch.compile(torch_eager(problem), dynamic=False)
 
 
+def without_cudnn() -> contextlib.AbstractContextManager:
+    """torch by its own kernels alone."""
+    return torch.backends.cudnn.flags(enabled=False)
+
+
+def torch_uses_cudnn(problem: Problem) -> bool:
+    """Whether `F.grid_sample` hands the problem to cuDNN, as ATen's GridSampler.cpp decides."""
+    case = problem.case
+    return (
+        torch.backends.cudnn.is_acceptable(problem.input)
+        and (len(case.shape), case.mode, case.padding) == (4, "bilinear", "zeros")
+        and case.align_corners
+        and case.shape[1] <= 1024
+    )
+
+
+@contextlib.contextmanager
+def deterministic(fill: bool = True) -> Iterator[None]:
+    """torch.use_deterministic_algorithms(True); fill: with its default of filling new memory."""
+    usual = torch.are_deterministic_algorithms_enabled()
+    usually_fills = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = fill
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(usual)
+        torch.utils.deterministic.fill_uninitialized_memory = usually_fills
+
+
+def has_backward(problem: Problem) -> bool:
+    """Whether gradients are asked for: only they depend on the order of additions."""
+    return problem.case.direction == "backward"
+
+
 PEERS: list[Peer] = [
     Peer(OURS, ours, headline=False),
     Peer("torch", torch_eager, torch_is_safe),
+    Peer(
+        "torch without cuDNN",
+        torch_eager,
+        supports=torch_uses_cudnn,
+        device="cuda",
+        context=without_cudnn,
+    ),
     Peer(
         "torch in float32",
         torch_in_float32,
         supports=lambda problem: problem.input.element_size() == 2,
     ),
     Peer("torch.compile", torch_compiled, torch_is_safe, optional=True),
+    *(
+        Peer(name, build, has_backward, headline=False, device="cuda", context=context)
+        for name, build, context in (
+            (DETERMINISTIC, ours, deterministic),
+            (UNFILLED, ours, functools.partial(deterministic, fill=False)),
+            ("torch, deterministic", torch_eager, deterministic),
+        )
+    ),
 ]
 
 
-def chosen(compiled: bool) -> list[Peer]:
+def chosen(compiled: bool, device: str = "cpu") -> list[Peer]:
     """The peers of a run."""
-    return [peer for peer in PEERS if not peer.optional or compiled]
+    return [
+        peer for peer in PEERS if peer.device in (None, device) and (compiled or not peer.optional)
+    ]

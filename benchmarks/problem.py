@@ -14,6 +14,7 @@ from .cases import Case
 SEED = 0
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Results = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,33 @@ def build(case: Case, device: str = "cpu") -> Problem:
     )
 
 
-def work(problem: Problem, forward: Forward) -> Callable[[], tuple[torch.Tensor, ...]]:
+def work(problem: Problem, forward: Forward) -> Callable[[], Results]:
     """The work to time: calling it returns (output, *gradients in the order of `case.wrt`)."""
+    call = _call(problem, forward)
+    return graphed(call) if problem.case.graph else call
+
+
+def graphed(call: Callable[[], Results]) -> Callable[[], Results]:
+    """The call captured in a CUDA graph: each replay overwrites the same results."""
+    # A first call may do what cannot be captured: compile, load kernels, allocate workspaces.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = call()
+
+    def replay() -> Results:
+        graph.replay()
+        return results
+
+    return replay
+
+
+def _call(problem: Problem, forward: Forward) -> Callable[[], Results]:
     case = problem.case
     if case.direction == "forward":
         return lambda: (forward(problem.input, problem.warp),)
@@ -65,7 +91,7 @@ def work(problem: Problem, forward: Forward) -> Callable[[], tuple[torch.Tensor,
     warp = problem.warp.detach().requires_grad_("warp" in case.wrt)
     needed = [{"input": image, "warp": warp}[name] for name in case.wrt]
 
-    def forward_and_backward() -> tuple[torch.Tensor, ...]:
+    def forward_and_backward() -> Results:
         output = forward(image, warp)
         return output, *torch.autograd.grad(output, needed, problem.grad_output)
 

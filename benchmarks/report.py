@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import cuda_tables
+from .labels import DIRECTIONS, line, rule, threads_label, times, work_label
 from .peers import OURS
 from .timing import geometric_mean
 
 SCHEMA = 1
-DIRECTIONS = {"forward": "forward", "backward": "forward+backward"}
 
 
 def headline(cell: dict) -> tuple[str, dict] | None:
@@ -76,28 +77,30 @@ class Table:
 
     def head(self) -> str:
         """Two lines: the column's titles and a rule."""
-        line = f"{'work':{self.width}}  {'direction':16} thr  ns/elem    ours µs"
+        text = f"{'work':{self.width}}  {'direction':16} thr  ns/elem    ours µs"
         for name in self.rivals:
-            line += f"  {name + ' µs':>14} {name[:16] + '/ours':>15}  {'quartiles':13}"
-        return line + "\n" + "-" * len(line)
+            time, ratio = _widths(name)
+            text += f"  {name + ' µs':>{time}} {name + '/ours':>{ratio}}  {'quartiles':13}"
+        return text + "\n" + "-" * len(text)
 
     def row(self, cell: dict) -> str:
         """One cell. A rival's wrong result is marked with †, a failed rival has no time."""
         case = cell["case"]
         ours = cell["peers"][OURS]["median_s"]
-        line = f"{self._start(case, cell['threads'])} {ours / case['elements'] * 1e9:8.2f} "
-        line += f"{ours * 1e6:10.1f}"
+        text = f"{self._start(case, cell['threads'])} {ours / case['elements'] * 1e9:8.2f} "
+        text += f"{ours * 1e6:10.1f}"
         for name in self.rivals:
+            time, ratio = _widths(name)
             entry = cell["peers"].get(name, {})
             if "ratio" not in entry:
-                line += f"  {'failed' if 'error' in entry else '-':>14} {'':15}  {'':13}"
+                text += f"  {'failed' if 'error' in entry else '-':>{time}} {'':{ratio}}  {'':13}"
                 continue
-            ratio = entry["ratio"]
+            found = entry["ratio"]
             mark = "†" if entry["wrong"] else " "
-            spread = f"{ratio['q1']:.2f}-{ratio['q3']:.2f}"
-            line += f"  {entry['median_s'] * 1e6:14.1f} {ratio['median']:13.2f}x{mark}"
-            line += f"  {spread:13}"
-        return line.rstrip()
+            spread = f"{found['q1']:.2f}-{found['q3']:.2f}"
+            text += f"  {entry['median_s'] * 1e6:{time}.1f} {found['median']:{ratio - 2}.2f}x{mark}"
+            text += f"  {spread:13}"
+        return text.rstrip()
 
     def refusal(self, case: dict, threads: int, reason: str) -> str:
         """A cell that was not timed."""
@@ -108,15 +111,9 @@ class Table:
         return f"{work_label(case):{self.width}}  {direction:16} {threads:3d}"
 
 
-def times(ratio: float) -> str:
-    """A ratio with the digits that mean something: "0.94x", "6.2x"."""
-    return f"{ratio:.2f}x" if ratio < 2 else f"{ratio:.1f}x"
-
-
-def work_label(case: dict) -> str:
-    """What is done, with the one gradient that is asked for if it is one alone."""
-    only = f", to {case['wrt'][0]} only" if len(case["wrt"]) == 1 else ""
-    return case["work"] + only
+def _widths(name: str) -> tuple[int, int]:
+    """Of a rival's column of times, and of that of its ratios."""
+    return max(14, len(name) + 3), max(15, len(name) + 5)
 
 
 def summary_text(cells: list[dict]) -> str:
@@ -137,37 +134,43 @@ def summary_text(cells: list[dict]) -> str:
 
 
 def markdown(results: dict) -> str:
-    """The table for a README: one line per piece of work, a column per direction and threads."""
+    """The tables for a README: of the cells, of what is special to the device, the summary."""
     cells = results["cells"]
-    columns = sorted(
-        {(cell["case"]["direction"], cell["threads"]) for cell in cells},
-        key=lambda column: (column[0] != "forward", column[1]),
-    )
-    titles = [f"{DIRECTIONS[direction]}, {_threads(count)}" for direction, count in columns]
-    lines = [_provenance(results), "", _line(["work", *titles]), _rule(len(columns))]
-    rows: dict[str, dict[tuple, str]] = {}
-    for cell in cells:
-        case = cell["case"]
-        row = rows.setdefault(work_label(case), {})
-        row[case["direction"], cell["threads"]] = _markdown_cell(cell)
-    lines += [
-        _line([work, *(row.get(column, "") for column in columns)]) for work, row in rows.items()
-    ]
-    others = _others(cells)
-    if others:
-        lines += ["", *others]
+    on_cuda = results["environment"].get("device") == "cuda"
+    tables = cuda_tables.TABLES if on_cuda else (_cells_table, _others)
+    lines = [_provenance(results)]
+    for table in tables:
+        rows = table(cells)
+        lines += ["", *rows] if rows else []
     if any(entry.get("wrong") for cell in cells for entry in cell["peers"].values()):
         lines += ["", "† what it is compared with gives a wrong result there."]
-    lines += ["", _line(["group", "direction", "threads", "cells", "geometric mean", "worst cell"])]
-    lines.append(_rule(5))
+    lines += ["", line(["group", "direction", "threads", "cells", "geometric mean", "worst cell"])]
+    lines.append(rule(5))
     for row in summarise(cells):
         direction = DIRECTIONS[row["direction"]]
         worst = f"{row['worst']:.2f}x ({row['worst_work']})"
         mean = f"{row['geometric_mean']:.2f}x"
         lines.append(
-            _line([row["group"], direction, str(row["threads"]), str(row["cells"]), mean, worst])
+            line([row["group"], direction, str(row["threads"]), str(row["cells"]), mean, worst])
         )
     return "\n".join(lines) + "\n"
+
+
+def _cells_table(cells: list[dict]) -> list[str]:
+    """One line per piece of work, a column per direction and number of threads."""
+    columns = sorted(
+        {(cell["case"]["direction"], cell["threads"]) for cell in cells},
+        key=lambda column: (column[0] != "forward", column[1]),
+    )
+    titles = [f"{DIRECTIONS[direction]}, {threads_label(count)}" for direction, count in columns]
+    rows: dict[str, dict[tuple, str]] = {}
+    for cell in cells:
+        case = cell["case"]
+        row = rows.setdefault(work_label(case), {})
+        row[case["direction"], cell["threads"]] = _markdown_cell(cell)
+    return [line(["work", *titles]), rule(len(columns))] + [
+        line([work, *(row.get(column, "") for column in columns)]) for work, row in rows.items()
+    ]
 
 
 def _provenance(results: dict) -> str:
@@ -176,10 +179,22 @@ def _provenance(results: dict) -> str:
     rivals = {name for name, entry in peers if entry.get("headline")}
     against = " or ".join(sorted(rivals)) or "nothing"
     commit = (facts["commit"] or "no commit")[:12] + (" + changes" if facts["dirty"] else "")
+    if facts.get("device") == "cuda":
+        what = (
+            "Time of stn_cuda, how much of the floor's speed that is, and how many times as long "
+            "others take, with warm and with cold caches"
+        )
+        gpu = facts["gpu"]
+        versions = [f"driver {gpu['driver']}", f"CUDA {gpu['cuda']}", f"cuDNN {gpu['cudnn']}"]
+    else:
+        what = (
+            f"Time of stn_cuda per output element, and how many times as long the fastest of "
+            f"{against} takes"
+        )
+        versions = [f"{facts['cores']} cores", facts["stn_cuda"]["cpu_isa"]]
     return (
-        f"Time of stn_cuda per output element, and how many times as long the fastest of "
-        f"{against} takes (medians of interleaved blocks, same run). {facts['device_name']}, "
-        f"{facts['cores']} cores, {facts['stn_cuda']['cpu_isa']}, torch {facts['torch']}, "
+        f"{what} (medians of interleaved blocks, same run). "
+        f"{', '.join([facts['device_name'], *versions])}, torch {facts['torch']}, "
         f"stn_cuda {facts['stn_cuda']['version']} ({commit}), {facts['date'][:10]}."
         f"{_copies(facts)}"
     )
@@ -188,8 +203,10 @@ def _provenance(results: dict) -> str:
 def _copies(facts: dict) -> str:
     """The speed of a copy in a sentence; nothing for files that do not know it."""
     names = {"cache": "within the cache", "memory": "in memory"}
+    on_cpu = facts.get("device") != "cuda"  # on a GPU the number of threads plays no part
     speeds = [
-        f"{entry[kind]:.1f} GB/s {names[kind]} ({_threads(entry['threads'])})"
+        f"{entry[kind]:.1f} GB/s {names[kind]}"
+        + (f" ({threads_label(entry['threads'])})" if on_cpu else "")
         for kind in names
         for entry in facts.get("copy_gb_per_s", [])
         if kind in entry
@@ -214,27 +231,17 @@ def _others(cells: list[dict]) -> list[str]:
         for name, entry in cell["peers"].items():
             if "ratio" in entry and not entry["headline"]:
                 mark = "†" if entry["wrong"] else ""
-                row = rows.setdefault((work_label(cell["case"]), _threads(cell["threads"])), {})
+                row = rows.setdefault(
+                    (work_label(cell["case"]), threads_label(cell["threads"])), {}
+                )
                 row[name] = f"{times(entry['ratio']['median'])}{mark}"
     if not rows:
         return []
     names = sorted({name for row in rows.values() for name in row})
-    lines = [_line(["other libraries, forward", "threads", *names]), _rule(len(names) + 1)]
+    lines = [line(["other libraries, forward", "threads", *names]), rule(len(names) + 1)]
     return lines + [
-        _line([*key, *(row.get(name, "") for name in names)]) for key, row in rows.items()
+        line([*key, *(row.get(name, "") for name in names)]) for key, row in rows.items()
     ]
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
-def _line(columns: list[str]) -> str:
-    return "| " + " | ".join(columns) + " |"
-
-
-def _rule(numbers: int) -> str:
-    return "|---|" + "---:|" * numbers
 
 
 # --- files ------------------------------------------------------------------------------------

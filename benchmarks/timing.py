@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,10 @@ from torch.utils.benchmark import Timer
 Work = Callable[[], object]
 # (work, runs) -> seconds per run
 Block = Callable[[Work, int], float]
+Context = Callable[[], contextlib.AbstractContextManager]
+
+# A GPU's L2 cache does not drop the oldest line first: reading its size once would leave a part.
+FLUSHES = 4
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,30 @@ def cuda_block(work: Work, runs: int) -> float:
     return start.elapsed_time(stop) / 1e3 / runs
 
 
+def cold_block(other: torch.Tensor) -> Block:
+    """Blocks of calls on CUDA that find the L2 cache full of `other`, FLUSHES times as large.
+
+    It is read before every call, outside of the time: each call stands between two events of its
+    own. Read and not written, since lines that were written would go back to memory in the call's
+    time.
+    """
+
+    def block(work: Work, runs: int) -> float:
+        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
+        for _ in range(2):
+            work()
+        torch.cuda.synchronize()
+        for start, stop in pairs:
+            other.sum()
+            start.record()
+            work()
+            stop.record()
+        torch.cuda.synchronize()
+        return statistics.median(start.elapsed_time(stop) for start, stop in pairs) / 1e3
+
+    return block
+
+
 def calibrate(work: Work, block: Block, block_time: float) -> int:
     """The number of runs that fills a block."""
     runs = 1
@@ -68,12 +97,22 @@ def calibrate(work: Work, block: Block, block_time: float) -> int:
         runs = min(10 * runs, math.ceil(1.2 * block_time / seconds))
 
 
-def interleave(works: dict[str, Work], block: Block, effort: Effort) -> dict[str, dict]:
+def interleave(
+    works: Mapping[str, Work],
+    block: Block,
+    effort: Effort,
+    contexts: Mapping[str, Context] | None = None,
+) -> dict[str, dict]:
     """Time the works in turns, so that a slow spell of the machine meets all of them.
 
-    Returns, by name, the seconds per run of every block and the number of runs in a block.
+    `contexts`, by name, are entered around a work's blocks. Returns, by name, the seconds per run
+    of every block and the number of runs in a block.
     """
-    runs = {name: calibrate(work, block, effort.block_time) for name, work in works.items()}
+    contexts = dict.fromkeys(works, contextlib.nullcontext) | dict(contexts or {})
+    runs = {}
+    for name, work in works.items():
+        with contexts[name]():
+            runs[name] = calibrate(work, block, effort.block_time)
     seconds: dict[str, list[float]] = {name: [] for name in works}
     order = list(works)
     begin = time.perf_counter()
@@ -81,7 +120,8 @@ def interleave(works: dict[str, Work], block: Block, effort: Effort) -> dict[str
         if done >= effort.repeats and time.perf_counter() - begin >= effort.min_time:
             break
         for name in order:
-            seconds[name].append(block(works[name], runs[name]))
+            with contexts[name]():
+                seconds[name].append(block(works[name], runs[name]))
         order.reverse()  # nobody always runs in the wake of the same other
     return {name: {"blocks_s": seconds[name], "runs_per_block": runs[name]} for name in works}
 

@@ -7,6 +7,9 @@ VENV ?= .venv
 EPOCHS ?= 12
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+REPORT ?= out/gpu-check
+STEPS ?=
+STEP_LIMIT ?=
 # What is made here is for this machine: without a GPU, compiling for all of them would be in vain.
 export STN_CUDA_BUILD ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo auto || echo cpu)
 
@@ -23,6 +26,8 @@ help:
 	@echo "make demo    train a spatial transformer for a short while, then the quick benchmark"
 	@echo "make test    build, and run the tests; PYTEST_ARGS='-m quick -x' chooses among them"
 	@echo "make bench   the benchmark; BENCH_ARGS=--full runs the whole matrix"
+	@echo "make gpu-check  build, tests, compute-sanitizer and benchmark on a GPU, and a report of them;"
+	@echo "                REPORT= STEPS= BENCH_ARGS= STEP_LIMIT= (benchmarks/README.md, On a GPU)"
 	@echo "make build   the environment, with stn_cuda in it"
 	@echo "make lint    check style and formatting"
 	@echo "make format  format the sources"
@@ -47,6 +52,15 @@ test: build
 .PHONY: bench
 bench: build
 	$(python) -m benchmarks --out out/benchmarks $(BENCH_ARGS)
+
+# Looks for the GPU first: without one, all that would be built before the script could say so.
+.PHONY: gpu-check
+gpu-check:
+	@nvidia-smi -L >/dev/null 2>&1 || \
+	  { echo "make gpu-check needs a GPU, and nvidia-smi finds none" >&2; exit 2; }
+	$(MAKE) build STN_CUDA_BUILD=cuda
+	$(python) -m benchmarks.gpu_check --report '$(REPORT)' $(if $(STEPS),--steps '$(STEPS)') \
+	  $(if $(BENCH_ARGS),--bench-args='$(BENCH_ARGS)') $(if $(STEP_LIMIT),--step-limit $(STEP_LIMIT))
 
 .PHONY: lint
 lint: $(lint_venv)/.stamp

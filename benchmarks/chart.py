@@ -55,10 +55,12 @@ def draw(results: dict) -> bytes | None:
     labels = [threads_label(count) for count in threads]
     figure.legend(handles, labels, loc="outside lower center", ncols=len(threads), frameon=False)
     facts = results["environment"]
+    on_cuda = facts.get("device") == "cuda"
+    kernels = f"CUDA {facts['gpu']['cuda']}" if on_cuda else facts["stn_cuda"]["cpu_isa"]
     figure.suptitle(
         f"stn_cuda against torch {facts['torch']}: time of torch / time of stn_cuda "
         f"(†: torch's result is wrong)\n"
-        f"{facts['device_name']}, {facts['stn_cuda']['cpu_isa']}, {facts['date'][:10]}",
+        f"{facts['device_name']}, {kernels}, {facts['date'][:10]}",
         fontsize=10,
     )
     buffer = io.BytesIO()

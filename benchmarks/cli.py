@@ -154,7 +154,8 @@ def _run(options: argparse.Namespace, cases: list) -> int:
         print(f"the machine is busy (load average {load}): expect noise, most of all on all cores")
     rivals = [peer.name for peer in chosen if peer.headline or options.device == "cpu"]
     rivals = [name for name in rivals if name != peers.OURS]
-    table = report.Table([case.to_json() for case in cases], rivals)
+    floors = options.device == "cuda"
+    table = report.Table([case.to_json() for case in cases], rivals, floors)
     print(table.head(), flush=True)
     try:
         for case, count, outcome in runner.run(cases, chosen, threads, options.device, effort):
@@ -163,7 +164,7 @@ def _run(options: argparse.Namespace, cases: list) -> int:
                 results["refused"].append(refusal)
                 print(table.refusal(case.to_json(), count, str(outcome)), flush=True)
             else:
-                if "traffic" in outcome:
+                if floors:
                     l2_bytes = results["environment"]["gpu"]["l2_bytes"]
                     outcome["floor"] = floor.of(outcome, speeds[0], l2_bytes)
                 results["cells"].append(outcome)

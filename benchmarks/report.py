@@ -69,15 +69,20 @@ def summarise(cells: Iterable[dict]) -> list[dict]:
 
 
 class Table:
-    """The table of cells, printed row by row as they are measured."""
+    """The table of cells, printed row by row as they are measured.
 
-    def __init__(self, cases: Iterable[dict], rivals: list[str]):
+    floors: with what share of the floor's speed ours has, warm and cold
+    """
+
+    def __init__(self, cases: Iterable[dict], rivals: list[str], floors: bool = False):
         self.rivals = rivals
+        self.floors = floors
         self.width = max([len(work_label(case)) for case in cases] + [len("work")])
 
     def head(self) -> str:
         """Two lines: the column's titles and a rule."""
         text = f"{'work':{self.width}}  {'direction':16} thr  ns/elem    ours µs"
+        text += "  of floor (cold)" if self.floors else ""
         for name in self.rivals:
             time, ratio = _widths(name)
             text += f"  {name + ' µs':>{time}} {name + '/ours':>{ratio}}  {'quartiles':13}"
@@ -89,6 +94,9 @@ class Table:
         ours = cell["peers"][OURS]["median_s"]
         text = f"{self._start(case, cell['threads'])} {ours / case['elements'] * 1e9:8.2f} "
         text += f"{ours * 1e6:10.1f}"
+        if self.floors:
+            warm, cold = (cell["floor"][kind]["fraction"] for kind in ("warm", "cold"))
+            text += f"  {f'{warm:.0%} ({cold:.0%})':>15}"
         for name in self.rivals:
             time, ratio = _widths(name)
             entry = cell["peers"].get(name, {})

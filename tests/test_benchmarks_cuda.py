@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import cuda_problem
 
 # Last, so that the source folder stn_cuda/ does not hide an installed stn_cuda.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -387,11 +388,24 @@ def test_tables():
     assert cuda_tables.half_table(cells[1:]) == []
 
 
+def test_the_terminal_has_the_share_of_the_floor():
+    cell = cell_of(FORWARD, (20.0, 40.0), torch=(60.0, 80.0))
+    table = report.Table([cell["case"]], ["torch", "torch without cuDNN"], floors=True)
+    head, row = table.head().splitlines()[0], table.row(cell)
+    assert "50% (50%)" in row and "3.00x" in row
+    for title, value in (("of floor (cold)", "50% (50%)"), ("torch/ours", "3.00x ")):
+        assert head.index(title) + len(title) == row.index(value) + len(value)
+
+
 def test_the_command(stand_in, tmp_path, capsys):
     few = ["--device=cuda", "--quick", "--filter=64x1x60x60", "--repeats=1", "--min-time=0.001"]
     assert main([*few, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "geo. mean" in printed and peers.DETERMINISTIC not in printed
+    assert (
+        "geo. mean" in printed
+        and "of floor (cold)" in printed
+        and peers.DETERMINISTIC not in printed
+    )
     results = report.load(tmp_path / "results.json")
     assert results["environment"]["gpu"]["l2_bytes"] == L2_BYTES
     assert [cell["case"]["direction"] for cell in results["cells"]] == ["forward", "backward"]
@@ -421,11 +435,26 @@ def test_a_fault_keeps_what_was_measured(stand_in, monkeypatch, tmp_path):
     assert results["interrupted"] and len(results["cells"]) == 1
 
 
-@pytest.mark.parametrize(
-    "folder",
-    sorted((environment.ROOT / "benchmarks" / "results").glob("20*")),
-    ids=lambda f: f.name,
-)
+@pytest.mark.cuda
+@pytest.mark.skipif(cuda_problem() is not None, reason=str(cuda_problem()))
+def test_on_a_gpu(tmp_path):
+    few = ["--device=cuda", "--quick", "--filter=64x1x(28x28|60x60)"]
+    assert main([*few, "--repeats=2", "--min-time=0.01", "--out", str(tmp_path)]) == 0
+    results = report.load(tmp_path / "results.json")
+    [copies] = results["environment"]["copy_gb_per_s"]
+    assert copies["cache"] > 0 and copies["memory"] > 0
+    cells = {cell["case"]["name"]: cell for cell in results["cells"]}
+    assert any("graph" in name for name in cells)
+    for name, cell in cells.items():
+        assert cell["floor"]["warm"]["place"] == "cache"
+        assert cell["peers"]["torch"]["cold"]["median_s"] > 0
+        assert (peers.DETERMINISTIC in cell["peers"]) == name.endswith("backward")
+
+
+COMMITTED = sorted((environment.ROOT / "benchmarks" / "results").glob("20*"))
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_committed_results_are_still_read(folder, capsys):
     path = str(folder / "results.json")
     assert main(["--render", path]) == 0

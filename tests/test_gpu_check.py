@@ -1,5 +1,6 @@
 """`make gpu-check` as far as it can be told without a GPU: its steps, their ends, its report."""
 
+import os
 import re
 import subprocess
 import sys
@@ -125,6 +126,20 @@ def test_a_missing_tool_is_told(tmp_path, step, result):
     one = gpu_check.run(step, tmp_path, None)
     assert one.failed and one.seconds is None
     assert re.match(result, one.result)
+
+
+@pytest.mark.parametrize(
+    ("body", "result"),
+    [("pass", "passed"), ("pytest.skip('no CUDA')", "no test was run")],
+)
+def test_skipped_tests_alone_are_no_success(tmp_path, body, result):
+    (tmp_path / "test_one.py").write_text(f"import pytest\n\n\ndef test_one():\n    {body}\n")
+    options = ("-p", "no:cacheprovider", "--rootdir", str(tmp_path), "-c", os.devnull)
+    command = (sys.executable, "-m", "pytest", *options, str(tmp_path / "test_one.py"))
+    junit = f"--junitxml={tmp_path / 'step.xml'}"
+    step = Step("step", (*command, junit), files=("step.xml",), junit="step.xml")
+    one = gpu_check.run(step, tmp_path, None)
+    assert (one.result, one.failed) == (result, result != "passed")
 
 
 def test_what_an_earlier_run_left_is_not_taken_for_this_one(tmp_path):

@@ -8,6 +8,9 @@ fixed     forward + backward of an image of one pixel: Python, the dispatcher, a
 sample, splat, grad_warp
           the three kernels, called directly
 f+b       forward + backward through autograd, and torch's
+
+`--ceiling` tells instead how many times as fast as torch any sampler could be, for every cell of
+affine 2-D bilinear float32: see `ceiling.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import environment, peers, problem, timing
+from . import ceiling, environment, peers, problem, timing
 from .cases import Case, select
 
 # The cells that users meet most: a spatial transformer on MNIST, augmentation of a batch of
@@ -34,10 +37,15 @@ COLUMNS = ("bytes", "fixed", "sample", "splat", "grad_warp", "f+b", "torch f+b")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table. Returns the exit status, 0."""
+    """Print the table that is asked for. Returns the exit status, 0."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bounds",
         description=__doc__.partition("\n")[0].partition(": ")[2],
+    )
+    parser.add_argument(
+        "--ceiling",
+        action="store_true",
+        help=f"how fast any sampler could be, for every cell of {ceiling.GROUP} in float32",
     )
     parser.add_argument("--min-time", type=float, default=2.0, metavar="S", help="seconds per cell")
     options = parser.parse_args(arguments)
@@ -45,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"ns per output element, one thread; {environment.processor()}, torch {torch.__version__}"
     )
+    if options.ceiling:
+        print()
+        ceiling.show(ceiling.cells(), effort)
+        return 0
     print("\n| cell | " + " | ".join(COLUMNS) + " |\n|---" + "|---:" * len(COLUMNS) + "|")
     for prefix in CELLS:
         case = find(prefix)

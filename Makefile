@@ -12,6 +12,8 @@ STEPS ?=
 STEP_LIMIT ?=
 # What is made here is for this machine: without a GPU, compiling for all of them would be in vain.
 export STN_CUDA_BUILD ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo auto || echo cpu)
+# With the CUDA kernels' walk on the CPU, for the tests.
+export STN_CUDA_WALK ?= 1
 
 python := $(VENV)/bin/python
 lint_venv := $(VENV)-lint
@@ -88,7 +90,7 @@ build: build/.stamp
 says = $(strip $(shell cat $(1) 2>/dev/null))
 env_key := $(strip $(PYTHON) $(shell $(PYTHON) -V 2>&1) $(TORCH))
 lint_key := $(strip $(PYTHON) $(linters))
-build_key := $(strip $(abspath $(VENV)) $(env_key) $(STN_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(cpp))
+build_key := $(strip $(abspath $(VENV)) $(env_key) $(STN_CUDA_BUILD) $(TORCH_CUDA_ARCH_LIST) $(STN_CUDA_WALK) $(cpp))
 # Empty if the module in the source folder is gone, or was built by someone else after the stamp.
 built := $(shell [ build/.stamp -nt stn_cuda/_build_config.py ] && ls stn_cuda/_C.*.so 2>/dev/null)
 

@@ -10,6 +10,8 @@ The environment decides the rest:
                           those of the GPUs present, without any GPU DEFAULT_ARCHITECTURES below
     CUDA_HOME, CXX        the CUDA toolkit and the C++ compiler, where they are not on PATH
     MAX_JOBS              files compiled at the same time (default: ninja's choice)
+    STN_CUDA_WALK         1: for the tests, with the CUDA kernels' walk on the CPU, which needs
+                          neither CUDA nor a GPU (csrc/cuda/walk.cpp); default 0
 """
 
 import os
@@ -25,6 +27,7 @@ from setuptools import setup
 
 OLDEST_TORCH = (2, 11)
 BUILDS = ("auto", "cpu", "cuda")
+WALK = "csrc/cuda/walk.cpp"
 
 # One per generation of GPUs: a binary also runs on the later minor versions (8.0 on 8.6 and 8.9),
 # and each entry adds to the build time. The newest one that nvcc knows is kept as PTX as well, for
@@ -51,6 +54,14 @@ def requested_build(environ):
     if build not in BUILDS:
         stop(f"STN_CUDA_BUILD must be one of {', '.join(BUILDS)}, got '{build}'")
     return build
+
+
+def requested_walk(environ):
+    """Whether STN_CUDA_WALK asks for the walk."""
+    walk = environ.get("STN_CUDA_WALK") or "0"
+    if walk not in ("0", "1"):
+        stop(f"STN_CUDA_WALK must be 0 or 1, got '{walk}'")
+    return walk == "1"
 
 
 def import_torch():
@@ -179,15 +190,16 @@ def write_config(path, facts):
     os.replace(file.name, path)
 
 
-def sources(cuda):
+def sources(cuda, walk):
     patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"]
     patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"] if cuda else []
     root = Path(__file__).resolve().parent
-    return sorted(str(p.relative_to(root)) for pattern in patterns for p in root.glob(pattern))
+    files = {str(p.relative_to(root)) for pattern in patterns for p in root.glob(pattern)}
+    return sorted(files - {WALK} | ({WALK} if walk else set()))
 
 
 def main():
-    build = requested_build(os.environ)
+    build, walk = requested_build(os.environ), requested_walk(os.environ)
     torch = import_torch()
     # One compiler for both steps: torch would compile with c++ and setuptools link with Python's.
     os.environ["CXX"] = compiler = find_compiler(os.environ)
@@ -235,7 +247,7 @@ def main():
         ext_modules=[
             extension(
                 "stn_cuda._C",
-                sources(cuda),
+                sources(cuda, walk),
                 include_dirs=[str(Path(__file__).resolve().parent / "csrc")],
                 extra_compile_args={"cxx": CXX_FLAGS + OPENMP_FLAGS + system, "nvcc": NVCC_FLAGS},
                 extra_link_args=OPENMP_FLAGS,

@@ -71,11 +71,9 @@ def parse(log):
 
 
 def kernel_names(source):
-    """The names of the kernels that a source text defines."""
+    """The names of the kernels that a source text defines: structs, by csrc/cuda/stream.h."""
     source = re.sub(r"//[^\n]*|/\*(?s:.*?)\*/", "", source)
-    # Without __launch_bounds__(...) and its like, a name and a parenthesis come next.
-    source = re.sub(r"\b__(?!global__)\w+__\s*(\((?:[^()]|\([^()]*\))*\))?", "", source)
-    return re.findall(r"\b__global__\b[^(]*?\b(\w+)\s*(?:<[^(]*>\s*)?\(", source)
+    return re.findall(r"\bstruct\s+(\w+Kernel)\s*\{", source)
 
 
 def defined_kernels(folder):

@@ -1,8 +1,8 @@
 // The Python module stn_cuda._C: build facts, and entries to the ops that skip torch.ops' argument
 // matching (about 5 us a call).
+#include "module.h"
+
 #include <ATen/Parallel.h>
-#include <torch/csrc/Exceptions.h>
-#include <torch/csrc/utils/pybind.h>
 
 #include <map>
 #include <string>
@@ -19,9 +19,11 @@ using at::Tensor;
 using Name = const std::string&;
 using Size = const std::vector<c10::SymInt>&;
 
-template <class F>
-void define(pybind11::module& m, const char* name, F&& f) {
-  m.def(name, torch::wrap_pybind_function(std::forward<F>(f)));
+using stn_cuda::define;
+
+std::vector<void (*)(pybind11::module_&)>& parts() {
+  static std::vector<void (*)(pybind11::module_&)> all;
+  return all;
 }
 
 // For the tests: from now on, counts which ways the CPU kernels go; or no longer.
@@ -43,6 +45,11 @@ std::map<std::string, int64_t> cpu_paths() {
 }
 
 }  // namespace
+
+bool stn_cuda::add_to_module(void (*part)(pybind11::module_&)) {
+  parts().push_back(part);
+  return true;
+}
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Compiled part of stn_cuda.";
@@ -93,6 +100,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   define(m, "count_cpu_paths", count_cpu_paths);
   define(m, "cpu_paths", cpu_paths);
   define(m, "num_threads", [] { return at::get_num_threads(); });
+  for (const auto part : parts()) part(m);
   // A wrong STN_CUDA_ISA is told at import, not in the middle of the first call.
   torch::wrap_pybind_function([] { stn_cuda::cpu::kernels(); })();
 }

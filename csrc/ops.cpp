@@ -225,6 +225,8 @@ bool register_backend(c10::DeviceType device, const Backend& backend) {
   return backends().emplace(device, backend).second;
 }
 
+Backend& backend(c10::DeviceType device) { return backends().at(device); }
+
 }  // namespace stn_cuda
 
 // The same functions for every device: backend_of finds the kernels, or says what is missing. The

@@ -1,5 +1,6 @@
 """Devices, thread counts, hypothesis profiles and the memory that large tests need."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import stn_cuda
+from stn_cuda._extension import _C
 
 # Without a deadline: a loaded machine is not a failure. In CI the same examples every time.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -24,13 +26,80 @@ def cuda_problem():
     return None
 
 
-# Where there is no CUDA, test_cuda.py says so once; the other tests have no second half there.
-DEVICES = ["cpu"] if cuda_problem() else ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+def walk_problem():
+    """Why the CUDA kernels cannot be walked on the CPU (csrc/cuda/walk.h); None when they can."""
+    return None if hasattr(_C, "walk_cuda_kernels") else "stn_cuda was built without STN_CUDA_WALK"
 
 
-@pytest.fixture(params=DEVICES)
+_NOT_WALKING = (False, False, False, False)
+_walks = [_NOT_WALKING]
+
+
+@contextlib.contextmanager
+def _walks_as(*settings):
+    _walks.append(settings)
+    _C.walk_cuda_kernels(*settings)
+    try:
+        yield
+    finally:
+        _walks.pop()
+        _C.walk_cuda_kernels(*_walks[-1])
+
+
+def walking(deterministic=False, descending=False, vectors=True):
+    """Meanwhile, CPU tensors are worked on by the CUDA kernels, walked.
+
+    descending: the order in which one thread plays all others; vectors: as on a GPU that adds
+    vectors atomically.
+    """
+    return _walks_as(True, deterministic, descending, vectors)
+
+
+class Gpu:
+    """What runs the CUDA kernels: a GPU, with its tensors, or the walk, with the CPU's."""
+
+    def __init__(self, kind):
+        self.walks = kind == "walk"
+        self.device = "cpu" if self.walks else "cuda"
+
+    def paused(self):
+        """Meanwhile, CPU tensors are worked on by the CPU's kernels."""
+        return _walks_as(*_NOT_WALKING) if self.walks else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def deterministic(self, on=True):
+        """As under torch.use_deterministic_algorithms(on)."""
+        if self.walks:
+            with walking(deterministic=on):
+                yield
+            return
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(on)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+
+# What can run the CUDA kernels here. Where nothing can, test_cuda.py says so once; the tests of all
+# devices have no such part there.
+GPUS = [] if cuda_problem() else [pytest.param("cuda", marks=pytest.mark.cuda)]
+GPUS += [] if walk_problem() else [pytest.param("walk", marks=pytest.mark.walk)]
+NO_GPU = f"{cuda_problem()}, and {walk_problem()}"
+
+
+@pytest.fixture(params=["cpu", *GPUS])
 def device(request):
-    return request.param
+    """The device of a test's tensors: the CPU; a GPU; the CPU while CUDA kernels are walked."""
+    with walking() if request.param == "walk" else contextlib.nullcontext():
+        yield "cpu" if request.param == "walk" else request.param
+
+
+@pytest.fixture(params=GPUS or [pytest.param(None, marks=pytest.mark.skip(reason=NO_GPU))])
+def gpu(request):
+    """A Gpu, at work."""
+    with walking() if request.param == "walk" else contextlib.nullcontext():
+        yield Gpu(request.param)
 
 
 @pytest.fixture

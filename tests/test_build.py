@@ -191,16 +191,31 @@ def test_built_architectures(build):
 
 
 def test_sources(build):
-    cpu, cuda = build.sources(cuda=False), build.sources(cuda=True)
+    cpu, cuda = (build.sources(cuda=cuda, walk=False) for cuda in (False, True))
     assert cpu
     assert all((ROOT / source).is_file() for source in cuda)
     assert not any(source.startswith("csrc/cuda") for source in cpu)
     assert set(cpu) <= set(cuda)
+    for cuda in (False, True):
+        walked = build.sources(cuda=cuda, walk=True)
+        assert set(walked) - set(build.sources(cuda=cuda, walk=False)) == {build.WALK}
+        assert walked == sorted(walked)
+
+
+@pytest.mark.parametrize(("value", "walk"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_requested_walk(build, value, walk):
+    environ = {} if value is None else {"STN_CUDA_WALK": value}
+    assert build.requested_walk(environ) is walk
+
+
+def test_unknown_walk(build):
+    sentence = refusal(build.requested_walk, {"STN_CUDA_WALK": "yes"})
+    assert "STN_CUDA_WALK must be 0 or 1, got 'yes'" in sentence
 
 
 def test_objects_do_not_overwrite_each_other(build):
     """setuptools names an object after its source without the ending: a.cpp and a.cu clash."""
-    stems = [os.path.splitext(source)[0] for source in build.sources(cuda=True)]
+    stems = [os.path.splitext(source)[0] for source in build.sources(cuda=True, walk=True)]
     assert len(stems) == len(set(stems))
 
 

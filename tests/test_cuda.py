@@ -1,6 +1,8 @@
-"""The kernels on CUDA against exact arithmetic and against the CPU.
+"""The CUDA kernels against exact arithmetic and against the CPU.
 
-The tests with a `device` parameter elsewhere run on CUDA as well where there is one.
+On a GPU where there is one, and walked on the CPU.
+
+The tests with a `device` parameter elsewhere run so as well.
 """
 
 import pytest
@@ -18,41 +20,41 @@ from cases import (
     shapes,
     smooth_grid,
     thetas,
+    torch_sample,
 )
 from conftest import cuda_problem
 
 import stn_cuda
 
-if cuda_problem():
-    pytest.skip(cuda_problem(), allow_module_level=True)
-
-pytestmark = pytest.mark.cuda
+needs_cuda = pytest.mark.skipif(bool(cuda_problem()), reason=str(cuda_problem()))
 
 
-def test_shapes_dtypes_and_layouts():
+def test_shapes_dtypes_and_layouts(gpu):
     """The matrix of the CPU's tests in one: against the float64 reference within the bounds."""
     with Checks() as checks:
         for dims, *settings in CONFIGURATIONS:
             for number, (shape, size) in enumerate(shapes(dims)):
-                for dtype in DTYPES:
+                # Walked, which takes long, every shape with half of them.
+                for dtype in DTYPES[number % 2 :: 2] if gpu.walks else DTYPES:
                     image_layout = list(IMAGE_LAYOUTS.values())[number % len(IMAGE_LAYOUTS)]
                     grid_layout = list(GRID_LAYOUTS.values())[number % len(GRID_LAYOUTS)]
-                    pixels = image_layout(image(shape, dtype).cuda())
-                    grid = grid_layout(scattered_grid(shape[0], size, dtype).cuda())
-                    check_call(checks, Call(pixels, grid, "grid", None, *settings))
-                    theta = thetas(shape[0], dims, torch.float32).cuda()
-                    check_call(checks, Call(pixels, theta, "affine", size, *settings))
+                    pixels = image_layout(image(shape, dtype).to(gpu.device))
+                    grid = grid_layout(scattered_grid(shape[0], size, dtype).to(gpu.device))
+                    check_call(checks, Call(pixels, grid, "grid", None, *settings), torch_sample)
+                    theta = thetas(shape[0], dims).to(gpu.device)
+                    check_call(checks, Call(pixels, theta, "affine", size, *settings), torch_sample)
 
 
-def test_cpu_and_cuda_agree():
+def test_cpu_and_cuda_agree(gpu):
     """The same call on both: within twice the error bounds, and NaN and infinity alike."""
     hostile = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 1.0, -1.0])
     with Checks() as checks:
         for call in sample_inputs(torch.float32):
             if call.map == "grid":
                 call.warp.view(-1)[:7] = hostile
-            ours = call.on("cuda").gradients(call.cotangent().cuda())
-            theirs = call.gradients(call.cotangent())
+            ours = call.on(gpu.device).gradients(call.cotangent().to(gpu.device))
+            with gpu.paused():
+                theirs = call.gradients(call.cotangent())
             for mine, wanted in zip(ours, theirs, strict=True):
                 finite = wanted.double().nan_to_num(0, 0, 0)
                 bound = 1e-4 * (1 + finite.abs().max())
@@ -61,16 +63,16 @@ def test_cpu_and_cuda_agree():
             checks.true(all(bool(t.isfinite().all()) for t in ours), str(call))
 
 
-def test_mixed_dtypes():
+def test_mixed_dtypes(gpu):
     """Every dtype of the image with every one of the grid and of theta."""
     with Checks() as checks:
         for dtype in DTYPES:
             for warp_dtype in DTYPES:
                 for layout in ("contiguous", "channels_last"):
-                    pixels = IMAGE_LAYOUTS[layout](image((2, 8, 7, 9), dtype).cuda())
-                    grid = scattered_grid(2, (6, 17), warp_dtype).cuda()
+                    pixels = IMAGE_LAYOUTS[layout](image((2, 8, 7, 9), dtype).to(gpu.device))
+                    grid = scattered_grid(2, (6, 17), warp_dtype).to(gpu.device)
                     check_call(checks, Call(pixels, grid))
-                    theta = thetas(2, 2, warp_dtype).cuda()
+                    theta = thetas(2, 2, warp_dtype).to(gpu.device)
                     check_call(checks, Call(pixels, theta, "affine", (6, 17)))
 
 
@@ -80,21 +82,29 @@ MANY_BLOCKS = (
     ((2, 3, 301, 290), (290, 301)),
     ((1, 130, 5, 6, 7), (6, 5, 7)),
     ((2, 3, 20, 31, 33), (33, 20, 31)),
+    # So many blocks of one image's points, or pixels, that others share them.
+    ((3, 1, 9, 8), (530, 512)),
+    ((3, 1, 530, 512), (9, 8)),
 )
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16), ids=str)
-def test_many_blocks_groups_and_channels(dtype):
+def test_many_blocks_groups_and_channels(dtype, gpu):
     """Shapes that are cut along points, images and channels, and those that are not."""
     with Checks() as checks:
         for shape, size in MANY_BLOCKS:
             for layout in ("contiguous", "channels_last"):
-                pixels = IMAGE_LAYOUTS[layout](image(shape, dtype).cuda())
-                check_call(checks, Call(pixels, smooth_grid(shape[0], size).cuda()))
+                pixels = IMAGE_LAYOUTS[layout](image(shape, dtype).to(gpu.device))
+                for batch in (shape[0], 1):
+                    grid = smooth_grid(batch, size).to(gpu.device)
+                    check_call(checks, Call(pixels, grid))
                 for theta in (thetas(shape[0], len(size)), 5 * thetas(1, len(size))):
-                    check_call(checks, Call(pixels, theta.cuda(), "affine", size))
+                    call = Call(pixels, theta.to(gpu.device), "affine", size)
+                    check_call(checks, call)
 
 
+@pytest.mark.cuda
+@needs_cuda
 def test_devices_must_agree():
     x, grid = image((1, 2, 4, 5)), scattered_grid(1, (3, 3))
     for a, b in ((x.cuda(), grid), (x, grid.cuda())):
@@ -105,6 +115,8 @@ def test_devices_must_agree():
 
 
 @pytest.mark.large_memory
+@pytest.mark.cuda
+@needs_cuda
 def test_beyond_32_bit_indices():
     """More than 2^31 elements on the device: the far end, forward and backward."""
     free, _ = torch.cuda.mem_get_info()

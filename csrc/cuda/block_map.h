@@ -1,4 +1,4 @@
-// A warp's map as the threads of a block see it (device code).
+// A warp's map as the threads of a block see it.
 #pragma once
 
 #include <new>
@@ -9,7 +9,7 @@ namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-// A parametric map costs loads and divisions: one thread makes it, in shared memory, for all.
+// A parametric map costs loads and divisions: one thread makes it, in the block's memory, for all.
 template <class Map>
 class BlockMap;
 
@@ -18,10 +18,9 @@ class BlockMap<AffineMap<T, D>> {
  public:
   using Map = AffineMap<T, D>;
 
-  template <class Params>
-  __device__ const Map& make(const Params& p, const Frame<T, D>& frame, int64_t n) {
-    if (threadIdx.x == 0) new (bytes_) Map(p.warp, n, frame, p.output_size, p.align_corners);
-    __syncthreads();
+  template <class Block, class Params>
+  STN_HD const Map& make(const Block& block, const Params& p, const Frame<T, D>& frame, int64_t n) {
+    block.once([&] { new (bytes_) Map(p.warp, n, frame, p.output_size, p.align_corners); });
     return *reinterpret_cast<const Map*>(bytes_);
   }
 
@@ -32,8 +31,8 @@ class BlockMap<AffineMap<T, D>> {
 template <class T, int D>
 class BlockMap<AnyGrid<T, D>> {
  public:
-  template <class Params>
-  __device__ AnyGrid<T, D> make(const Params& p, const Frame<T, D>& frame, int64_t n) {
+  template <class Block, class Params>
+  STN_HD AnyGrid<T, D> make(const Block&, const Params& p, const Frame<T, D>& frame, int64_t n) {
     return {&p.warp, &frame, n};
   }
 };

@@ -12,6 +12,10 @@ struct Type {
   using type = T;
 };
 
+// Of a parameter of that kind. (GCC takes one for a reference inside a nested lambda.)
+template <class Parameter>
+using TypeOf = typename std::decay_t<Parameter>::type;
+
 template <int N>
 struct Number {
   static constexpr int value = N;
@@ -61,6 +65,7 @@ template <class Map>
 struct CoordinateOf;
 template <template <class, int> class Map, class T, int D>
 struct CoordinateOf<Map<T, D>> {
+  static constexpr int dims = D;
   using type = T;
   using in_double = Map<double, D>;
 };
@@ -68,6 +73,38 @@ template <class Map>
 using Coordinate = typename CoordinateOf<Map>::type;
 template <class Map>
 using InDouble = typename CoordinateOf<Map>::in_double;
+
+// What the kernels of sample, splat and grad_warp are templates over.
+template <class Element_, int K_, class Index_, class Map_, int D_>
+struct Choice {
+  using Element = Element_;
+  using Index = Index_;  // of offsets inside a plane
+  using Map = Map_;
+  using T = Coordinate<Map>;
+  static constexpr int K = K_, D = D_;
+  // The usual coordinates and images: worth a form of their own for consecutive channels.
+  static constexpr bool fast = sizeof(Index) == sizeof(int32_t);
+  using Wide = Choice<Element, K, int64_t, Map, D>;  // for images of any size
+};
+
+// f(Choice) of the kernel for the parameters.
+template <class F>
+void with_kernel(const SampleParams& p, F&& f) {
+  with_element(p.input.type, [&](auto element) {
+    using Element = TypeOf<decltype(element)>;
+    with_taps(p.interpolation, p.dims, [&](auto taps, auto dims) {
+      constexpr int K = decltype(taps)::value, D = decltype(dims)::value;
+      with_map<D>(p.map, p.warp.type, [&](auto map) {
+        using Map = TypeOf<decltype(map)>;
+        // With float64 coordinates one kernel serves images of any size.
+        if constexpr (sizeof(Coordinate<Map>) == sizeof(float)) {
+          if (fits_int32(p)) return f(Choice<Element, K, int32_t, Map, D>{});
+        }
+        f(Choice<Element, K, int64_t, Map, D>{});
+      });
+    });
+  });
+}
 
 }  // namespace STN_ISA
 }  // namespace cuda

@@ -24,6 +24,14 @@ STN_HD void atomic_add(A* to, A x) {
 #endif
 }
 
+STN_HD void atomic_max(Fixed* to, Fixed x) {
+#if defined(__CUDA_ARCH__)
+  atomicMax(to, x);
+#else
+  *to = *to > x ? *to : x;
+#endif
+}
+
 // |x| as an integer that orders as |x| does; what is not finite counts as 0.
 STN_HD Fixed magnitude_bits(float x) {
   const uint32_t bits = float_bits(x) & 0x7fffffffu;
@@ -72,7 +80,7 @@ template <class A>
 struct FixedSums {
   Fixed* limb[kLimbs<A>];
   A* not_finite;  // the terms that are not finite
-  const Fixed* largest;
+  Fixed* largest;
   int log_points;
 };
 

@@ -1,10 +1,13 @@
-// The gradient of a point's coordinates: the work of one thread of the backward kernel. First of
+// The gradient that reaches the warp: of a grid, written point by point; of a map's parameters,
+// summed in a fixed order. Repeatable in any mode. A thread has one point: first the gradient of
 // each tap's pixel value, summed over images and channels,
 //   dot[tap] = sum of grad[n, c, point] * input[n, c, tap],
 // then of the coordinates, by the slopes of the weights.
 #pragma once
 
-#include "cuda/sample.h"
+#include "cuda/block_map.h"
+#include "cuda/channels.h"
+#include "cuda/parameter_sums.h"
 
 namespace stn_cuda {
 namespace cuda {
@@ -14,11 +17,11 @@ inline namespace STN_ISA {
 template <class Index, class A, int K, int D>
 STN_HD A slope_sum(const PointTaps<Index, A, K, D>& taps, const A (&dot)[kTaps<K, D>], int axis) {
   A sum = 0;
-#pragma unroll
+  STN_UNROLL
   for (int k = 0; k < kTaps<K, D>; ++k) {
     const int tap[3] = {k % K, k / K % K, k / (K * K)};
     A coefficient = 1;
-#pragma unroll
+    STN_UNROLL
     for (int d = 0; d < D; ++d) {
       coefficient *= d == axis ? taps.slope[d][tap[d]] : taps.weight[d][tap[d]];
     }
@@ -28,12 +31,16 @@ STN_HD A slope_sum(const PointTaps<Index, A, K, D>& taps, const A (&dot)[kTaps<K
 }
 
 // This thread's part of the gradient of its point's pixel coordinates: over the images and channels
-// of the block that fall to it. 0 outside the output.
-template <class Element, int K, class Index, class Map, class T, int D>
+// of the block that fall to it. 0 outside the output. N: channels per step, as in sample_thread.
+template <class Chosen, int N, class Map, class T, int D>
 STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map,
                                 const Place& place, const Spot<D>& spot,
-                                Accumulate<Element> (&grad)[D]) {
+                                Accumulate<typename Chosen::Element> (&grad)[D]) {
+  constexpr int K = Chosen::K;
+  using Element = typename Chosen::Element;
+  using Index = typename Chosen::Index;
   using A = Accumulate<Element>;
+  using Values = Pack<Element, N>;
   const SampleParams& p = launch.p;
   for (int d = 0; d < D; ++d) grad[d] = A(0);
   if (!spot.inside) return;
@@ -43,24 +50,25 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
   make_taps(launch.frame, p.padding, x, p.input.stride, taps);
   A dot[kTaps<K, D>] = {};
   const int64_t point = offset_of(spot.p, p.output.stride);
-  const int64_t step = int64_t(1) << launch.work.log_share;
+  const int64_t step = int64_t(N) << launch.work.log_share;
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
     const Element* input = static_cast<const Element*>(p.input.data) + n * p.input.stride_n;
     const Element* output =
         static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
-#pragma unroll(kTaps<K, D> > 4 ? 1 : 2)
-    for (int64_t c = place.channel_begin + spot.share; c < place.channel_end; c += step) {
-      const A value = widen(output[c * p.output.stride_c]);
+    for (int64_t c = place.channel_begin + spot.share * N; c < place.channel_end; c += step) {
+      const Values value = *reinterpret_cast<const Values*>(output + c * p.output.stride_c);
       const Element* plane = input + c * p.input.stride_c;
-#pragma unroll
+      STN_UNROLL
       for (int k = 0; k < kTaps<K, D>; ++k) {
         Index offset = taps.offset[0][k % K] + taps.offset[1][k / K % K];
         if (D == 3) offset += taps.offset[D - 1][k / (K * K)];
-        dot[k] += value * widen(plane[offset]);
+        const Values pixel = *reinterpret_cast<const Values*>(plane + offset);
+        STN_UNROLL
+        for (int j = 0; j < N; ++j) dot[k] += widen(value.of[j]) * widen(pixel.of[j]);
       }
     }
   }
-#pragma unroll
+  STN_UNROLL
   for (int d = 0; d < D; ++d) grad[d] = slope_sum(taps, dot, d);
 }
 
@@ -75,13 +83,13 @@ STN_HD void write_gradient(const AnyGrid<T, D>& map, const Warp& out, const Spot
 
 // Threads that share a point: along consecutive channels; else, where there are few points, along
 // as many channels as keep the device busy.
-inline int share_of_gradient(const SampleParams& p) {
-  const int channels = share_of_reads(p, 1);
+inline int share_of_gradient(const SampleParams& p, int pack) {
+  const int channels = share_of_reads(p, pack);
   if (channels > 0) return channels;
   if (p.map != MapKind::grid) return 0;  // its blocks share the channels: split
   const int64_t threads = points(p.output_size, p.dims) * p.warp.batch;
   int log = 0;
-  while (log < 5 && (int64_t(2) << log) <= p.channels &&
+  while (log < 5 && (int64_t(2 * pack) << log) <= p.channels &&
          (threads << log) < kBusyBlocks * kThreads) {
     ++log;
   }
@@ -89,12 +97,119 @@ inline int share_of_gradient(const SampleParams& p) {
 }
 
 template <class T, int D>
-SampleLaunch<T, D> make_gradient_launch(const SampleParams& p) {
-  const int log_share = share_of_gradient(p);
+SampleLaunch<T, D> make_gradient_launch(const SampleParams& p, int pack) {
+  const int log_share = share_of_gradient(p, pack);
   auto launch = make_launch<T, D>(p, log_share);
   // Only sums can come from several blocks.
-  if (p.map != MapKind::grid) split(launch.work, int64_t(1) << log_share);
+  if (p.map != MapKind::grid) split(launch.work, int64_t(pack) << log_share);
   return launch;
+}
+
+// partial: a row of sums for each block, of a parametric map.
+template <class T, int D>
+struct GradWarpLaunch {
+  SampleLaunch<T, D> sample;
+  double* partial;
+};
+
+template <class Chosen, int N>
+struct GradWarpKernel {
+  using Map = typename Chosen::Map;
+  using T = typename Chosen::T;
+  using A = Accumulate<typename Chosen::Element>;
+  static constexpr int D = Chosen::D;
+  using Launch = GradWarpLaunch<T, D>;
+  struct Shared {
+    BlockMap<Map> map;
+    BlockSums<Map> sums;
+  };
+  static constexpr bool kWide = sizeof(A) == 8 || !Chosen::fast;  // elements, or offsets
+  static constexpr int kBlocks = Chosen::K == 4 || (D == 3 && sizeof(A) == 8) ? 1
+                                 : kWide || D == 3 ? 2
+                                                   : (Map::parametric ? (N > 1 ? 2 : 3) : 0);
+
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
+    const SampleLaunch<T, D>& sample = launch.sample;
+    const SampleParams& p = sample.p;
+    const Place place = place_of(sample.work, block.index());
+    const auto& map = shared.map.make(block, p, sample.frame, place.warp);
+    typename Block::template PerThread<Numbers<A, D>> grad;
+    typename Block::template PerThread<Spot<D>> spot;
+    block.each([&](int thread) {
+      spot[thread] = spot_of<D>(sample.work, p.output_size, place.tile, thread);
+      coordinate_gradient<Chosen, N>(sample, map, place, spot[thread], grad[thread].of);
+    });
+    STN_UNROLL
+    for (int d = 0; d < D; ++d) {
+      block.add_neighbours(sample.work.log_share,
+                           [&](int thread) -> A& { return grad[thread].of[d]; });
+    }
+    const auto finish = [&](int thread, auto&& f) {
+      if (!spot[thread].inside || spot[thread].share != 0) return;
+      T g[D];
+      STN_UNROLL
+      for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[thread].of[d]);
+      f(spot[thread], g);
+    };
+    if constexpr (Map::parametric) {
+      store_block_sums(block, shared.sums, map, finish, launch.partial);
+    } else {
+      block.each([&](int thread) {
+        finish(thread,
+               [&](const Spot<D>& at, T(&g)[D]) { write_gradient(map, p.grad_warp, at, g); });
+      });
+    }
+  }
+};
+
+// f(pack): in steps of one channel, or of as many as 16 bytes hold.
+template <class Chosen, class F>
+void with_gradient_pack(const SampleParams& p, F&& f) {
+  constexpr int N = kPack<typename Chosen::Element>;
+  if constexpr (Chosen::fast) {
+    if (packed<typename Chosen::Element, N>(p)) return f(Number<N>{});
+  }
+  f(Number<1>{});
+}
+
+inline int64_t grad_warp_bytes(const SampleParams& p) {
+  int64_t bytes = 0;
+  with_kernel(p, [&](auto chosen) {
+    using Chosen = decltype(chosen);
+    using Map = typename Chosen::Map;
+    if constexpr (Map::parametric) {
+      with_gradient_pack<Chosen>(p, [&](auto pack) {
+        const auto launch = make_gradient_launch<typename Chosen::T, Chosen::D>(p, pack.value);
+        bytes = sums_bytes<Map>(launch.work);
+      });
+    }
+  });
+  return bytes;
+}
+
+// Not of nearest: its gradient is 0, and ops.cpp returns zeros.
+template <class Launcher>
+void grad_warp(const SampleParams& p, void* scratch, Launcher& launcher) {
+  with_kernel(p, [&](auto chosen) {
+    using Chosen = decltype(chosen);
+    using Map = typename Chosen::Map;
+    using T = typename Chosen::T;
+    constexpr int D = Chosen::D;
+    if constexpr (Chosen::K > 1) {
+      with_gradient_pack<Chosen>(p, [&](auto pack) {
+        constexpr int N = decltype(pack)::value;
+        const GradWarpLaunch<T, D> launch{make_gradient_launch<T, D>(p, N),
+                                          static_cast<double*>(scratch)};
+        const Work& work = launch.sample.work;
+        launcher.template run<GradWarpKernel<Chosen, N>>(work.blocks, launch);
+        if constexpr (Map::parametric) {
+          const auto frame = pixel_frame<double, D>(p.input_size, p.align_corners);
+          finish_sums<InDouble<Map>>(p, frame, work, launch.partial, launcher);
+        }
+      });
+    }
+  });
 }
 
 }  // namespace STN_ISA

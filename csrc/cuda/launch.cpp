@@ -25,23 +25,25 @@ c10::DataPtr scratch(int64_t bytes) {
   return c10::cuda::CUDACachingAllocator::get()->allocate(static_cast<size_t>(bytes));
 }
 
-void run_sample(const SampleParams& p) { check("sample", sample(p, current_stream())); }
+void run_sample(const SampleParams& p) { check("sample", queue_sample(p, current_stream())); }
 
 void run_splat(const SampleParams& p) {
   const c10::DataPtr memory = scratch(splat_scratch(p));
-  check("splat", splat(p, memory.get(), current_stream()));
+  check("splat", queue_splat(p, memory.get(), current_stream()));
 }
 
 void run_grad_warp(const SampleParams& p) {
   const c10::DataPtr memory = scratch(grad_warp_scratch(p));
-  check("sample_grad_warp", grad_warp(p, memory.get(), current_stream()));
+  check("sample_grad_warp", queue_grad_warp(p, memory.get(), current_stream()));
 }
 
-void run_warp_grid(const GridParams& p) { check("warp_grid", warp_grid(p, current_stream())); }
+void run_warp_grid(const GridParams& p) {
+  check("warp_grid", queue_warp_grid(p, current_stream()));
+}
 
 void run_warp_grid_backward(const GridParams& p) {
   const c10::DataPtr memory = scratch(warp_grid_backward_scratch(p));
-  check("warp_grid_backward", warp_grid_backward(p, memory.get(), current_stream()));
+  check("warp_grid_backward", queue_warp_grid_backward(p, memory.get(), current_stream()));
 }
 
 [[maybe_unused]] const bool registered = register_backend(

@@ -8,34 +8,64 @@ namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-// The sum over the block of each s[k]; of use in thread k.
-template <int S, class T>
-__device__ double block_sum(const T (&s)[S]) {
-  constexpr int kGroups = kThreads / 32;
-  __shared__ double group_sum[kGroups][S];
-#pragma unroll
+template <class T, int N>
+struct Numbers {
+  T of[N];
+};
+
+constexpr int kNeighbours = 32;  // threads that add by exchange
+constexpr int kLogNeighbours = 5;
+
+// A block's memory for its sums; a free map has none.
+template <class Map, bool = Map::parametric>
+struct BlockSums {};
+template <class Map>
+struct BlockSums<Map, true> {
+  double of[kThreads / kNeighbours][Map::sums];
+};
+
+// f(k, total of the values [k] of all threads), by thread k.
+template <class Map, class Block, class Values, class F>
+STN_HD void sum_over_block(const Block& block, BlockSums<Map>& shared, Values& values, F&& f) {
+  constexpr int S = Map::sums;
+  STN_UNROLL
   for (int k = 0; k < S; ++k) {
-    T sum = s[k];
-#pragma unroll
-    for (int lane = 16; lane > 0; lane /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lane);
-    if (threadIdx.x % 32 == 0) group_sum[threadIdx.x / 32][k] = static_cast<double>(sum);
+    block.add_neighbours(kLogNeighbours, [&](int thread) -> auto& { return values[thread].of[k]; });
   }
-  __syncthreads();
-  double total = 0;
-  if (threadIdx.x < S) {
-    for (int g = 0; g < kGroups; ++g) total += group_sum[g][threadIdx.x];
-  }
-  return total;
+  block.each([&](int thread) {
+    if (thread % kNeighbours != 0) return;
+    STN_UNROLL
+    for (int k = 0; k < S; ++k) {
+      shared.of[thread / kNeighbours][k] = static_cast<double>(values[thread].of[k]);
+    }
+  });
+  block.barrier();
+  block.each([&](int thread) {
+    if (thread >= S) return;
+    double total = 0;
+    for (const auto& group : shared.of) total += group[thread];
+    f(thread, total);
+  });
 }
 
-template <class Map, class T, int D>
-__device__ void store_block_sums(const Map& map, const Spot<D>& spot, const T (&g)[D], bool counts,
-                                 double* partial) {
-  T at[D], s[Map::sums] = {};
-  position(spot.p, at);
-  if (counts) map.accumulate(at, g, s);
-  const double sum = block_sum(s);
-  if (threadIdx.x < Map::sums) partial[int64_t(blockIdx.x) * Map::sums + threadIdx.x] = sum;
+// Of the points' gradients, which point(thread, f) hands over as f(spot, g): the block's row.
+template <class Map, class Block, class Point>
+STN_HD void store_block_sums(const Block& block, BlockSums<Map>& shared, const Map& map,
+                             const Point& point, double* partial) {
+  constexpr int S = Map::sums;
+  using T = Coordinate<Map>;
+  typename Block::template PerThread<Numbers<T, S>> sums;
+  block.each([&](int thread) {
+    STN_UNROLL
+    for (int k = 0; k < S; ++k) sums[thread].of[k] = T(0);
+    point(thread, [&](const auto& spot, const auto& g) {
+      T at[CoordinateOf<Map>::dims];
+      position(spot.p, at);
+      map.accumulate(at, g, sums[thread].of);
+    });
+  });
+  double* row = partial + int64_t(block.index()) * S;
+  sum_over_block<Map>(block, shared, sums, [&](int k, double total) { row[k] = total; });
 }
 
 // What the last step is told: `per_warp` consecutive rows of partial sums for each warp.
@@ -49,29 +79,39 @@ struct FinishLaunch {
   int64_t per_warp;
 };
 
-// A block for each warp.
-template <class Map, int D>
-__global__ void __launch_bounds__(kThreads)
-    finish_kernel(const __grid_constant__ FinishLaunch<D> launch) {
-  const int64_t n = blockIdx.x;
-  const double* partial = launch.partial + n * launch.per_warp * Map::sums;
-  double s[Map::sums] = {};
-  for (int64_t row = threadIdx.x; row < launch.per_warp; row += kThreads) {
-#pragma unroll
-    for (int k = 0; k < Map::sums; ++k) s[k] += partial[row * Map::sums + k];
-  }
-  const double sum = block_sum(s);
-  const int k = threadIdx.x;
-  if (k < Map::sums) {
-    const Map map(launch.warp, n, launch.frame, launch.output_size, launch.align_corners);
-    store_as(launch.grad_warp.data, launch.grad_warp.type, n * launch.grad_warp.stride_n + k,
-             map.finish(k, sum));
-  }
-}
+// A block for each warp. Map: with float64 coordinates.
+template <class Map>
+struct FinishKernel {
+  static constexpr int D = CoordinateOf<Map>::dims;
+  using Launch = FinishLaunch<D>;
+  using Shared = BlockSums<Map>;
+  static constexpr int kBlocks = 0;
 
-template <class Map, class Params, int D>
-cudaError_t finish(const Params& p, const Frame<double, D>& frame, const Work& work,
-                   const double* partial, cudaStream_t stream) {
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
+    constexpr int S = Map::sums;
+    const int64_t n = block.index();
+    const double* partial = launch.partial + n * launch.per_warp * S;
+    typename Block::template PerThread<Numbers<double, S>> sums;
+    block.each([&](int thread) {
+      STN_UNROLL
+      for (int k = 0; k < S; ++k) sums[thread].of[k] = 0;
+      for (int64_t row = thread; row < launch.per_warp; row += kThreads) {
+        STN_UNROLL
+        for (int k = 0; k < S; ++k) sums[thread].of[k] += partial[row * S + k];
+      }
+    });
+    sum_over_block<Map>(block, shared, sums, [&](int k, double sum) {
+      const Map map(launch.warp, n, launch.frame, launch.output_size, launch.align_corners);
+      store_as(launch.grad_warp.data, launch.grad_warp.type, n * launch.grad_warp.stride_n + k,
+               map.finish(k, sum));
+    });
+  }
+};
+
+template <class Map, class Params, int D, class Launcher>
+void finish_sums(const Params& p, const Frame<double, D>& frame, const Work& work,
+                 const double* partial, Launcher& launcher) {
   const FinishLaunch<D> launch{p.warp,
                                p.grad_warp,
                                frame,
@@ -79,12 +119,12 @@ cudaError_t finish(const Params& p, const Frame<double, D>& frame, const Work& w
                                p.align_corners,
                                partial,
                                work.blocks / work.warps};
-  finish_kernel<Map><<<static_cast<unsigned>(work.warps), kThreads, 0, stream>>>(launch);
-  return cudaGetLastError();
+  launcher.template run<FinishKernel<Map>>(work.warps, launch);
 }
 
-inline int64_t sums_bytes(const Work& work, int sums) {
-  return work.blocks * sums * static_cast<int64_t>(sizeof(double));
+template <class Map>
+int64_t sums_bytes(const Work& work) {
+  return work.blocks * Map::sums * static_cast<int64_t>(sizeof(double));
 }
 
 }  // namespace STN_ISA

@@ -27,7 +27,7 @@ struct AnyGrid {
         return f(GridMap<T, D, double, false>(*warp, n, *frame));
       case ElementType::f16:
         return f(GridMap<T, D, Half, false>(*warp, n, *frame));
-      case ElementType::bf16:
+      default:
         return f(GridMap<T, D, BFloat16, false>(*warp, n, *frame));
     }
   }
@@ -64,11 +64,11 @@ struct PointTaps {
 template <class T, class Index, class A, int K, int D>
 STN_HD void make_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D],
                       const int64_t (&stride)[3], PointTaps<Index, A, K, D>& taps) {
-#pragma unroll
+  STN_UNROLL
   for (int d = 0; d < D; ++d) {
     Taps<T, K> axis;
     axis_taps(frame.axis[d], padding, x[d], axis);
-#pragma unroll
+    STN_UNROLL
     for (int k = 0; k < K; ++k) {
       taps.offset[d][k] = static_cast<Index>(axis.index[k]) * static_cast<Index>(stride[d]);
       taps.weight[d][k] = static_cast<A>(axis.weight[k]);
@@ -83,15 +83,15 @@ constexpr int kTaps = D == 3 ? K * K * K : K * K;
 // f(tap, offset, weight) for each tap.
 template <class Index, class A, int K, int D, class F>
 STN_HD void for_each_tap(const PointTaps<Index, A, K, D>& taps, F&& f) {
-#pragma unroll
+  STN_UNROLL
   for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
     const A wz = D == 3 ? taps.weight[D - 1][kz] : A(1);
     const Index z = D == 3 ? taps.offset[D - 1][kz] : 0;
-#pragma unroll
+    STN_UNROLL
     for (int ky = 0; ky < K; ++ky) {
       const A wzy = wz * taps.weight[1][ky];
       const Index row = z + taps.offset[1][ky];
-#pragma unroll
+      STN_UNROLL
       for (int kx = 0; kx < K; ++kx) {
         f((kz * K + ky) * K + kx, row + taps.offset[0][kx], wzy * taps.weight[0][kx]);
       }

@@ -1,25 +1,12 @@
-// The work of one thread of the forward kernel: a point's value in some images and channels.
+// sample: the forward kernel, a point's value in some images and channels for each thread.
 #pragma once
 
-#include "cuda/element.h"
-#include "cuda/point.h"
+#include "cuda/block_map.h"
+#include "cuda/channels.h"
 
 namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
-
-template <class T, int D>
-struct SampleLaunch {
-  SampleParams p;
-  Frame<T, D> frame;
-  Work work;
-};
-
-// N consecutive channels, moved as one.
-template <class Element, int N>
-struct alignas(sizeof(Element) * N) Pack {
-  Element of[N];
-};
 
 // Steps of a thread whose loads are in flight together.
 template <int K, int D, int N>
@@ -28,9 +15,12 @@ constexpr int unrolled_steps() {
 }
 
 // N: channels per step, 1 or as many as 16 bytes hold (consecutive and aligned).
-template <class Element, int K, int N, class Index, class Map, class T, int D>
+template <class Chosen, int N, class Map, class T, int D>
 STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, const Place& place,
                           int thread) {
+  constexpr int K = Chosen::K;
+  using Element = typename Chosen::Element;
+  using Index = typename Chosen::Index;
   using A = Accumulate<Element>;
   using Values = Pack<Element, N>;
   constexpr int kSteps = unrolled_steps<K, D, N>();
@@ -50,7 +40,7 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
          first += step * kSteps) {
       // First all loads, without branches between them, so that they overlap.
       Values pixel[kSteps][kTaps<K, D>] = {};
-#pragma unroll
+      STN_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         const int64_t c = first + s * step;
         const bool active = c < place.channel_end;
@@ -61,16 +51,16 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
           }
         });
       }
-#pragma unroll
+      STN_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         const int64_t c = first + s * step;
         A sum[N] = {};
         for_each_tap(taps, [&](int k, Index, A weight) {
-#pragma unroll
+          STN_UNROLL
           for (int j = 0; j < N; ++j) sum[j] += weight * widen(pixel[s][k].of[j]);
         });
         Values value;
-#pragma unroll
+        STN_UNROLL
         for (int j = 0; j < N; ++j) value.of[j] = Narrow<Element>::from(sum[j]);
         if (c < place.channel_end) {
           *reinterpret_cast<Values*>(output + c * p.output.stride_c) = value;
@@ -80,46 +70,6 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   }
 }
 
-// Whether every access to the image may move 16 bytes: consecutive channels, all aligned.
-template <class Element>
-bool packable(const SampleParams& p, const Image& image) {
-  constexpr int64_t bytes = 16, size = sizeof(Element);
-  if (image.stride_c != 1 || p.channels % (bytes / size) != 0) return false;
-  int64_t bits = reinterpret_cast<intptr_t>(image.data) | image.stride_n * size;
-  for (int d = 0; d < p.dims; ++d) bits |= image.stride[d] * size;
-  return bits % bytes == 0;
-}
-template <class Element>
-bool packed(const SampleParams& p) {
-  return packable<Element>(p, p.input) && packable<Element>(p, p.output);
-}
-
-inline bool channels_inside(const SampleParams& p) {
-  return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
-}
-
-// Threads (2^n) that share a point: with consecutive channels as many as those keep busy, in steps
-// of `pack` channels, so that the accesses of a group are consecutive too.
-inline int share_of_channels(const SampleParams& p, int pack) {
-  const int log = channels_inside(p) ? ceil_log2(p.channels / pack) : 0;
-  return log < 5 ? log : 5;
-}
-
-// As few channels as an RGBA pixel has are read by one thread: several would each compute the
-// same coordinates and weights.
-inline int share_of_reads(const SampleParams& p, int pack) {
-  return pack == 1 && p.channels <= 4 ? 0 : share_of_channels(p, pack);
-}
-
-inline int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
-
-// A launch in which all images and channels of a point fall to one block.
-template <class T, int D>
-SampleLaunch<T, D> make_launch(const SampleParams& p, int log_share) {
-  return {p, pixel_frame<T, D>(p.input_size, p.align_corners),
-          make_work(p.output_size, D, p.warp.batch, images_per_warp(p), p.channels, log_share)};
-}
-
 // The launch of sample, in steps of `pack` channels, `steps` of them at a time.
 template <class T, int D>
 SampleLaunch<T, D> make_sample_launch(const SampleParams& p, int pack, int steps) {
@@ -127,6 +77,40 @@ SampleLaunch<T, D> make_sample_launch(const SampleParams& p, int pack, int steps
   auto launch = make_launch<T, D>(p, log_share);
   split(launch.work, (int64_t(pack) << log_share) * steps);
   return launch;
+}
+
+template <class Chosen, int N>
+struct SampleKernel {
+  using Map = typename Chosen::Map;
+  using Launch = SampleLaunch<typename Chosen::T, Chosen::D>;
+  using Shared = BlockMap<Map>;
+  static constexpr int kBlocks = Chosen::K == 4 && N > 1 ? 1 : 0;
+
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
+    const Place place = place_of(launch.work, block.index());
+    const auto& map = shared.make(block, launch.p, launch.frame, place.warp);
+    block.each([&](int thread) { sample_thread<Chosen, N>(launch, map, place, thread); });
+  }
+};
+
+template <class Launcher>
+void sample(const SampleParams& p, Launcher& launcher) {
+  with_kernel(p, [&](auto chosen) {
+    using Chosen = decltype(chosen);
+    using T = typename Chosen::T;
+    const auto run = [&](auto pack) {
+      constexpr int N = decltype(pack)::value;
+      constexpr int steps = unrolled_steps<Chosen::K, Chosen::D, N>();
+      const auto launch = make_sample_launch<T, Chosen::D>(p, N, steps);
+      launcher.template run<SampleKernel<Chosen, N>>(launch.work.blocks, launch);
+    };
+    using Element = typename Chosen::Element;
+    if constexpr (Chosen::fast) {
+      if (packed<Element, kPack<Element>>(p)) return run(Number<kPack<Element>>{});
+    }
+    run(Number<1>{});
+  });
 }
 
 }  // namespace STN_ISA

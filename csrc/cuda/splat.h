@@ -1,113 +1,188 @@
-// The adjoint of sample: the work of one thread, which adds a point's values to the pixels that
-// sample would have read. Sums are atomic: in the image itself, in a float32 scratch image where
-// the image has 16 bits, or in fixed point where the result must be repeatable.
+// The adjoint of sample. Each point adds its values to the pixels that sample would have read, with
+// atomic operations: in the image itself, in a float32 scratch image where the image has 16 bits,
+// or in fixed point where the result must be repeatable. Through an affine map the pixels gather
+// what they can (turned.h), and only the rest is added so.
 #pragma once
 
-#include "cuda/fixed_point.h"
-#include "cuda/sample.h"
+#include "cuda/turned.h"
 
 namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-// Sums in floating point, in the order in which they come.
-template <class A>
-struct FloatSums {
-  A* data;
+// turned: the maps that are turned round, of which only what their pixels do not gather counts
+// here; null: all counts.
+template <class T, int D, class Sums>
+struct ScatterLaunch {
+  SampleLaunch<T, D> sample;
+  Sums sums;
+  const TurnedMap<T, D>* turned;
 
-  struct Adder {
-    A* data;
-    STN_HD void add(int64_t i, A weight, A value) const { atomic_add(data + i, weight * value); }
-  };
-  STN_HD Adder adder() const { return {data}; }
+  STN_HD bool gathered(int64_t warp) const { return turned && turned[warp].usable; }
+  // Whether nothing of a warp's values is left to be added.
+  STN_HD bool done(int64_t warp) const {
+    return gathered(warp) && sample.p.padding == Padding::zeros;
+  }
 };
 
-template <class A>
-struct RepeatableSums {
-  FixedSums<A> fixed;
-
-  struct Adder {
-    FixedSums<A> fixed;
-    FixedScale<A> scale;
-    STN_HD void add(int64_t i, A weight, A value) const {
-      fixed_add(fixed, scale, i, weight, value);
-    }
-  };
-  STN_HD Adder adder() const { return {fixed, FixedScale<A>(fixed)}; }
-};
-
-template <class Element, int K, class Index, class Sums, class Map, class T, int D>
-STN_HD void splat_thread(const SampleLaunch<T, D>& launch, const Sums& sums, const Map& map,
-                         const Place& place, int thread) {
+// N: channels per step: 1, or 4 (consecutive and aligned).
+template <class Chosen, int N, class Map, class T, int D, class Sums>
+STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& map,
+                           const Place& place, int thread) {
+  constexpr int K = Chosen::K;
+  using Element = typename Chosen::Element;
   using A = Accumulate<Element>;
-  const SampleParams& p = launch.p;
-  const Spot<D> spot = spot_of<D>(launch.work, p.output_size, place.tile, thread);
+  const SampleParams& p = launch.sample.p;
+  const Work& work = launch.sample.work;
+  const Spot<D> spot = spot_of<D>(work, p.output_size, place.tile, thread);
   if (!spot.inside) return;
   T x[D];
   look(map, spot.p, x);
-  PointTaps<Index, A, K, D> taps;
-  make_taps(launch.frame, p.padding, x, p.input.stride, taps);
-  const auto adder = sums.adder();
+  if (launch.gathered(place.warp) && is_gathered(launch.sample.frame, p.padding, x)) return;
+  PointTaps<typename Chosen::Index, A, K, D> taps;
+  make_taps(launch.sample.frame, p.padding, x, p.input.stride, taps);
+  const auto adder = launch.sums.adder();
   const int64_t point = offset_of(spot.p, p.output.stride);
-  const int64_t step = int64_t(1) << launch.work.log_share;
+  const int64_t step = int64_t(N) << work.log_share;
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
     const Element* values =
         static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
     const int64_t image = n * p.input.stride_n;
-    for (int64_t c = place.channel_begin + spot.share; c < place.channel_end; c += step) {
-      const A value = widen(values[c * p.output.stride_c]);
+    for (int64_t c = place.channel_begin + spot.share * N; c < place.channel_end; c += step) {
+      const auto pack = *reinterpret_cast<const Pack<Element, N>*>(values + c * p.output.stride_c);
+      A value[N];
+      STN_UNROLL
+      for (int j = 0; j < N; ++j) value[j] = widen(pack.of[j]);
       const int64_t plane = image + c * p.input.stride_c;
-      for_each_tap(taps, [&](int, Index offset, A weight) {
+      for_each_tap(taps, [&](int, auto offset, A weight) {
         if (weight != 0) adder.add(plane + offset, weight, value);
       });
     }
   }
 }
 
-template <class T, int D>
-SampleLaunch<T, D> make_splat_launch(const SampleParams& p) {
-  const int log_share = share_of_channels(p, 1);
-  auto launch = make_launch<T, D>(p, log_share);
-  split(launch.work, int64_t(1) << log_share);
-  return launch;
+// f(place) for the block's part of the work: all of it in one go, unless most may be done already.
+template <class Launch, class Block, class F>
+STN_HD void for_each_place(const Launch& launch, const Block& block, F&& f) {
+  const Work& work = launch.sample.work;
+  for (uint32_t b = block.index(); b < work.blocks; b += block.count()) {
+    const Place place = place_of(work, b);
+    if (!launch.done(place.warp)) f(place);
+  }
 }
 
-// The image's elements. It is dense (ops.cpp allocates it), so that they are those of the scratch
-// images too, at the same offsets.
-inline int64_t image_elements(const SampleParams& p) {
-  return p.input.batch * p.channels * points(p.input_size, p.dims);
-}
+template <class Chosen, int N, class Sums>
+struct ScatterKernel {
+  using Launch = ScatterLaunch<typename Chosen::T, Chosen::D, Sums>;
+  using Shared = BlockMap<typename Chosen::Map>;
+  static constexpr bool kUsual = Chosen::fast && !Chosen::Map::parametric;  // 0: as they come
+  static constexpr int kBlocks = Chosen::K == 1   ? 5
+                                 : Chosen::K == 4 ? (Chosen::Map::parametric ? 2 : 1)
+                                 : Chosen::D == 3 ? 2
+                                                  : (kUsual ? 0 : 4);
 
-// The points that may add to one pixel, as a power of two.
-inline int log_points(const SampleParams& p) {
-  return ceil_log2(points(p.output_size, p.dims) * (p.input.batch == 1 ? p.batch : 1));
-}
-
-// The values as up to three axes (size, stride), the smallest stride first; axes that continue
-// each other are one.
-struct Axes {
-  int64_t size[3], stride[3];
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
+    for_each_place(launch, block, [&](const Place& place) {
+      const SampleLaunch<typename Chosen::T, Chosen::D>& sample = launch.sample;
+      const auto& map = shared.make(block, sample.p, sample.frame, place.warp);
+      block.each([&](int thread) { scatter_thread<Chosen, N>(launch, map, place, thread); });
+      block.barrier();  // before the next map
+    });
+  }
 };
 
-inline Axes axes_of_values(const SampleParams& p) {
-  Axes axes{{points(p.output_size, p.dims), p.channels, p.batch},
-            {p.output.stride[0], p.output.stride_c, p.output.stride_n}};
-  const auto exchange = [&](int a, int b) {
-    if (axes.stride[a] <= axes.stride[b]) return;
-    const int64_t size = axes.size[a], stride = axes.stride[a];
-    axes.size[a] = axes.size[b], axes.stride[a] = axes.stride[b];
-    axes.size[b] = size, axes.stride[b] = stride;
-  };
-  exchange(0, 1), exchange(1, 2), exchange(0, 1);
-  for (int to = 0, from = 1; from < 3; ++from) {
-    const bool whole = axes.size[from] == 1 || axes.size[to] == 1 ||
-                       axes.stride[from] == axes.size[to] * axes.stride[to];
-    if (whole && axes.size[to] == 1) axes.stride[to] = axes.stride[from];
-    if (whole) axes.size[to] *= axes.size[from], axes.size[from] = 1;
-    if (!whole) to = from;
+// The largest finite magnitude among the values that are added.
+template <class Element, class T, int D, class Sums>
+struct LargestKernel {
+  using Launch = ScatterLaunch<T, D, Sums>;
+  struct Shared {};
+  static constexpr int kBlocks = 0;
+
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared&) {
+    typename Block::template PerThread<Fixed> most;
+    block.each([&](int thread) { most[thread] = 0; });
+    for_each_place(launch, block, [&](const Place& place) {
+      block.each([&](int thread) {
+        const Fixed of_thread = largest(launch.sample, place, thread);
+        most[thread] = most[thread] > of_thread ? most[thread] : of_thread;
+      });
+    });
+    block.largest_of_neighbours(5, [&](int thread) -> Fixed& { return most[thread]; });
+    block.each([&](int thread) {
+      if (thread % 32 == 0) atomic_max(launch.sums.fixed.largest, most[thread]);
+    });
   }
-  return axes;
-}
+
+  STN_HD static Fixed largest(const SampleLaunch<T, D>& sample, const Place& place, int thread) {
+    const SampleParams& p = sample.p;
+    const Spot<D> spot = spot_of<D>(sample.work, p.output_size, place.tile, thread);
+    if (!spot.inside) return 0;
+    const int64_t point = offset_of(spot.p, p.output.stride);
+    Fixed most = 0;
+    for (int64_t n = place.image_begin; n < place.image_end; ++n) {
+      const Element* values =
+          static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
+      for (int64_t c = place.channel_begin + spot.share; c < place.channel_end;
+           c += int64_t(1) << sample.work.log_share) {
+        const Fixed bits = magnitude_bits(widen(values[c * p.output.stride_c]));
+        most = most > bits ? most : bits;
+      }
+    }
+    return most;
+  }
+};
+
+// Zeroes the sums of the pixels that do not gather everything.
+template <class T, int D, class Sums>
+struct ZeroKernel {
+  using Launch = GatherLaunch<T, D, Sums>;
+  struct Shared {};
+  static constexpr int kBlocks = 0;
+
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared&) {
+    const SampleParams& p = launch.sample.p;
+    const Place place = place_of(launch.sample.work, block.index());
+    const bool zeros = p.padding == Padding::zeros && launch.shared_by == 1;
+    if (zeros && launch.turned[p.warp.batch == 1 ? 0 : place.warp].usable) return;
+    block.each([&](int thread) {
+      const auto spot = spot_of<D>(launch.sample.work, p.input_size, place.tile, thread);
+      if (!spot.inside) return;
+      const int64_t pixel = offset_of(spot.p, p.input.stride);
+      for (int64_t n = place.image_begin; n < place.image_end; ++n) {
+        for (int64_t c = place.channel_begin + spot.share; c < place.channel_end;
+             c += int64_t(1) << launch.sample.work.log_share) {
+          launch.sums.zero(n * p.input.stride_n + c * p.input.stride_c + pixel);
+        }
+      }
+    });
+  }
+};
+
+// The sums of all elements, rounded to the image's type.
+template <class Element, class Sums>
+struct RoundKernel {
+  struct Launch {
+    Sums sums;
+    Element* image;
+    int64_t count;
+  };
+  struct Shared {};
+  static constexpr int kBlocks = 0;
+
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared&) {
+    const auto reader = launch.sums.reader();
+    block.each([&](int thread) {
+      const int64_t step = int64_t(block.count()) * kThreads;
+      for (int64_t i = int64_t(block.index()) * kThreads + thread; i < launch.count; i += step) {
+        launch.image[i] = Narrow<Element>::from(reader.value(i));
+      }
+    });
+  }
+};
 
 }  // namespace STN_ISA
 }  // namespace cuda

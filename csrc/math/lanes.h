@@ -29,6 +29,17 @@ STN_HD Integer<V> all_index(int32_t i) {
   return Integer<V>{} + i;
 }
 
+// a * b + c. On the device it is rounded once, wherever it stands: two kernels that compute the
+// same get the same. (On the CPU the compiler decides, once for each instruction set.)
+template <class V>
+STN_HD V multiply_add(Scalar<V> a, V b, V c) {
+#if defined(__CUDA_ARCH__)
+  return fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 // The second where the first is NaN. (cpu/simd.h overloads what is one instruction of vectors; it
 // has to be included before what uses them.)
 template <class V>

@@ -6,8 +6,15 @@
 
 #if defined(__CUDACC__)
 #define STN_HD __host__ __device__ __forceinline__
-#else
+#elif !defined(STN_HD)  // the walk has its own (cuda/walk.cpp)
 #define STN_HD inline __attribute__((always_inline))
+#endif
+
+// Before a loop whose body is to be repeated by the device's compiler.
+#if defined(__CUDA_ARCH__)
+#define STN_UNROLL _Pragma("unroll")
+#else
+#define STN_UNROLL
 #endif
 
 // Every instruction set (and the device code) gets its own copy of the inline functions under its

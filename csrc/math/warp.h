@@ -149,7 +149,7 @@ struct AffineMap {
   STN_HD void coordinate(const V (&p)[D], V (&x)[D]) const {
     for (int r = 0; r < D; ++r) {
       V sum = all<V>(offset[r]);
-      for (int c = D - 1; c >= 0; --c) sum += matrix[r][c] * (p[c] - centre[c]);
+      for (int c = D - 1; c >= 0; --c) sum = multiply_add(matrix[r][c], V(p[c] - centre[c]), sum);
       x[r] = sum;
     }
   }

@@ -1,0 +1,71 @@
+// How a point's channels are moved, several in one access, and shared by neighbouring threads.
+#pragma once
+
+#include "cuda/element.h"
+#include "cuda/point.h"
+
+namespace stn_cuda {
+namespace cuda {
+inline namespace STN_ISA {
+
+// N consecutive channels, moved as one.
+template <class Element, int N>
+struct alignas(sizeof(Element) * N) Pack {
+  Element of[N];
+};
+
+// The most of them that one access of 16 bytes moves.
+template <class Element>
+constexpr int kPack = 16 / sizeof(Element);
+
+// Whether every access to the image may move N consecutive channels: all aligned.
+template <class Element, int N>
+bool packable(const SampleParams& p, const Image& image) {
+  constexpr int64_t size = sizeof(Element), bytes = N * size;
+  if (image.stride_c != 1 || p.channels % N != 0) return false;
+  int64_t bits = reinterpret_cast<intptr_t>(image.data) | image.stride_n * size;
+  for (int d = 0; d < p.dims; ++d) bits |= image.stride[d] * size;
+  return bits % bytes == 0;
+}
+template <class Element, int N>
+bool packed(const SampleParams& p) {
+  return packable<Element, N>(p, p.input) && packable<Element, N>(p, p.output);
+}
+
+inline bool channels_inside(const SampleParams& p) {
+  return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
+}
+
+// Threads (2^n) that share a point: with consecutive channels as many as those keep busy, in steps
+// of `pack` channels, so that the accesses of a group are consecutive too.
+inline int share_of_channels(const SampleParams& p, int pack) {
+  const int log = channels_inside(p) ? ceil_log2(p.channels / pack) : 0;
+  return log < 5 ? log : 5;
+}
+
+// As few channels as an RGBA pixel has are read by one thread: several would each compute the
+// same coordinates and weights.
+inline int share_of_reads(const SampleParams& p, int pack) {
+  return pack == 1 && p.channels <= 4 ? 0 : share_of_channels(p, pack);
+}
+
+// What the kernels of sample, splat and grad_warp are told.
+template <class T, int D>
+struct SampleLaunch {
+  SampleParams p;
+  Frame<T, D> frame;
+  Work work;
+};
+
+inline int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
+
+// A launch over the output in which all images and channels of a point fall to one block.
+template <class T, int D>
+SampleLaunch<T, D> make_launch(const SampleParams& p, int log_share) {
+  return {p, pixel_frame<T, D>(p.input_size, p.align_corners),
+          make_work(p.output_size, D, p.warp.batch, images_per_warp(p), p.channels, log_share)};
+}
+
+}  // namespace STN_ISA
+}  // namespace cuda
+}  // namespace stn_cuda

@@ -163,11 +163,12 @@ struct GradWarpKernel {
   }
 };
 
-// f(pack): in steps of one channel, or of as many as 16 bytes hold.
+// f(pack): in steps of one channel, or of as many as 16 bytes hold. (Bicubic's 16 taps keep a
+// thread busy without, and would need more registers than there are.)
 template <class Chosen, class F>
 void with_gradient_pack(const SampleParams& p, F&& f) {
   constexpr int N = kPack<typename Chosen::Element>;
-  if constexpr (Chosen::fast) {
+  if constexpr (Chosen::fast && Chosen::K == 2) {
     if (packed<typename Chosen::Element, N>(p)) return f(Number<N>{});
   }
   f(Number<1>{});

@@ -86,7 +86,8 @@ void scatter(const SampleParams& p, const Sums& sums,
     launcher.template run<ScatterKernel<Of, N, Sums>>(turned ? striding_blocks(blocks) : blocks,
                                                       launch);
   };
-  if constexpr (Chosen::fast && floats && sizeof(Accumulate<Element>) == sizeof(float)) {
+  if constexpr (Chosen::fast && Chosen::K == 2 && floats &&
+                sizeof(Accumulate<Element>) == sizeof(float)) {
     if (packed<Element, 4>(p) && launcher.adds_vectors()) return run(Number<4>{});
   }
   run(Number<1>{});

@@ -95,6 +95,12 @@ def device(request):
         yield "cpu" if request.param == "walk" else request.param
 
 
+@pytest.fixture(params=["cpu"] if cuda_problem() else ["cpu", GPUS[0]])
+def unwalked_device(request):
+    """As `device`, without the walk: for tests that take long, where others walk the same."""
+    return request.param
+
+
 @pytest.fixture(params=GPUS or [pytest.param(None, marks=pytest.mark.skip(reason=NO_GPU))])
 def gpu(request):
     """A Gpu, at work."""

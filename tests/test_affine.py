@@ -44,7 +44,7 @@ def test_fused_shapes_and_dtypes(configuration, device):
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
-def test_fused_layouts(configuration):
+def test_fused_layouts(configuration, unwalked_device):
     dims, *settings = configuration
     shape, size = ((2, 5, 7, 9), (6, 17)) if dims == 2 else ((2, 3, 4, 5, 6), (3, 2, 17))
     with Checks() as checks:
@@ -52,8 +52,8 @@ def test_fused_layouts(configuration):
             for theta_name, theta_layout in THETA_LAYOUTS.items():
                 dtype = (torch.float32, torch.float64)[number % 2]
                 call = Call(
-                    image_layout(image(shape, dtype)),
-                    theta_layout(thetas(shape[0], dims, dtype)),
+                    image_layout(image(shape, dtype).to(unwalked_device)),
+                    theta_layout(thetas(shape[0], dims, dtype).to(unwalked_device)),
                     "affine",
                     size,
                     *settings,
@@ -131,7 +131,7 @@ def test_special_matrices(dims, device):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
-def test_fused_equals_written_out_grid(configuration):
+def test_fused_equals_written_out_grid(configuration, device):
     """sample(x, Affine(theta), size) and sample(x, Affine(theta).grid(size)), float64: rounding.
 
     The grid's own rounding moves a coordinate by a few ulp; in float64, with images of size 8,
@@ -139,8 +139,8 @@ def test_fused_equals_written_out_grid(configuration):
     """
     dims, mode, padding, align = configuration
     shape, size = ((2, 3, 8, 7), (6, 9)) if dims == 2 else ((2, 3, 5, 8, 7), (4, 6, 5))
-    pixels = image(shape, torch.float64).requires_grad_()
-    theta = thetas(2, dims, torch.float64).requires_grad_()
+    pixels = image(shape, torch.float64).to(device).requires_grad_()
+    theta = thetas(2, dims, torch.float64).to(device).requires_grad_()
     warp = stn_cuda.Affine(theta)
     settings = dict(mode=mode, padding_mode=padding, align_corners=align)
     results = []
@@ -149,7 +149,9 @@ def test_fused_equals_written_out_grid(configuration):
         stn_cuda.sample(pixels, warp.grid(size, align), **settings),
     ):
         cotangent = torch.randn(output.shape, generator=generator(0), dtype=torch.float64)
-        grads = torch.autograd.grad(output, (pixels, theta), cotangent, retain_graph=True)
+        grads = torch.autograd.grad(
+            output, (pixels, theta), cotangent.to(device), retain_graph=True
+        )
         results.append((output, *grads))
     for fused, written in zip(*results, strict=True):
         torch.testing.assert_close(fused, written, rtol=1e-11, atol=1e-11)

@@ -37,7 +37,7 @@ def away_from_kinks(call):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
-def test_gradcheck(configuration):
+def test_gradcheck(configuration, device):
     """Grid and theta, input and warp, against finite differences in float64."""
     dims, *settings = configuration
     shape, size = ((2, 2, 4, 5), (3, 4)) if dims == 2 else ((2, 1, 3, 4, 3), (2, 2, 3))
@@ -47,7 +47,8 @@ def test_gradcheck(configuration):
         else:
             warp = thetas(2, dims, torch.float64)
         call = Call(image(shape, torch.float64), warp, kind, size, *settings)
-        keep = away_from_kinks(call)
+        keep = away_from_kinks(call).to(device)
+        call = call.on(device)
         torch.autograd.gradcheck(
             lambda x, w, call=call, keep=keep: call.run(x, w) * keep,
             (call.input.requires_grad_(), call.warp.requires_grad_()),
@@ -57,9 +58,9 @@ def test_gradcheck(configuration):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("align", (False, True))
-def test_gradcheck_of_affine_grid(align):
+def test_gradcheck_of_affine_grid(align, device):
     for size in ((3, 4), (2, 3, 4)):
-        theta = thetas(2, len(size), torch.float64).requires_grad_()
+        theta = thetas(2, len(size), torch.float64).to(device).requires_grad_()
 
         def fn(theta, size=size):
             return stn_cuda.affine_grid(theta, (2, 1, *size), align_corners=align)
@@ -69,14 +70,14 @@ def test_gradcheck_of_affine_grid(align):
 
 
 @pytest.mark.quick
-def test_adjoint():
+def test_adjoint(device):
     """<sample(x), y> = <x, grad_input(y)>, in float64 and float32, at every kind of coordinate."""
     with Checks() as checks:
         for dtype, close in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-            for call in sample_inputs(dtype):
+            for call in (call.on(device) for call in sample_inputs(dtype)):
                 x = call.input.requires_grad_()
                 output = call.run(x)
-                y = call.cotangent()
+                y = call.cotangent().to(device)
                 (adjoint,) = torch.autograd.grad(output, x, y)
                 left = (output.detach().double() * y.double()).sum()
                 right = (x.detach().double() * adjoint.double()).sum()
@@ -115,12 +116,12 @@ def test_adjoint_on_larger_images(threads):
 
 
 @pytest.mark.quick
-def test_linear_in_the_input():
+def test_linear_in_the_input(device):
     with Checks() as checks:
-        for call in sample_inputs():
-            x, y = call.input, image(call.input.shape, torch.float64, key="other")
+        for call in (call.on(device) for call in sample_inputs()):
+            x, y = call.input, image(call.input.shape, torch.float64, key="other").to(device)
             combined = call.run(2.5 * x - 0.75 * y)
-            separate = 2.5 * call.run(x) - 0.75 * call.run(y)
+            separate = (2.5 * call.run(x) - 0.75 * call.run(y)).cpu()
             checks.close(combined, separate, 1e-13 * 100, str(call))
 
 
@@ -207,7 +208,7 @@ def touched(call, marked):
 
 
 @pytest.mark.quick
-def test_incoming_gradients_that_are_not_finite():
+def test_incoming_gradients_that_are_not_finite(device):
     """An infinite or NaN gradient reaches the pixels that its output read, and no others."""
     with Checks() as checks:
         for dims, *settings in CONFIGURATIONS:
@@ -223,7 +224,9 @@ def test_incoming_gradients_that_are_not_finite():
                 reached = touched(call, marked)
                 checks.true(bool(reached.any() and not reached.all()), f"too easy: {call}")
                 for value in (float("inf"), float("nan")):
-                    _, grad_input, grad_grid = call.gradients(clean.masked_fill(marked, value))
+                    cotangent = clean.masked_fill(marked, value).to(device)
+                    _, *grads = call.on(device).gradients(cotangent)
+                    grad_input, grad_grid = (grad.cpu() for grad in grads)
                     checks.same(grad_input.isfinite(), ~reached, f"{value}, {call}")
                     others = torch.where(reached, expected, grad_input.double())
                     checks.close(others, expected, bound, f"beside {value}, {call}")
@@ -260,7 +263,7 @@ def test_layout_of_the_incoming_gradient():
 
 @pytest.mark.quick
 @pytest.mark.parametrize("kind", ("grid", "affine"))
-def test_second_derivative_through_the_input(kind):
+def test_second_derivative_through_the_input(kind, device):
     """The output is linear in the input: its second derivative is taken, and is right."""
     for dims in (2, 3):
         size = (3, 4) if dims == 2 else (2, 2, 3)
@@ -268,6 +271,7 @@ def test_second_derivative_through_the_input(kind):
         if kind == "grid":
             warp = scattered_grid(1, size, torch.float64)
         call = Call(image((1, 2, *range(4, 4 + dims)), torch.float64), warp, kind, size)
+        call = call.on(device)
         x = call.input.requires_grad_()
         torch.autograd.gradgradcheck(lambda x, call=call: call.run(x) ** 2, (x,))
         torch.autograd.gradgradcheck(call.run, (x,))

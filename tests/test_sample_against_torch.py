@@ -40,7 +40,7 @@ def test_shapes_and_dtypes(configuration, device):
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
-def test_layouts(configuration):
+def test_layouts(configuration, unwalked_device):
     """Every memory layout of the image with every one of the grid."""
     dims, *settings = configuration
     shape, size = ((2, 5, 7, 9), (6, 17)) if dims == 2 else ((2, 3, 4, 5, 6), (3, 2, 17))
@@ -49,8 +49,8 @@ def test_layouts(configuration):
             for grid_name, grid_layout in GRID_LAYOUTS.items():
                 dtype = (torch.float32, torch.float64)[number % 2]
                 call = Call(
-                    image_layout(image(shape, dtype)),
-                    grid_layout(scattered_grid(shape[0], size, dtype)),
+                    image_layout(image(shape, dtype).to(unwalked_device)),
+                    grid_layout(scattered_grid(shape[0], size, dtype).to(unwalked_device)),
                     "grid",
                     None,
                     *settings,

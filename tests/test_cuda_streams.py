@@ -81,6 +81,33 @@ def test_no_synchronisation():
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_mixed_precision_step():
+    """torch.amp: a half image, theta out of a half layer, scaled gradients."""
+    torch.manual_seed(0)
+    images = image((4, 8, 16, 16)).cuda()
+    localization = torch.nn.Linear(8 * 16 * 16, 6, device="cuda")
+    torch.nn.init.normal_(localization.weight, std=1e-3)
+
+    def gradient(enabled):
+        localization.zero_grad()
+        scaler = torch.amp.GradScaler("cuda", init_scale=256.0, enabled=enabled)
+        with torch.autocast("cuda", torch.float16, enabled=enabled):
+            theta = localization(images.flatten(1)).view(-1, 2, 3)
+            theta = theta + torch.eye(2, 3, device="cuda", dtype=theta.dtype)
+            pixels = images.half() if enabled else images
+            warped = stn_cuda.sample(pixels, stn_cuda.Affine(theta))
+            loss = warped.float().square().mean()
+        assert warped.dtype == pixels.dtype
+        scaler.scale(loss).backward()
+        return localization.weight.grad / (scaler.get_scale() if enabled else 1.0)
+
+    expected = gradient(False)
+    actual = gradient(True)
+    # A theta rounded to half moves looks by up to 1/64 of a pixel: of 256 a few pass into the next
+    # one, where the gradient jumps. (On the CPU 0.4 to 5 % for four seeds.)
+    assert (actual - expected).norm() <= 0.2 * expected.norm()
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_device_that_is_not_current():
     x, theta, grid = (t.detach().to("cuda:1").requires_grad_() for t in training_arguments())

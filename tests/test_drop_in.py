@@ -291,11 +291,12 @@ def test_empty():
 
 
 @pytest.mark.quick
-def test_autocast():
+def test_autocast(device):
     """Under autocast a call with mixed dtypes works and the output keeps the input's dtype."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = sample(X.bfloat16(), GRID)
-        z = sample(X, Affine(THETA.bfloat16()))
+    x, grid, theta = X.to(device), GRID.to(device), THETA.to(device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        y = sample(x.bfloat16(), grid)
+        z = sample(x, Affine(theta.bfloat16()))
     assert y.dtype == torch.bfloat16 and z.dtype == torch.float32
 
 

@@ -76,7 +76,7 @@ struct ScatterKernel {
   using Launch = ScatterLaunch<typename Chosen::T, Chosen::D, Sums>;
   using Shared = BlockMap<typename Chosen::Map>;
   static constexpr bool kUsual = Chosen::fast && !Chosen::Map::parametric;  // 0: as they come
-  static constexpr int kBlocks = Chosen::K == 1   ? 5
+  static constexpr int kBlocks = Chosen::K == 1   ? 4
                                  : Chosen::K == 4 ? (Chosen::Map::parametric ? 2 : 1)
                                  : Chosen::D == 3 ? 2
                                                   : (kUsual ? 0 : 4);

@@ -73,7 +73,8 @@ class DeviceBlock {
 //
 // kBlocks: of these, how many a multiprocessor has to have registers for. 0 leaves it to the
 // compiler, which spills a few bytes where that makes room for one more block; the kernels where it
-// does name the number that they fit without (CI fails where one spills).
+// does name the number that they fit without (CI fails where one spills). At most 4, since older
+// multiprocessors hold 1024 threads.
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads, Kernel::kBlocks)
     device_kernel(const __grid_constant__ typename Kernel::Launch launch) {

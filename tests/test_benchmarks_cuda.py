@@ -75,6 +75,7 @@ def stand_in(clock, monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda: properties)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda index: "Slide Rule")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 92000)  # asks every GPU
     monkeypatch.setattr(runner, "build", lambda case, device: problem.build(case, "cpu"))
     speeds = [{"threads": 1, "cache": 4000.0, "memory": 2000.0}]
     monkeypatch.setattr(environment, "copy_speeds", lambda *arguments: speeds)

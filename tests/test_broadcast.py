@@ -30,12 +30,12 @@ def broadcast_calls(dims, settings, dtype):
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
-def test_against_the_reference(configuration, device):
+def test_against_the_reference(configuration, unwalked_device):
     dims, *settings = configuration
     with Checks() as checks:
         for dtype in (torch.float32, torch.float64):
             for call in broadcast_calls(dims, settings, dtype):
-                check_call(checks, call.on(device))
+                check_call(checks, call.on(unwalked_device))
 
 
 @pytest.mark.quick

@@ -263,7 +263,7 @@ def test_layout_of_the_incoming_gradient():
 
 @pytest.mark.quick
 @pytest.mark.parametrize("kind", ("grid", "affine"))
-def test_second_derivative_through_the_input(kind, device):
+def test_second_derivative_through_the_input(kind, unwalked_device):
     """The output is linear in the input: its second derivative is taken, and is right."""
     for dims in (2, 3):
         size = (3, 4) if dims == 2 else (2, 2, 3)
@@ -271,7 +271,7 @@ def test_second_derivative_through_the_input(kind, device):
         if kind == "grid":
             warp = scattered_grid(1, size, torch.float64)
         call = Call(image((1, 2, *range(4, 4 + dims)), torch.float64), warp, kind, size)
-        call = call.on(device)
+        call = call.on(unwalked_device)
         x = call.input.requires_grad_()
         torch.autograd.gradgradcheck(lambda x, call=call: call.run(x) ** 2, (x,))
         torch.autograd.gradgradcheck(call.run, (x,))

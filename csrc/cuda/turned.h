@@ -110,7 +110,8 @@ STN_HD void for_each_seer(const TurnedMap<T, D>& turned, const SampleLaunch<T, D
       far += std::abs(turned.back[d][r]) * reach;
     }
     const T last = static_cast<T>(size[d] - 1);
-    low[d] = static_cast<int32_t>(std::ceil(larger(T(at - far), T(0))));
+    // One beyond the last where even that is too low: what lies farther may not be an int32.
+    low[d] = static_cast<int32_t>(std::ceil(smaller(larger(T(at - far), T(0)), T(last + 1))));
     high[d] = static_cast<int32_t>(std::floor(larger(smaller(T(at + far), last), T(-1))));
   }
   int32_t p[D];

@@ -140,7 +140,7 @@ struct AffineMap {
         matrix[r][c] = load_as<T>(warp.data, warp.type, row + c) * scale[r][c];
       }
       half[r] = frame.extent[r] / 2;
-      offset[r] = frame.centre[r] + load_as<T>(warp.data, warp.type, row + D) * half[r];
+      offset[r] = multiply_add(half[r], load_as<T>(warp.data, warp.type, row + D), frame.centre[r]);
       centre[r] = static_cast<T>(output_size[r] - 1) / 2;
     }
   }

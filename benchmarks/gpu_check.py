@@ -125,6 +125,7 @@ def run(step: Step, folder: Path, limit: float | None) -> Outcome:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_listen,
             )
         except OSError as error:
             return Outcome(step.name, f"not run: {error}", failed=True)
@@ -149,6 +150,14 @@ def _tests_run(junit: Path) -> int:
         return 0
     suites = ElementTree.parse(junit).iter("testsuite")
     return sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
+
+
+def _listen() -> None:
+    """Before a step's program starts: it can be interrupted, even where this one cannot.
+
+    A shell starts its background jobs deaf to SIGINT, and their children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,7 +101,15 @@ def test_a_step_that_dies(tmp_path):
     assert (one.result, one.failed) == ("exit status -9", True)
 
 
-def test_a_step_over_its_limit_can_finish_and_has_failed(tmp_path):
+@pytest.fixture
+def deaf():
+    """Meanwhile, this process ignores SIGINT, as a shell's background jobs do."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_step_over_its_limit_can_finish_and_has_failed(tmp_path, deaf):
     code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('kept')"
     one = gpu_check.run(python(code), tmp_path, 1.0)
     assert (one.result, one.failed) == ("interrupted after 1 s", True)

@@ -1,9 +1,18 @@
-// The derivatives of the ops, as nodes of autograd's graph. They call the ops again, so that what
-// holds for these (fake tensors, tracing, functorch, derivatives of derivatives) holds for them.
-#include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/saved_variable.h>
+// The derivatives of the sampling ops. They call the ops again, so that what holds for these (fake
+// tensors, tracing, functorch, derivatives of derivatives) holds for them.
+//
+// All are derivatives of one form, linear in g and x:
+//   E(g, x, W) = <g, sample(x, W)>,
+// by g (sample), by x (splat) or by the warp W (sample_grad_warp); or of its derivative along a
+// direction v in which W moves, linear in v, too (the ops *_derivative). So is what autograd wants
+// of them: a cotangent takes the place of the argument by which E was differentiated, or is a
+// direction, and E is differentiated by another argument.
+#include "autograd_node.h"
+
+#include <ATen/ops/stack.h>
 #include <torch/library.h>
 
+#include <array>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -14,256 +23,404 @@ namespace stn_cuda {
 namespace {
 
 using at::Tensor;
+using ops::Along;
 using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 using Sizes = std::vector<c10::SymInt>;
+using Name = c10::string_view;
+using Tangent = const std::optional<Tensor>&;
 
-// torch holds nodes by std::shared_ptr, or since 2.13 by its own pointer.
-using NodePointer = decltype(torch::autograd::Edge::function);
+enum Argument { kGrad, kImage, kWarp, kTangent, kArguments };
+using Arguments = std::array<Tensor, kArguments>;
 
-template <class Derived, class Pointer = NodePointer>
-auto make_node() {
-  if constexpr (std::is_same_v<Pointer, std::shared_ptr<Node>>) {
-    // torch::autograd::deleteNode, found by its argument: newer versions have none.
-    return std::shared_ptr<Derived>(new Derived, [](auto* node) { deleteNode(node); });
-  } else {
-    return c10::make_intrusive<Derived>();
-  }
-}
-
-// How a sample looks: the arguments that every op hands on.
-struct Look {
+struct Form {
   std::string map, mode, padding_mode;
   bool align_corners;
-};
-
-// A node with up to two saved tensors.
-struct Formula : public Node {
-  SavedVariable first, second;
-
-  void release_variables() override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    first.reset_data();
-    second.reset_data();
-  }
-
-  // The saved tensors; undefined where none was.
-  std::pair<Tensor, Tensor> saved() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return {first.unpack(), second.unpack()};
-  }
+  Argument by;        // by what E is differentiated
+  int64_t axis = -1;  // a direction along an axis of the image, where there is no tangent
+  c10::SymInt batch;  // of g
+  Sizes size;         // of g, of a parametric map
+  Sizes image_shape;
+  bool channels_last;
 };
 
 bool is_channels_last(const Tensor& tensor) {
   return tensor.suggest_memory_format() != at::MemoryFormat::Contiguous;
 }
 
-void refuse_forward_mode(const char* op, const Tensor& a, const Tensor& b) {
-  using torch::autograd::isFwGradDefined;
-  TORCH_CHECK_NOT_IMPLEMENTED(!isFwGradDefined(a) && !isFwGradDefined(b), "stn_cuda.", op,
-                              ": forward-mode derivatives are not implemented; those of reverse "
-                              "mode are");
+// The derivative of E, or of its derivative along a direction, by an argument.
+Tensor derivative(const Form& f, Argument by, const Arguments& a, const std::vector<Along>& along) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      along.size() < 2,
+      "stn_cuda.sample: third derivatives, and second ones of forward-mode in forward-mode, are "
+      "not "
+      "implemented where they involve the warp twice; first and second derivatives are, in reverse "
+      "mode and of forward-mode over reverse-mode (torch.func.hessian)");
+  const Tensor &g = a[kGrad], &x = a[kImage], &w = a[kWarp];
+  if (by == kGrad) {
+    const Tensor values =
+        along.empty() ? ops::sample(x, w, f.map, f.size, f.mode, f.padding_mode, f.align_corners)
+                      : ops::sample_derivative(x, w, along[0], f.map, f.size, f.mode,
+                                               f.padding_mode, f.align_corners);
+    if (values.sym_size(0) == f.batch) return values;
+    Sizes shape = values.sym_sizes().vec();  // every g saw the same
+    shape[0] = f.batch;
+    return values.expand_symint(shape);
+  }
+  if (by == kImage) {
+    return along.empty()
+               ? ops::splat(g, w, f.map, f.image_shape, f.channels_last, f.mode, f.padding_mode,
+                            f.align_corners)
+               : ops::splat_derivative(g, w, along[0], f.map, f.image_shape, f.channels_last,
+                                       f.mode, f.padding_mode, f.align_corners);
+  }
+  return along.empty()
+             ? ops::sample_grad_warp(g, x, w, f.map, f.mode, f.padding_mode, f.align_corners)
+             : ops::sample_grad_warp_derivative(g, x, w, along[0], f.map, f.mode, f.padding_mode,
+                                                f.align_corners);
 }
 
-// The result of `call`, made below autograd, with a node from `make` if a gradient can flow.
+std::vector<Along> directions(const Form& form, const Arguments& arguments) {
+  if (arguments[kTangent].defined()) return {{arguments[kTangent]}};
+  if (form.axis >= 0) return {{Tensor(), form.axis}};
+  return {};
+}
+
+// A node whose inputs are those of the arguments that are defined.
+struct FormNode : public Node {
+  Form form;
+  std::array<SavedVariable, kArguments> kept;
+  std::array<int, kArguments> place;  // among the inputs; -1 where there is none
+
+  void link(const Arguments& arguments) {
+    torch::autograd::edge_list edges;
+    for (int k = 0; k < kArguments; ++k) {
+      place[k] = -1;
+      if (!arguments[k].defined()) continue;
+      place[k] = static_cast<int>(edges.size());
+      edges.push_back(torch::autograd::impl::gradient_edge(arguments[k]));
+    }
+    set_next_edges(std::move(edges));
+    for (int k = 0; k < kArguments; ++k) {
+      // E is linear in all but the warp: its derivative by an argument does not need that.
+      bool needed = k == kWarp;
+      for (int other = 0; other < kArguments; ++other) needed |= other != k && wanted(other);
+      if (place[k] >= 0 && needed) kept[k] = SavedVariable(arguments[k], false);
+    }
+  }
+
+  bool wanted(int argument) const {
+    return place[argument] >= 0 && should_compute_output(place[argument]);
+  }
+
+  Arguments saved() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Arguments arguments;
+    for (int k = 0; k < kArguments; ++k) arguments[k] = kept[k].unpack();
+    return arguments;
+  }
+
+  void release_variables() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& variable : kept) variable.reset_data();
+  }
+
+  // f(argument) for each whose gradient is asked for.
+  template <class F>
+  variable_list gradients(F&& f) {
+    variable_list result(num_outputs());
+    for (int k = 0; k < kArguments; ++k) {
+      if (place[k] >= 0 && task_should_compute_output(place[k])) {
+        result[place[k]] = f(static_cast<Argument>(k));
+      }
+    }
+    return result;
+  }
+};
+
+struct FormBackward : public FormNode {
+  std::string name() const override {
+    const char* of[] = {"Sample", "Splat", "SampleGradWarp"};
+    const bool moves = place[kTangent] >= 0 || form.axis >= 0;
+    return std::string(of[form.by]) + (moves ? "DerivativeBackward" : "Backward");
+  }
+
+  variable_list apply(variable_list&& grads) override {
+    if (!grads[0].defined()) return variable_list(num_outputs());
+    Arguments arguments = saved();
+    const std::vector<Along> moves = directions(form, arguments);
+    std::vector<Along> rest;  // without the tangent
+    std::vector<Along> all = moves;
+    if (form.by == kWarp) {
+      all.push_back({grads[0]});
+      rest.push_back({grads[0]});
+    } else {
+      arguments[form.by] = grads[0];
+    }
+    return gradients([&](Argument by) {
+      return by == kTangent ? derivative(form, kWarp, arguments, rest)
+                            : derivative(form, by, arguments, all);
+    });
+  }
+};
+
+// What forward-mode makes of the arguments' derivatives.
+Tensor forward_derivative(const Form& form, const Arguments& arguments) {
+  Arguments values, moved;
+  for (int k = 0; k < kArguments; ++k) {
+    if (!arguments[k].defined()) continue;
+    values[k] = primal(arguments[k]);
+    moved[k] = forward_grad(arguments[k]);
+  }
+  Tensor total;
+  for (int k = 0; k < kArguments; ++k) {
+    if (!moved[k].defined()) continue;
+    Arguments part = values;
+    if (k != kWarp) part[k] = moved[k];
+    std::vector<Along> along = directions(form, part);
+    if (k == kWarp) along.push_back({moved[k]});
+    total = sum_of(total, derivative(form, form.by, part, along));
+  }
+  return total;
+}
+
+bool any_forward_grad(const Arguments& arguments) {
+  bool any = false;
+  for (const Tensor& one : arguments) any |= torch::autograd::isFwGradDefined(one);
+  return any;
+}
+
+bool any_requires_grad(const Arguments& a) {
+  return torch::autograd::compute_requires_grad(a[kGrad], a[kImage], a[kWarp], a[kTangent]);
+}
+
+// What `call` returns, with its derivatives. make(): the form.
 template <class Call, class Make>
-Tensor record(const char* op, const Tensor& a, const Tensor& b, Call&& call, Make&& make) {
-  refuse_forward_mode(op, a, b);
+Tensor record(const Arguments& arguments, Call&& call, Make&& make) {
   NodePointer node;
-  if (torch::autograd::compute_requires_grad(a, b)) node = make();
-  Tensor result = [&] {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return call();
-  }();
+  if (any_requires_grad(arguments)) {
+    auto made = make_node<FormBackward>();
+    made->form = make();
+    made->link(arguments);
+    node = std::move(made);
+  }
+  Tensor result = below_autograd(call);
   if (node) torch::autograd::set_history(result, node);
+  if (any_forward_grad(arguments)) {
+    const Tensor moved = forward_derivative(make(), arguments);
+    if (moved.defined()) result._set_fw_grad(moved, 0, false);
+  }
   return result;
 }
 
-template <class Derived>
-auto linked_node(const Tensor& a, const Tensor& b) {
-  auto node = make_node<Derived>();
-  node->set_next_edges(torch::autograd::collect_next_edges(a, b));
-  return node;
+// The forms of sample and its derivatives, of splat's, and of those of the warp's gradient.
+Form form_of_sample(const Tensor& input, const Tensor& warp, int64_t axis, Name map,
+                    c10::SymIntArrayRef size, Name mode, Name padding_mode, bool align_corners) {
+  const c10::SymInt images = input.sym_size(0);
+  return {std::string(map),
+          std::string(mode),
+          std::string(padding_mode),
+          align_corners,
+          kGrad,
+          axis,
+          images == 1 ? warp.sym_size(0) : images,
+          size.vec(),
+          input.sym_sizes().vec(),
+          is_channels_last(input)};
 }
 
-SavedVariable save_if(bool needed, const Tensor& tensor) {
-  return needed ? SavedVariable(tensor, false) : SavedVariable();
+Sizes size_of(const Tensor& values, Name map) {
+  return map == "grid" ? Sizes() : values.sym_sizes().slice(2).vec();
 }
 
-struct SampleBackward : public Formula {
-  Look look;
-  Sizes input_shape;
-  bool channels_last;
+Form form_of_splat(const Tensor& values, int64_t axis, Name map, c10::SymIntArrayRef shape,
+                   bool channels_last, Name mode, Name padding_mode, bool align_corners) {
+  return {std::string(map),
+          std::string(mode),
+          std::string(padding_mode),
+          align_corners,
+          kImage,
+          axis,
+          values.sym_size(0),
+          size_of(values, map),
+          shape.vec(),
+          channels_last};
+}
 
-  std::string name() const override { return "SampleBackward"; }
+Form form_of_grad_warp(const Tensor& grad, const Tensor& input, int64_t axis, Name map, Name mode,
+                       Name padding_mode, bool align_corners) {
+  return {std::string(map),
+          std::string(mode),
+          std::string(padding_mode),
+          align_corners,
+          kWarp,
+          axis,
+          grad.sym_size(0),
+          size_of(grad, map),
+          input.sym_sizes().vec(),
+          is_channels_last(input)};
+}
 
-  variable_list apply(variable_list&& grads) override {
-    const Tensor& grad = grads[0];
-    if (!grad.defined()) return {Tensor(), Tensor()};
-    const auto [input, warp] = saved();
-    variable_list result(2);
-    if (task_should_compute_output(0)) {
-      result[0] = ops::splat(grad, warp, look.map, input_shape, channels_last, look.mode,
-                             look.padding_mode, look.align_corners);
+Tensor sample_autograd(const Tensor& input, const Tensor& warp, Name map, c10::SymIntArrayRef size,
+                       Name mode, Name padding_mode, bool align_corners) {
+  const Tensor moves = forward_grad(warp);
+  if (moves.defined()) {  // one pass for the value and its derivative
+    const Tensor image = primal(input), place = primal(warp), change = forward_grad(input);
+    auto [value, moved] = ops::sample_with_derivative(image, place, moves, map, size, mode,
+                                                      padding_mode, align_corners);
+    if (change.defined()) {
+      moved =
+          at::add(moved, ops::sample(change, place, map, size, mode, padding_mode, align_corners));
     }
-    if (task_should_compute_output(1)) {
-      result[1] = ops::sample_grad_warp(grad, input, warp, look.map, look.mode, look.padding_mode,
-                                        look.align_corners);
-    }
-    return result;
+    value._set_fw_grad(moved, 0, false);
+    return value;
   }
-};
-
-Tensor sample_autograd(const Tensor& input, const Tensor& warp, c10::string_view map,
-                       c10::SymIntArrayRef size, c10::string_view mode,
-                       c10::string_view padding_mode, bool align_corners) {
   return record(
-      "sample", input, warp,
+      {Tensor(), input, warp, Tensor()},
       [&] { return ops::sample(input, warp, map, size, mode, padding_mode, align_corners); },
-      [&]() -> NodePointer {
-        auto node = linked_node<SampleBackward>(input, warp);
-        node->look = {std::string(map), std::string(mode), std::string(padding_mode),
-                      align_corners};
-        node->input_shape = input.sym_sizes().vec();
-        node->channels_last = is_channels_last(input);
-        // The image itself is only read by the warp's gradient.
-        node->first = save_if(node->should_compute_output(1), input);
-        node->second = SavedVariable(warp, false);
-        return node;
+      [&] {
+        return form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners);
       });
 }
 
-// <splat(v), g> = <v, sample(g)>: linear in v with adjoint sample, and as a function of the warp
-// the same bilinear form as sample, with the roles of image and gradient exchanged.
-struct SplatBackward : public Formula {
-  Look look;
-  Sizes size;
-
-  std::string name() const override { return "SplatBackward"; }
-
-  variable_list apply(variable_list&& grads) override {
-    const Tensor& grad = grads[0];
-    if (!grad.defined()) return {Tensor(), Tensor()};
-    const auto [values, warp] = saved();
-    variable_list result(2);
-    if (task_should_compute_output(0)) {
-      result[0] =
-          ops::sample(grad, warp, look.map, size, look.mode, look.padding_mode, look.align_corners);
-    }
-    if (task_should_compute_output(1)) {
-      result[1] = ops::sample_grad_warp(values, grad, warp, look.map, look.mode, look.padding_mode,
-                                        look.align_corners);
-    }
-    return result;
-  }
-};
-
-Tensor splat_autograd(const Tensor& values, const Tensor& warp, c10::string_view map,
-                      c10::SymIntArrayRef shape, bool channels_last, c10::string_view mode,
-                      c10::string_view padding_mode, bool align_corners) {
+Tensor sample_derivative_autograd(const Tensor& input, const Tensor& warp, Tangent tangent,
+                                  int64_t axis, Name map, c10::SymIntArrayRef size, Name mode,
+                                  Name padding_mode, bool align_corners) {
+  const Along along{tangent.value_or(Tensor()), axis};
   return record(
-      "splat", values, warp,
+      {Tensor(), input, warp, along.tangent},
+      [&] {
+        return ops::sample_derivative(input, warp, along, map, size, mode, padding_mode,
+                                      align_corners);
+      },
+      [&] {
+        return form_of_sample(input, warp, axis, map, size, mode, padding_mode, align_corners);
+      });
+}
+
+Tensor splat_autograd(const Tensor& values, const Tensor& warp, Name map, c10::SymIntArrayRef shape,
+                      bool channels_last, Name mode, Name padding_mode, bool align_corners) {
+  return record(
+      {values, Tensor(), warp, Tensor()},
       [&] {
         return ops::splat(values, warp, map, shape, channels_last, mode, padding_mode,
                           align_corners);
       },
-      [&]() -> NodePointer {
-        auto node = linked_node<SplatBackward>(values, warp);
-        node->look = {std::string(map), std::string(mode), std::string(padding_mode),
-                      align_corners};
-        if (map != "grid") node->size = values.sym_sizes().slice(2).vec();
-        node->first = save_if(node->should_compute_output(1), values);
-        node->second = SavedVariable(warp, false);
-        return node;
+      [&] {
+        return form_of_splat(values, -1, map, shape, channels_last, mode, padding_mode,
+                             align_corners);
       });
 }
 
-struct SampleGradWarpBackward : public Formula {
-  std::string name() const override { return "SampleGradWarpBackward"; }
-
-  variable_list apply(variable_list&&) override {
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        false,
-        "stn_cuda.sample: the second derivative that involves the warp is not implemented; first "
-        "derivatives, and second derivatives through the input alone, are");
-  }
-};
+Tensor splat_derivative_autograd(const Tensor& values, const Tensor& warp, Tangent tangent,
+                                 int64_t axis, Name map, c10::SymIntArrayRef shape,
+                                 bool channels_last, Name mode, Name padding_mode,
+                                 bool align_corners) {
+  const Along along{tangent.value_or(Tensor()), axis};
+  return record(
+      {values, Tensor(), warp, along.tangent},
+      [&] {
+        return ops::splat_derivative(values, warp, along, map, shape, channels_last, mode,
+                                     padding_mode, align_corners);
+      },
+      [&] {
+        return form_of_splat(values, axis, map, shape, channels_last, mode, padding_mode,
+                             align_corners);
+      });
+}
 
 Tensor sample_grad_warp_autograd(const Tensor& grad, const Tensor& input, const Tensor& warp,
-                                 c10::string_view map, c10::string_view mode,
-                                 c10::string_view padding_mode, bool align_corners) {
-  const auto make = [&]() -> NodePointer {
-    auto node = make_node<SampleGradWarpBackward>();
-    node->set_next_edges(torch::autograd::collect_next_edges(grad, input, warp));
-    return node;
-  };
-  const Tensor& tracked = grad.requires_grad() ? grad : input;
-  refuse_forward_mode("sample", grad, input);
+                                 Name map, Name mode, Name padding_mode, bool align_corners) {
   return record(
-      "sample", tracked, warp,
+      {grad, input, warp, Tensor()},
       [&] {
         return ops::sample_grad_warp(grad, input, warp, map, mode, padding_mode, align_corners);
       },
-      make);
+      [&] { return form_of_grad_warp(grad, input, -1, map, mode, padding_mode, align_corners); });
 }
 
-struct WarpGridBackward : public Formula {
-  std::string map;
-  bool align_corners;
+Tensor sample_grad_warp_derivative_autograd(const Tensor& grad, const Tensor& input,
+                                            const Tensor& warp, Tangent tangent, int64_t axis,
+                                            Name map, Name mode, Name padding_mode,
+                                            bool align_corners) {
+  const Along along{tangent.value_or(Tensor()), axis};
+  return record(
+      {grad, input, warp, along.tangent},
+      [&] {
+        return ops::sample_grad_warp_derivative(grad, input, warp, along, map, mode, padding_mode,
+                                                align_corners);
+      },
+      [&] { return form_of_grad_warp(grad, input, axis, map, mode, padding_mode, align_corners); });
+}
 
-  std::string name() const override { return "WarpGridBackward"; }
+// Forward-mode's own op: where it is itself to be differentiated, two ops that are.
+std::tuple<Tensor, Tensor> sample_with_derivative_autograd(const Tensor& input, const Tensor& warp,
+                                                           const Tensor& tangent, Name map,
+                                                           c10::SymIntArrayRef size, Name mode,
+                                                           Name padding_mode, bool align_corners) {
+  const Arguments arguments{Tensor(), input, warp, tangent};
+  if (any_requires_grad(arguments) || any_forward_grad(arguments)) {
+    return {ops::sample(input, warp, map, size, mode, padding_mode, align_corners),
+            ops::sample_derivative(input, warp, {tangent}, map, size, mode, padding_mode,
+                                   align_corners)};
+  }
+  return below_autograd([&] {
+    return ops::sample_with_derivative(input, warp, tangent, map, size, mode, padding_mode,
+                                       align_corners);
+  });
+}
+
+// The values' part, and that of each axis.
+struct SampleWithGradientBackward : public FormNode {
+  std::string name() const override { return "SampleWithGradientBackward"; }
 
   variable_list apply(variable_list&& grads) override {
-    if (!grads[0].defined()) return {Tensor()};
-    return {ops::warp_grid_backward(grads[0], saved().first, map, align_corners)};
+    Arguments arguments = saved();
+    return gradients([&](Argument by) {
+      Tensor total;
+      if (grads[0].defined()) {
+        arguments[kGrad] = grads[0];
+        total = derivative(form, by, arguments, {});
+      }
+      for (int64_t d = 0; grads[1].defined() && d < grads[1].size(2); ++d) {
+        arguments[kGrad] = grads[1].select(2, d);
+        total = sum_of(total, derivative(form, by, arguments, {{Tensor(), d}}));
+      }
+      return total;
+    });
   }
 };
 
-Tensor warp_grid_autograd(const Tensor& warp, c10::string_view map, c10::SymIntArrayRef size,
-                          bool align_corners) {
-  return record(
-      "Warp.grid", warp, {}, [&] { return ops::warp_grid(warp, map, size, align_corners); },
-      [&]() -> NodePointer {
-        auto node = make_node<WarpGridBackward>();
-        node->set_next_edges(torch::autograd::collect_next_edges(warp));
-        node->map = std::string(map);
-        node->align_corners = align_corners;
-        node->first = SavedVariable(warp, false);
-        return node;
-      });
-}
-
-// The affine grid is linear in theta: the adjoint of its adjoint is itself.
-struct WarpGridBackwardBackward : public Formula {
-  std::string map;
-  Sizes size;
-  bool align_corners;
-
-  std::string name() const override { return "WarpGridBackwardBackward"; }
-
-  variable_list apply(variable_list&& grads) override {
-    variable_list result(2);
-    if (grads[0].defined() && task_should_compute_output(0)) {
-      result[0] = ops::warp_grid(grads[0], map, size, align_corners);
+std::tuple<Tensor, Tensor> sample_with_gradient_autograd(const Tensor& input, const Tensor& warp,
+                                                         Name map, c10::SymIntArrayRef size,
+                                                         Name mode, Name padding_mode,
+                                                         bool align_corners) {
+  const Arguments arguments{Tensor(), input, warp, Tensor()};
+  if (any_forward_grad(arguments)) {
+    std::vector<Tensor> slopes;
+    for (int64_t d = 0; d < input.dim() - 2; ++d) {
+      slopes.push_back(ops::sample_derivative(input, warp, {Tensor(), d}, map, size, mode,
+                                              padding_mode, align_corners));
     }
-    return result;
+    return {ops::sample(input, warp, map, size, mode, padding_mode, align_corners),
+            at::stack(slopes, 2)};
   }
-};
-
-Tensor warp_grid_backward_autograd(const Tensor& grad, const Tensor& warp, c10::string_view map,
-                                   bool align_corners) {
-  return record(
-      "Warp.grid", grad, warp,
-      [&] { return ops::warp_grid_backward(grad, warp, map, align_corners); },
-      [&]() -> NodePointer {
-        auto node = linked_node<WarpGridBackwardBackward>(grad, warp);
-        node->map = std::string(map);
-        const auto shape = grad.sym_sizes();
-        node->size = shape.slice(1, shape.size() - 2).vec();
-        node->align_corners = align_corners;
-        return node;
-      });
+  NodePointer node;
+  if (any_requires_grad(arguments)) {
+    auto made = make_node<SampleWithGradientBackward>();
+    made->form = form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners);
+    made->link(arguments);
+    node = std::move(made);
+  }
+  auto [value, gradient] = below_autograd([&] {
+    return ops::sample_with_gradient(input, warp, map, size, mode, padding_mode, align_corners);
+  });
+  if (node) {
+    torch::autograd::set_history(value, node);
+    torch::autograd::set_history(gradient, node);
+  }
+  return {value, gradient};
 }
 
 }  // namespace
@@ -273,6 +430,9 @@ TORCH_LIBRARY_IMPL(stn_cuda, Autograd, m) {
   m.impl("sample", stn_cuda::sample_autograd);
   m.impl("splat", stn_cuda::splat_autograd);
   m.impl("sample_grad_warp", stn_cuda::sample_grad_warp_autograd);
-  m.impl("warp_grid", stn_cuda::warp_grid_autograd);
-  m.impl("warp_grid_backward", stn_cuda::warp_grid_backward_autograd);
+  m.impl("sample_derivative", stn_cuda::sample_derivative_autograd);
+  m.impl("splat_derivative", stn_cuda::splat_derivative_autograd);
+  m.impl("sample_grad_warp_derivative", stn_cuda::sample_grad_warp_derivative_autograd);
+  m.impl("sample_with_derivative", stn_cuda::sample_with_derivative_autograd);
+  m.impl("sample_with_gradient", stn_cuda::sample_with_gradient_autograd);
 }

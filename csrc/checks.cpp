@@ -201,6 +201,23 @@ void check_sample_grad_warp(const Tensor& grad, const Tensor& input, const Tenso
   if (kind == MapKind::grid) check_grid_size(op, "grad", grad, warp);
 }
 
+void check_direction(const char* op, const Tensor& warp, const std::optional<Tensor>& tangent,
+                     int64_t axis, int64_t dims) {
+  if (!tangent) {
+    TORCH_CHECK_VALUE(axis >= 0 && axis < dims, op, ": axis must be between 0 and ", dims - 1,
+                      " where there is no tangent, got ", axis);
+    return;
+  }
+  TORCH_CHECK_VALUE(axis == -1, op, ": axis must be -1 where there is a tangent, got ", axis);
+  check_defined(op, "tangent", *tangent);
+  TORCH_CHECK(
+      tangent->sym_sizes() == warp.sym_sizes() && tangent->scalar_type() == warp.scalar_type(), op,
+      ": tangent must have the warp's shape ", shape_text(warp), " and dtype ", warp.scalar_type(),
+      ", got shape ", shape_text(*tangent), " and dtype ", tangent->scalar_type());
+  check_storage(op, "tangent", *tangent);
+  check_same_device(op, "tangent", *tangent, "warp", warp);
+}
+
 void check_warp_grid(const Tensor& warp, c10::string_view map, SymIntArrayRef size) {
   const char* op = "warp_grid";
   const MapKind kind = check_parametric(op, map);

@@ -16,6 +16,10 @@ void check_splat(const at::Tensor& values, const at::Tensor& warp, c10::string_v
 void check_sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
                             c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode);
+// The derivatives' further arguments: a tangent of the warp, or an axis of the image. `op`: what is
+// differentiated.
+void check_direction(const char* op, const at::Tensor& warp,
+                     const std::optional<at::Tensor>& tangent, int64_t axis, int64_t dims);
 void check_warp_grid(const at::Tensor& warp, c10::string_view map, c10::SymIntArrayRef size);
 void check_warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c10::string_view map);
 

@@ -70,6 +70,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
            return stn_cuda::ops::sample_grad_warp(grad, input, warp, map, mode, padding_mode,
                                                   align_corners);
          });
+  define(m, "sample_with_gradient",
+         [](const Tensor& input, const Tensor& warp, Name map, Size size, Name mode,
+            Name padding_mode, bool align_corners) {
+           return stn_cuda::ops::sample_with_gradient(input, warp, map, size, mode, padding_mode,
+                                                      align_corners);
+         });
   define(m, "warp_grid", [](const Tensor& warp, Name map, Size size, bool align_corners) {
     return stn_cuda::ops::warp_grid(warp, map, size, align_corners);
   });
@@ -89,6 +95,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
             Name padding_mode) {
            stn_cuda::check_sample_grad_warp(grad, input, warp, map, mode, padding_mode);
          });
+  define(m, "check_direction", stn_cuda::check_direction);
   define(m, "check_warp_grid", [](const Tensor& warp, Name map, Size size) {
     stn_cuda::check_warp_grid(warp, map, size);
   });

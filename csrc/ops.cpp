@@ -11,6 +11,7 @@
 #include "arguments.h"
 #include "backend.h"
 #include "checks.h"
+#include "ops.h"
 
 TORCH_LIBRARY(stn_cuda, m) {
   m.set_python_module("stn_cuda.ops");  // where the fake functions stand
@@ -29,6 +30,26 @@ TORCH_LIBRARY(stn_cuda, m) {
   m.def(
       "sample_grad_warp(Tensor grad, Tensor input, Tensor warp, str map, str mode, "
       "str padding_mode, bool align_corners) -> Tensor");
+  // What these do along a direction: while the warp moves along `tangent`, shaped like it, or if
+  // that is None, while every look moves by a pixel along an axis of the image (0 = x).
+  m.def(
+      "sample_derivative(Tensor input, Tensor warp, Tensor? tangent, int axis, str map, "
+      "SymInt[] size, str mode, str padding_mode, bool align_corners) -> Tensor");
+  m.def(
+      "splat_derivative(Tensor values, Tensor warp, Tensor? tangent, int axis, str map, "
+      "SymInt[] shape, bool channels_last, str mode, str padding_mode, bool align_corners) "
+      "-> Tensor");
+  m.def(
+      "sample_grad_warp_derivative(Tensor grad, Tensor input, Tensor warp, Tensor? tangent, "
+      "int axis, str map, str mode, str padding_mode, bool align_corners) -> Tensor");
+  // In one pass: sample and its derivative along a tangent; sample and its derivatives along all
+  // axes of the image, (N, C, dims, *size), x first.
+  m.def(
+      "sample_with_derivative(Tensor input, Tensor warp, Tensor tangent, str map, SymInt[] size, "
+      "str mode, str padding_mode, bool align_corners) -> (Tensor, Tensor)");
+  m.def(
+      "sample_with_gradient(Tensor input, Tensor warp, str map, SymInt[] size, str mode, "
+      "str padding_mode, bool align_corners) -> (Tensor, Tensor)");
   // A warp's normalised coordinates as a grid, and the adjoint.
   m.def("warp_grid(Tensor warp, str map, SymInt[] size, bool align_corners) -> Tensor");
   m.def("warp_grid_backward(Tensor grad, Tensor warp, str map, bool align_corners) -> Tensor");
@@ -83,6 +104,24 @@ at::Tensor readable_warp(const at::Tensor& warp, MapKind map) {
   return map == MapKind::grid ? warp : warp.contiguous();
 }
 
+// A result of sample: an image in the input's dtype and memory format.
+at::Tensor empty_like_image(at::IntArrayRef shape, const at::Tensor& input) {
+  return empty_result(shape, input.options().memory_format(input.suggest_memory_format()));
+}
+
+// (N, C, dims, *size) for an output of `shape`: each axis' part lies as such an image does.
+at::Tensor empty_gradient(at::IntArrayRef shape, const at::Tensor& input) {
+  const int64_t dims = static_cast<int64_t>(shape.size()) - 2;
+  std::vector<int64_t> sizes{shape[0], shape[1], dims};
+  sizes.insert(sizes.end(), shape.begin() + 2, shape.end());
+  if (input.suggest_memory_format() == at::MemoryFormat::Contiguous) {
+    return empty_result(sizes, input.options());
+  }
+  sizes.erase(sizes.begin() + 1);
+  sizes.push_back(shape[1]);
+  return empty_result(sizes, input.options()).movedim(-1, 1);
+}
+
 // Flowing back: the values at the output points, in a layout that the kernels read.
 at::Tensor readable(const at::Tensor& values, bool channels_last) {
   const auto format = format_of(channels_last, values.dim() - 2);
@@ -92,35 +131,123 @@ at::Tensor readable(const at::Tensor& values, bool channels_last) {
   return has_linear_points(values) ? values : values.contiguous(format);
 }
 
-at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
-                  at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
-                  bool align_corners) {
+using ops::Along;
+using Tangent = const std::optional<at::Tensor>&;
+
+bool given(const Along& along) { return along.tangent.defined() || along.axis >= 0; }
+
+// The direction as the kernels read it; `readable` keeps its memory. p.map and p.batch are set.
+void set_direction(SampleParams& p, const Along& along, at::Tensor& readable) {
+  if (along.tangent.defined()) {
+    readable = readable_warp(along.tangent, p.map);
+    p.direction = Direction::tangent;
+    p.tangent = warp_of(readable, p.map, p.batch);
+  } else if (along.axis >= 0) {
+    p.direction = Direction::axis;
+    p.axis = static_cast<int32_t>(along.axis);
+  }
+}
+
+// What sample and its derivatives have in common: `call` makes the results from the output's shape
+// and memory format, and hands the kernels' parameters on.
+template <class Call>
+auto look(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
+          at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
+          bool align_corners, Call&& call) {
   const char* op = "sample";
   check_sample(input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode);
   const Backend& backend = backend_of(op, input);
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
   const at::IntArrayRef output_size = p.map == MapKind::grid ? warp.sizes().slice(1, p.dims) : size;
-
   std::vector<int64_t> shape{p.batch, p.channels};
   shape.insert(shape.end(), output_size.begin(), output_size.end());
-  at::Tensor output =
-      empty_result(shape, input.options().memory_format(input.suggest_memory_format()));
-  if (output.numel() == 0) return output;
   copy_spatial(input.sizes().slice(2), p.input_size);
   copy_spatial(output_size, p.output_size);
   const at::Tensor parameters = readable_warp(warp, p.map);
   p.input = image_of(input, p.batch);
-  p.output = image_of(output, p.batch);
   p.warp = warp_of(parameters, p.map, p.batch);
   const c10::OptionalDeviceGuard guard(input.device());
-  backend.sample(p);
-  return output;
+  return call(backend, p, shape);
 }
 
-at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
-                 at::IntArrayRef shape, bool channels_last, c10::string_view mode,
-                 c10::string_view padding_mode, bool align_corners) {
+at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
+                  at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
+                  bool align_corners) {
+  return look(input, warp, map, size, mode, padding_mode, align_corners,
+              [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
+                at::Tensor output = empty_like_image(shape, input);
+                if (output.numel() == 0) return output;
+                p.output = image_of(output, p.batch);
+                backend.sample(p);
+                return output;
+              });
+}
+
+at::Tensor sample_derivative(const at::Tensor& input, const at::Tensor& warp, Tangent tangent,
+                             int64_t axis, c10::string_view map, at::IntArrayRef size,
+                             c10::string_view mode, c10::string_view padding_mode,
+                             bool align_corners) {
+  return look(input, warp, map, size, mode, padding_mode, align_corners,
+              [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
+                check_direction("sample", warp, tangent, axis, p.dims);
+                at::Tensor derivative = empty_like_image(shape, input);
+                if (derivative.numel() == 0) return derivative;
+                if (p.interpolation == Interpolation::nearest) return derivative.zero_();
+                at::Tensor direction;
+                set_direction(p, {tangent.value_or(at::Tensor()), axis}, direction);
+                p.derivative = image_of(derivative, p.batch);
+                backend.sample_derivative(p);
+                return derivative;
+              });
+}
+
+// The values and a derivative, of which `image` is the part that lies like the values.
+void look_with(const Backend& backend, SampleParams& p, const at::Tensor& output,
+               const at::Tensor& derivative, const at::Tensor& image) {
+  if (derivative.numel() == 0) return;
+  p.output = image_of(output, p.batch);
+  if (p.interpolation == Interpolation::nearest) {
+    derivative.zero_();
+    return backend.sample(p);
+  }
+  p.derivative = image_of(image, p.batch);
+  backend.sample_derivative(p);
+}
+
+std::tuple<at::Tensor, at::Tensor> sample_with_derivative(
+    const at::Tensor& input, const at::Tensor& warp, const at::Tensor& tangent,
+    c10::string_view map, at::IntArrayRef size, c10::string_view mode,
+    c10::string_view padding_mode, bool align_corners) {
+  return look(input, warp, map, size, mode, padding_mode, align_corners,
+              [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
+                check_direction("sample", warp, tangent, -1, p.dims);
+                at::Tensor output = empty_like_image(shape, input);
+                at::Tensor derivative = empty_like_image(shape, input);
+                at::Tensor direction;
+                set_direction(p, {tangent}, direction);
+                look_with(backend, p, output, derivative, derivative);
+                return std::make_tuple(output, derivative);
+              });
+}
+
+std::tuple<at::Tensor, at::Tensor> sample_with_gradient(
+    const at::Tensor& input, const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
+    c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
+  return look(input, warp, map, size, mode, padding_mode, align_corners,
+              [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
+                at::Tensor output = empty_like_image(shape, input);
+                at::Tensor gradient = empty_gradient(shape, input);
+                const at::Tensor along_x = gradient.select(2, 0);
+                p.axis_stride = gradient.stride(2);
+                look_with(backend, p, output, gradient, along_x);
+                return std::make_tuple(output, gradient);
+              });
+}
+
+at::Tensor splat_along(const at::Tensor& values, const at::Tensor& warp, const Along& along,
+                       c10::string_view map, at::IntArrayRef shape, bool channels_last,
+                       c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
   const char* op = "splat";
   check_splat(values, warp, map, c10::fromIntArrayRefSlow(shape), mode, padding_mode);
   const Backend& backend = backend_of(op, values);
@@ -130,7 +257,8 @@ at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_v
   const auto format = format_of(channels_last, p.dims);
   at::Tensor image = empty_result(shape, values.options().memory_format(format));
   if (image.numel() == 0) return image;
-  if (values.numel() == 0) return image.zero_();
+  const bool step = p.interpolation == Interpolation::nearest && given(along);
+  if (values.numel() == 0 || step) return image.zero_();
   copy_spatial(shape.slice(2), p.input_size);
   copy_spatial(values.sizes().slice(2), p.output_size);
   const at::Tensor source = readable(values, channels_last);
@@ -138,14 +266,32 @@ at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_v
   p.input = image_of(image, p.batch);
   p.output = image_of(source, p.batch);
   p.warp = warp_of(parameters, p.map, p.batch);
+  at::Tensor direction;
+  set_direction(p, along, direction);
   const c10::OptionalDeviceGuard guard(values.device());
   backend.splat(p);
   return image;
 }
 
-at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
-                            c10::string_view map, c10::string_view mode,
+at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
+                 at::IntArrayRef shape, bool channels_last, c10::string_view mode,
+                 c10::string_view padding_mode, bool align_corners) {
+  return splat_along(values, warp, {}, map, shape, channels_last, mode, padding_mode,
+                     align_corners);
+}
+
+at::Tensor splat_derivative(const at::Tensor& values, const at::Tensor& warp, Tangent tangent,
+                            int64_t axis, c10::string_view map, at::IntArrayRef shape,
+                            bool channels_last, c10::string_view mode,
                             c10::string_view padding_mode, bool align_corners) {
+  check_direction("splat", warp, tangent, axis, values.dim() - 2);
+  return splat_along(values, warp, {tangent.value_or(at::Tensor()), axis}, map, shape,
+                     channels_last, mode, padding_mode, align_corners);
+}
+
+at::Tensor grad_warp_along(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
+                           const Along& along, c10::string_view map, c10::string_view mode,
+                           c10::string_view padding_mode, bool align_corners) {
   const char* op = "sample_grad_warp";
   check_sample_grad_warp(grad, input, warp, map, mode, padding_mode);
   const Backend& backend = backend_of(op, input);
@@ -165,9 +311,26 @@ at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, con
   p.output = image_of(source, p.batch);
   p.warp = warp_of(parameters, p.map, p.batch);
   p.grad_warp = warp_of(grad_warp, p.map, p.batch);
+  at::Tensor direction;
+  set_direction(p, along, direction);
   const c10::OptionalDeviceGuard guard(input.device());
   backend.grad_warp(p);
   return grad_warp;
+}
+
+at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
+                            c10::string_view map, c10::string_view mode,
+                            c10::string_view padding_mode, bool align_corners) {
+  return grad_warp_along(grad, input, warp, {}, map, mode, padding_mode, align_corners);
+}
+
+at::Tensor sample_grad_warp_derivative(const at::Tensor& grad, const at::Tensor& input,
+                                       const at::Tensor& warp, Tangent tangent, int64_t axis,
+                                       c10::string_view map, c10::string_view mode,
+                                       c10::string_view padding_mode, bool align_corners) {
+  check_direction("sample_grad_warp", warp, tangent, axis, input.dim() - 2);
+  return grad_warp_along(grad, input, warp, {tangent.value_or(at::Tensor()), axis}, map, mode,
+                         padding_mode, align_corners);
 }
 
 at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
@@ -231,13 +394,18 @@ Backend& backend(c10::DeviceType device) { return backends().at(device); }
 
 // The same functions for every device: backend_of finds the kernels, or says what is missing. The
 // layouts that the checks refuse are registered so that they get to say so.
-#define STN_IMPLEMENT(KEY)                                      \
-  TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                        \
-    m.impl("sample", stn_cuda::sample);                         \
-    m.impl("splat", stn_cuda::splat);                           \
-    m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);     \
-    m.impl("warp_grid", stn_cuda::warp_grid);                   \
-    m.impl("warp_grid_backward", stn_cuda::warp_grid_backward); \
+#define STN_IMPLEMENT(KEY)                                                        \
+  TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                                          \
+    m.impl("sample", stn_cuda::sample);                                           \
+    m.impl("splat", stn_cuda::splat);                                             \
+    m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);                       \
+    m.impl("sample_derivative", stn_cuda::sample_derivative);                     \
+    m.impl("splat_derivative", stn_cuda::splat_derivative);                       \
+    m.impl("sample_grad_warp_derivative", stn_cuda::sample_grad_warp_derivative); \
+    m.impl("sample_with_derivative", stn_cuda::sample_with_derivative);           \
+    m.impl("sample_with_gradient", stn_cuda::sample_with_gradient);               \
+    m.impl("warp_grid", stn_cuda::warp_grid);                                     \
+    m.impl("warp_grid_backward", stn_cuda::warp_grid_backward);                   \
   }
 
 STN_IMPLEMENT(CPU)

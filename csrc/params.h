@@ -12,6 +12,9 @@ namespace stn_cuda {
 enum class Interpolation : int32_t { bilinear, nearest, bicubic };
 enum class Padding : int32_t { zeros, border, reflection };
 enum class MapKind : int32_t { grid, affine };
+// How looks move: not at all, as they do while the warp moves along a tangent, or by a pixel along
+// an axis of the image.
+enum class Direction : int32_t { none, tangent, axis };
 enum class ElementType : int32_t { f32, f64, f16, bf16 };
 
 // Elements kept as raw bits: kernels convert them on load and store, arithmetic is in float.
@@ -55,6 +58,15 @@ struct SampleParams {
   Image output;  // sample: written. splat, grad_warp: the values that flow back.
   Warp warp;
   Warp grad_warp;  // grad_warp only: written
+  // Along what derivatives are taken: of the values (sample_derivative), of what splat adds, of the
+  // warp's gradient.
+  Direction direction;
+  Warp tangent;  // shaped like warp
+  int32_t axis;
+  // sample_derivative: written; the values, too, unless output.data is null. Without a direction,
+  // the derivatives along each axis, axis_stride elements apart. Points lie as in output.
+  Image derivative;
+  int64_t axis_stride;
 };
 
 // warp_grid writes a warp's normalised coordinates; its adjoint reduces a grid's gradient to the
@@ -74,6 +86,7 @@ struct GridParams {
 // (CPU) or queued on the current stream (CUDA).
 struct Backend {
   void (*sample)(const SampleParams&);
+  void (*sample_derivative)(const SampleParams&);
   void (*splat)(const SampleParams&);
   void (*grad_warp)(const SampleParams&);
   void (*warp_grid)(const GridParams&);

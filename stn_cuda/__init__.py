@@ -6,10 +6,10 @@ y = stn_cuda.sample(x, stn_cuda.Affine(theta), (28, 28))  # the fused spatial tr
 
 from stn_cuda._extension import build_info
 from stn_cuda._version import __version__
-from stn_cuda.functional import affine_grid, grid_sample, sample
+from stn_cuda.functional import affine_grid, grid_sample, sample, sample_with_gradient, splat
 from stn_cuda.warps import Affine, Warp
 
-from stn_cuda import nn  # isort: skip  (its modules use the names above)
+from stn_cuda import _vmap, nn  # isort: skip  (they use the names above)
 
 __all__ = [
     "Affine",
@@ -20,4 +20,6 @@ __all__ = [
     "grid_sample",
     "nn",
     "sample",
+    "sample_with_gradient",
+    "splat",
 ]

@@ -1,8 +1,10 @@
-"""The public functions: :func:`sample`, and torch's :func:`grid_sample` and :func:`affine_grid`."""
+"""The public functions: :func:`sample`, its derivative :func:`sample_with_gradient`, its adjoint
+:func:`splat`, and torch's :func:`grid_sample` and :func:`affine_grid`.
+"""
 
 # No `from __future__ import annotations`, and typing's spellings: torch.jit.script reads them.
 import warnings
-from typing import List, Optional, Sequence, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -22,14 +24,32 @@ _ALIGN_CORNERS_WARNING = (
 )
 
 
-def _sample(op: str, input, parameters, map: str, size, mode, padding_mode, align_corners):
-    for name, value in (("input", input), (map, parameters)):
+def _check_tensors(op: str, **tensors):
+    for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
+
+
+def _settings(mode, padding_mode, align_corners):
     # String enums are strings; anything else is refused by name, among the known ones.
     mode = mode if isinstance(mode, str) else str(mode)
     padding_mode = padding_mode if isinstance(padding_mode, str) else str(padding_mode)
-    return ops.sample(input, parameters, map, size, mode, padding_mode, bool(align_corners))
+    return mode, padding_mode, bool(align_corners)
+
+
+def _map_of(warp):
+    """A warp's tensor, and the kernels' name of what it is."""
+    return (warp.parameters, warp.map) if isinstance(warp, Warp) else (warp, "grid")
+
+
+def _output_size(op: str, map: str, size, default):
+    if map == "grid":
+        if size is not None:
+            raise ValueError(
+                f"{op}: size must be None with a grid, whose own size it is, got {size!r}"
+            )
+        return ()
+    return default if size is None else ops.extents(op, size)
 
 
 def sample(
@@ -80,10 +100,7 @@ def sample(
 
     Jaderberg et al., *Spatial Transformer Networks*, 2015 (arXiv 1506.02025), equations (3), (5).
     """
-    if isinstance(warp, Warp):
-        parameters, map = warp.parameters, warp.map
-    else:
-        parameters, map = warp, "grid"
+    parameters, map = _map_of(warp)
     if has_torch_function_variadic(input, parameters):
         return handle_torch_function(
             sample,
@@ -95,15 +112,134 @@ def sample(
             padding_mode=padding_mode,
             align_corners=align_corners,
         )
-    if size is None:
-        size = () if map == "grid" else input.shape[2:]
-    elif map == "grid":
-        raise ValueError(
-            f"sample: size must be None with a grid, whose own size it is, got {size!r}"
+    _check_tensors("sample", input=input, **{map: parameters})
+    size = _output_size("sample", map, size, input.shape[2:])
+    settings = _settings(mode, padding_mode, align_corners)
+    return ops.sample(input, parameters, map, size, *settings)
+
+
+def sample_with_gradient(
+    input: Tensor,
+    warp: Union[Tensor, Warp],
+    size: Optional[Sequence[int]] = None,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tuple[Tensor, Tensor]:
+    """Look at ``input`` through ``warp``, and at how steep it is there, in one pass.
+
+    The second result is the derivative of each output value with respect to the position in
+    ``input`` where its point looks: the image's gradient, warped, as registration and optical flow
+    by least squares want it. Where the boundary rule holds a look fast (border, reflection at the
+    corners) it is 0; where it mirrors a look, it has the mirrored sign.
+
+    Args:
+        input, warp, size, mode, padding_mode, align_corners: as in :func:`sample`. The derivative
+            of ``"nearest"``, a step function, is 0.
+
+    Returns:
+        Tensor[N, C, Ho, Wo] and Tensor[N, C, 2, Ho, Wo] (Tensor[N, C, Do, Ho, Wo] and
+        Tensor[N, C, 3, Do, Ho, Wo]): what :func:`sample` returns, and its derivatives with respect
+        to x, y(, z), per pixel of ``input``, in the input's dtype. Both are differentiable with
+        respect to the input and to the warp.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`sample`.
+
+    Example::
+
+        value, gradient = stn_cuda.sample_with_gradient(x, stn_cuda.Affine(theta))
+        step = (gradient * (target - value).unsqueeze(2)).mean((-1, -2))  # of a translation
+
+    Baker and Matthews, *Lucas-Kanade 20 Years On*, 2004, section 2 (the warped gradient).
+    """
+    parameters, map = _map_of(warp)
+    if has_torch_function_variadic(input, parameters):
+        return handle_torch_function(
+            sample_with_gradient,
+            (input, parameters),
+            input,
+            warp,
+            size,
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
         )
-    else:
-        size = ops.extents("sample", size)
-    return _sample("sample", input, parameters, map, size, mode, padding_mode, align_corners)
+    _check_tensors("sample_with_gradient", input=input, **{map: parameters})
+    size = _output_size("sample_with_gradient", map, size, input.shape[2:])
+    settings = _settings(mode, padding_mode, align_corners)
+    return ops.sample_with_gradient(input, parameters, map, size, *settings)
+
+
+def splat(
+    values: Tensor,
+    warp: Union[Tensor, Warp],
+    size: Optional[Sequence[int]] = None,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tensor:
+    """Add ``values`` into an image, each where its point looks: the adjoint of :func:`sample`.
+
+    Each value is added to the pixels from which :func:`sample` would have interpolated it, with the
+    same weights (push, scatter-add, forward warping): <sample(x, warp), y> = <x, splat(y, warp)>.
+    To average what meets in a pixel, divide by the splat of ones.
+
+    Args:
+        values (Tensor[N, C, Ho, Wo] or Tensor[N, C, Do, Ho, Wo]): a value for each point of the
+            warp, in float32, float64, float16 or bfloat16 (which add up in float32), of any strides.
+        warp: as in :func:`sample`: where each point of ``values`` looks in the image.
+        size: the image's spatial size, (H, W) or (D, H, W). Default: that of ``values``.
+        mode, padding_mode, align_corners: as in :func:`sample`. Values whose points look outside
+            are lost with ``"zeros"``, and reach the border or the mirrored pixel with the others.
+
+    Returns:
+        Tensor[N, C, H, W] or Tensor[N, C, D, H, W]: in the dtype and memory format of ``values``. A
+        batch of 1 on either side serves the other's whole batch. Differentiable with respect to the
+        values and to the warp. On CUDA the order of the additions, and so the last bits, are only
+        fixed under ``torch.use_deterministic_algorithms(True)``.
+
+    Raises:
+        TypeError: if ``values`` or ``warp`` is not a tensor (or warp).
+        ValueError: for an unknown ``mode`` or ``padding_mode``, or a ``size`` that does not fit.
+        RuntimeError: if shapes, devices or dtypes do not fit.
+
+    Example::
+
+        image = stn_cuda.splat(values, stn_cuda.Affine(theta), size=(28, 28))
+        mean = image / stn_cuda.splat(torch.ones_like(values), stn_cuda.Affine(theta), (28, 28))
+
+    Niklaus and Liu, *Softmax Splatting*, 2020 (arXiv 2003.05534), equation (1), of any warp.
+    """
+    parameters, map = _map_of(warp)
+    if has_torch_function_variadic(values, parameters):
+        return handle_torch_function(
+            splat,
+            (values, parameters),
+            values,
+            warp,
+            size,
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+        )
+    _check_tensors("splat", values=values, **{map: parameters})
+    size = values.shape[2:] if size is None else ops.extents("splat", size)
+    mode, padding_mode, align_corners = _settings(mode, padding_mode, align_corners)
+    if values.dim() > 0 and parameters.dim() > 0 and values.shape[0] == 1:
+        values = values.expand(parameters.shape[0], *values.shape[1:])
+    return ops.splat(
+        values,
+        parameters,
+        map,
+        [*values.shape[:2], *size],
+        ops.is_channels_last(values),
+        mode,
+        padding_mode,
+        align_corners,
+    )
 
 
 def grid_sample(
@@ -154,7 +290,8 @@ def grid_sample(
             )
         if align_corners is None:
             warnings.warn(_ALIGN_CORNERS_WARNING, stacklevel=2)
-        return _sample("grid_sample", input, grid, "grid", (), mode, padding_mode, align_corners)
+        _check_tensors("grid_sample", input=input, grid=grid)
+        return ops.sample(input, grid, "grid", (), *_settings(mode, padding_mode, align_corners))
 
 
 def affine_grid(theta: Tensor, size: List[int], align_corners: Optional[bool] = None) -> Tensor:

@@ -1,7 +1,7 @@
 """The ops of the compiled extension: direct calls and fake (meta) functions.
 
-The schemas stand in ``csrc/ops.cpp``, the derivatives in ``csrc/autograd.cpp``. The functions here
-take what the kernels take; users call :mod:`stn_cuda.functional`.
+The schemas stand in ``csrc/ops.cpp``, the derivatives in ``csrc/autograd.cpp``, what torch.vmap does
+with them in ``_vmap.py``. The functions here take what the kernels take; users call :mod:`stn_cuda.functional`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ _CHANNELS_LAST = (torch.channels_last, torch.channels_last_3d)
 
 def _format(channels_last: bool, dims: int) -> torch.memory_format:
     return _CHANNELS_LAST[dims - 2] if channels_last else torch.contiguous_format
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    return suggest_memory_format(tensor) in _CHANNELS_LAST
 
 
 def extents(op: str, size: Sequence[int]) -> list[int]:
@@ -112,6 +116,70 @@ def sample_grad_warp(
 def _sample_grad_warp_fake(grad, input, warp, map, mode, padding_mode, align_corners):
     _C.check_sample_grad_warp(grad, input, warp, map, mode, padding_mode)
     return warp.new_empty(warp.shape)
+
+
+# --- derivatives ------------------------------------------------------------------------------
+
+
+def sample_with_gradient(
+    input: Tensor,
+    warp: Tensor,
+    map: str,
+    size: Sequence[int],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    """What :func:`sample` returns, and its derivatives along the axes of the image."""
+    if torch.compiler.is_compiling():
+        return torch.ops.stn_cuda.sample_with_gradient.default(
+            input, warp, map, size, mode, padding_mode, align_corners
+        )
+    return _C.sample_with_gradient(input, warp, map, size, mode, padding_mode, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::sample_with_gradient")
+def _sample_with_gradient_fake(input, warp, map, size, mode, padding_mode, align_corners):
+    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners)
+    batch, channels, *spatial = value.shape
+    dims = len(spatial)
+    if suggest_memory_format(input) == torch.contiguous_format:
+        return value, value.new_empty((batch, channels, dims, *spatial))
+    return value, value.new_empty((batch, dims, *spatial, channels)).movedim(-1, 1)
+
+
+@torch.library.register_fake("stn_cuda::sample_with_derivative")
+def _sample_with_derivative_fake(
+    input, warp, tangent, map, size, mode, padding_mode, align_corners
+):
+    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners)
+    _C.check_direction("sample", warp, tangent, -1, input.dim() - 2)
+    return value, torch.empty_like(value)
+
+
+@torch.library.register_fake("stn_cuda::sample_derivative")
+def _sample_derivative_fake(
+    input, warp, tangent, axis, map, size, mode, padding_mode, align_corners
+):
+    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners)
+    _C.check_direction("sample", warp, tangent, axis, input.dim() - 2)
+    return value
+
+
+@torch.library.register_fake("stn_cuda::splat_derivative")
+def _splat_derivative_fake(
+    values, warp, tangent, axis, map, shape, channels_last, mode, padding_mode, align_corners
+):
+    _C.check_direction("splat", warp, tangent, axis, values.dim() - 2)
+    return _splat_fake(values, warp, map, shape, channels_last, mode, padding_mode, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::sample_grad_warp_derivative")
+def _sample_grad_warp_derivative_fake(
+    grad, input, warp, tangent, axis, map, mode, padding_mode, align_corners
+):
+    _C.check_direction("sample_grad_warp", warp, tangent, axis, input.dim() - 2)
+    return _sample_grad_warp_fake(grad, input, warp, map, mode, padding_mode, align_corners)
 
 
 # --- a warp as a grid -------------------------------------------------------------------------

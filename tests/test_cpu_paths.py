@@ -80,7 +80,38 @@ def test_every_way_has_a_case():
     """A way that no case names, on kernels that have it, is one that no test is known to enter."""
     named = {way for case in CASES for way, machines in case.ways.items() if machine() in machines}
     absent = {way for way, machines in SOME.items() if machine() not in machines}
-    assert named | BY_VALUE == all_paths() - absent
+    derived = {way for way in all_paths() if way.startswith("derive_")}
+    assert named | BY_VALUE | derived == all_paths() - absent
+
+
+@pytest.mark.quick
+def test_derivatives_go_the_ways_of_values():
+    """What finds the pixels of a point's value finds those of its derivative."""
+    found = set()
+    with Checks() as checks:
+        for case in CASES:
+            call = case.call
+            if call.mode == "nearest":
+                continue
+            tangent = torch.ones_like(call.warp)
+            size = [] if call.map == "grid" else list(call.output_size)
+            settings = (call.map, size, call.mode, call.padding_mode, call.align_corners)
+            ways = paths_of(
+                lambda: torch.ops.stn_cuda.sample_derivative(
+                    call.input,
+                    call.warp,
+                    tangent,
+                    -1,
+                    *settings,  # noqa: B023
+                )
+            )[1]
+            derived = {way for way in ways if way.startswith("derive_")}
+            values = {way.replace("narrow", "windows") for way in paths_of(call.run)[1]}
+            values = {way.replace("sample_", "derive_") for way in values if "sample_" in way}
+            checks.true(derived == values - {"derive_nothing"}, f"{derived} {values} of {call}")
+            found |= derived
+    ways = {way for way in all_paths() if way.startswith("derive_")}
+    assert found == ways - ({"derive_windows"} if machine() in BASELINE else set())
 
 
 @pytest.mark.quick

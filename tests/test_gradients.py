@@ -278,16 +278,6 @@ def test_second_derivative_through_the_input(kind, unwalked_device):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("kind", ("grid", "affine"))
-def test_second_derivative_of_the_warp_is_refused(kind):
-    warp = scattered_grid(1, (3, 4)) if kind == "grid" else thetas(1, 2)
-    call = Call(image((1, 2, 4, 5)), warp.requires_grad_(), kind, (3, 4))
-    (grad,) = torch.autograd.grad(call.run().square().sum(), warp, create_graph=True)
-    with pytest.raises(NotImplementedError, match="second derivative"):
-        grad.sum().backward()
-
-
-@pytest.mark.quick
 def test_input_gradient_differentiated_by_the_warp():
     """grad_input depends on the warp too: a mixed derivative, right or refused, never wrong."""
     call = Call(image((1, 2, 4, 5), torch.float64), thetas(1, 2, torch.float64), "affine", (3, 4))

@@ -61,8 +61,37 @@ def splat_arguments(call):
 
 
 def sample_grad_warp_arguments(call):
-    # Not differentiable: a backward through it raises NotImplementedError (see test_gradients).
-    return (*detached(call.cotangent(), call.input, call.warp), call.map, *how(call))
+    tensors = detached(call.cotangent(), call.input, call.warp)
+    return (*(t.requires_grad_() for t in tensors), call.map, *how(call))
+
+
+def sample_with_gradient_arguments(call):
+    return sample_arguments(call)
+
+
+# The derivatives along a tangent of the warp. By the warp itself they are not differentiable, since
+# that would be a third derivative, or for two in one a second one in forward mode.
+def sample_derivative_arguments(call):
+    input, warp, tangent = detached(call.input, call.warp, call.warp)
+    input, tangent = input.requires_grad_(), tangent.requires_grad_()
+    return (input, warp, tangent, -1, call.map, size_of(call), *how(call))
+
+
+def sample_with_derivative_arguments(call):
+    input, warp, tangent = detached(call.input, call.warp, call.warp)
+    input, tangent = input.requires_grad_(), tangent.requires_grad_()
+    return (input, warp, tangent, call.map, size_of(call), *how(call))
+
+
+def splat_derivative_arguments(call):
+    values, warp, map, shape, *rest = splat_arguments(call)
+    (tangent,) = detached(call.warp)
+    return (values, warp.detach(), tangent.requires_grad_(), -1, map, shape, *rest)
+
+
+def sample_grad_warp_derivative_arguments(call):
+    grad, input, warp, tangent = detached(call.cotangent(), call.input, call.warp, call.warp)
+    return (grad, input, warp, tangent.requires_grad_(), -1, call.map, *how(call))
 
 
 def warp_grid_arguments(call):
@@ -83,6 +112,11 @@ ARGUMENTS = {
     "sample": sample_arguments,
     "splat": splat_arguments,
     "sample_grad_warp": sample_grad_warp_arguments,
+    "sample_derivative": sample_derivative_arguments,
+    "sample_with_derivative": sample_with_derivative_arguments,
+    "sample_with_gradient": sample_with_gradient_arguments,
+    "splat_derivative": splat_derivative_arguments,
+    "sample_grad_warp_derivative": sample_grad_warp_derivative_arguments,
     "warp_grid": warp_grid_arguments,
     "warp_grid_backward": warp_grid_backward_arguments,
 }

@@ -5,36 +5,18 @@
 #pragma once
 
 #include "cpu/runs.h"
+#include "cpu/tap_weights.h"
 #include "cpu/view.h"
-#include "cpu/window.h"
 
 namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-template <int K, int D>
-struct TapProduct {
-  static constexpr int count = D == 3 ? K * K * K : K * K;
-};
-
-template <class A, int K, int D>
-struct alignas(64) Dots {
-  A of[TapProduct<K, D>::count][kRoom];
-};
-
-template <class Element, int K, int D>
-STN_HD int64_t tap_offset(const int64_t (&stride)[3],
-                          const TileTaps<Accumulate<Element>, K, D>& taps, int k, int i) {
-  int64_t offset = taps.index[0][k % K][i] * stride[0] + taps.index[1][k / K % K][i] * stride[1];
-  if (D == 3) offset += taps.index[D - 1][k / (K * K)][i] * stride[2];
-  return offset;
-}
-
 // Any layout, the slots [first, last).
 template <class Element, int K, int D>
 STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>, K, D>& taps,
                        const Element* plane, const Accumulate<Element>* grad, int first, int last,
-                       Dots<Accumulate<Element>, K, D>& dots) {
+                       TapNumbers<Accumulate<Element>, K, D>& dots) {
   for (int i = first; i < last; ++i) {
     for (int k = 0; k < TapProduct<K, D>::count; ++k) {
       dots.of[k][i] += grad[i] * to_float(plane[tap_offset<Element>(p.input.stride, taps, k, i)]);
@@ -46,7 +28,7 @@ STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>
 template <class Element, int K, int D>
 STN_HD void dot_channels(const SampleParams& p, const Tile<D>& tile,
                          const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n,
-                         Dots<Accumulate<Element>, K, D>& dots) {
+                         TapNumbers<Accumulate<Element>, K, D>& dots) {
   using V = Native<Accumulate<Element>>;
   constexpr int L = kLanes<Scalar<V>>;
   constexpr int T = TapProduct<K, D>::count;
@@ -72,21 +54,20 @@ STN_HD void dot_channels(const SampleParams& p, const Tile<D>& tile,
   });
 }
 
-// The gradients of the coordinates. A tap whose coefficient is 0 does not count, whatever its
-// pixel holds.
-template <class A, int K, int D>
-STN_HD void combine(const TileTaps<A, K, D>& taps, const Dots<A, K, D>& dots, int first, int last,
-                    A (&grad)[D][kRoom]) {
+// The gradients of the coordinates, or with a direction what they do along it. A tap whose
+// coefficient is 0 does not count, whatever its pixel holds.
+template <bool Along, class A, int K, int D>
+STN_HD void combine(const TileTaps<A, K, D>& taps, const TapNumbers<A, K, D>& dots, int first,
+                    int last, const A (&direction)[D][kRoom], A (&grad)[D][kRoom]) {
   using V = Native<A>;
   for (int d = 0; d < D; ++d) {
+    int order[D];
+    for (int e = 0; e < D; ++e) order[e] = e == d;
     for (int i = first; i < last; i += kLanes<A>) {
       V sum{};
       for (int k = 0; k < TapProduct<K, D>::count; ++k) {
-        const int tap[3] = {k % K, k / K % K, k / (K * K)};
-        V coefficient = all<V>(1);
-        for (int e = 0; e < D; ++e) {
-          coefficient *= load<V>(e == d ? &taps.slope[e][tap[e]][i] : &taps.weight[e][tap[e]][i]);
-        }
+        const V coefficient =
+            Along ? tap_weight_along(taps, direction, order, k, i) : tap_weight(taps, order, k, i);
         const V term = coefficient * load<V>(&dots.of[k][i]);
         sum += coefficient != 0 ? term : V{};
       }
@@ -151,14 +132,17 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
   }
 }
 
-template <class Map, class A, int D>
-void hand_to_map(const Map& map, const SampleParams& p, bool add, int64_t n, const Tile<D>& tile,
-                 const A (&grad)[D][kRoom], LaneSums& total) {
-  if constexpr (Map::parametric) {
-    sum_gradient(map, tile, grad, total);
-  } else {
-    write_gradient(map, p, add, n, tile, grad);
-  }
+template <class T, class A, int D>
+__attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add,
+                                           int64_t n, const Tile<D>& tile,
+                                           const A (&grad)[D][kRoom], LaneSums& total) {
+  any.visit([&](const auto& map) {
+    if constexpr (std::decay<decltype(map)>::type::parametric) {
+      sum_gradient(map, tile, grad, total);
+    } else {
+      write_gradient(map, p, add, n, tile, grad);
+    }
+  });
 }
 
 // The sums over the lanes, in order.
@@ -169,11 +153,12 @@ inline void add_lanes(const LaneSums& total, int sums, double* partial) {
 }
 
 // Planar: the marked groups' gradients of the coordinates over a block of C channels, from what
-// view(g) shows of them. After a NaN, which may be a weight of 0 times a pixel that is not finite,
-// a group loses its mark.
-template <class Element, int K, int C, int D, class View>
+// view(g) shows of them, or what they do along a direction. After a NaN, which may be a weight of 0
+// times a pixel that is not finite, a group loses its mark.
+template <bool Along, class Element, int K, int C, int D, class View>
 STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
                         bool first, int64_t n, int64_t c, int32_t* marks, View&& view,
+                        const Accumulate<Element> (&direction)[D][kRoom],
                         Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
   using V = Native<A>;
@@ -184,7 +169,13 @@ STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>,
     V values[C], part[D];
 #pragma GCC unroll 4
     for (int k = 0; k < C; ++k) values[k] = groups.load(g, output + k * p.output.stride_c);
-    gradient_seen<D, K>(view(g), values, part);
+    if constexpr (Along) {
+      V along[D];
+      for (int d = 0; d < D; ++d) along[d] = load<V>(&direction[d][g * L]);
+      gradient_seen_along<D, K>(view(g), values, along, part);
+    } else {
+      gradient_seen<D, K>(view(g), values, part);
+    }
     for (int d = 0; d < D; ++d) {
       if (!first) part[d] += load<V>(&grad[d][g * L]);
       store<L>(&grad[d][g * L], part[d]);
@@ -206,7 +197,8 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
         const auto view = [&](int g) {
           return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
         };
-        grad_marked<Element, K, channels.value>(p, groups, first, n, c, windows.used, view, grad);
+        grad_marked<false, Element, K, channels.value>(p, groups, first, n, c, windows.used, view,
+                                                       grad, grad);
       });
     }
   };
@@ -216,36 +208,20 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
 }
 
 // Planar: the groups that have no window yet. Whether a coordinate is NaN.
-template <class Element, int K, class T, int D>
+template <bool Along, class Element, int K, class T, int D>
 STN_HD bool grad_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
                       const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                       WindowTile<Accumulate<Element>, D>& windows,
+                      const Accumulate<Element> (&direction)[D][kRoom],
                       Accumulate<Element> (&grad)[D][kRoom]) {
   took(Path::grad_runs);
-  return look_at_runs<Element, K>(
+  return look_at_runs<Element, K, Along ? 2 : kChannelBlock>(
       p, plan, looks, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         const bool first = n == images.begin && c == 0;
-        grad_marked<Element, K, channels.value>(p, groups, first, n, c, marks, view, grad);
+        grad_marked<Along, Element, K, channels.value>(p, groups, first, n, c, marks, view,
+                                                       direction, grad);
       });
-}
-
-// The boundary rule's part in the gradients of the coordinates (of bicubic it is one of the taps);
-// that of a NaN is 0.
-template <int K, class T, class A, int D>
-STN_HD void through_boundary(Padding padding, const Looks<T, D>& looks, bool any_nan, int slots,
-                             A (&grad)[D][kRoom]) {
-  using V = Native<T>;
-  const Padding rule = K == 4 ? Padding::zeros : padding;
-  if (!any_nan && rule == Padding::zeros) return;
-  for (int d = 0; d < D; ++d) {
-    for (int i = 0; i < slots; i += kLanes<T>) {
-      const V x = load<V>(&looks.x[d][i]);
-      const V slope = bound_slope(looks.frame.axis[d], rule, make_finite(looks.frame.axis[d], x));
-      const V through = load_converted<V>(&grad[d][i]) * slope;
-      store<kLanes<T>>(&grad[d][i], x == x ? through : V{});
-    }
-  }
 }
 
 // The tile's dot products over the images, of the slots whose gradients are still missing.
@@ -253,7 +229,7 @@ template <class Element, int K, int D>
 STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
                       const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
                       const WindowTile<Accumulate<Element>, D>& windows,
-                      Dots<Accumulate<Element>, K, D>& dots) {
+                      TapNumbers<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
   alignas(64) A values[kRoom];
   took(layout == Layout::channels ? Path::grad_channels
@@ -276,37 +252,47 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
   }
 }
 
-// The gradients of the coordinates of a tile. Whether there are any but 0.
-template <class Element, int K, class T, int D>
-bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRange images,
-                    const Tile<D>& tile, const Looks<T, D>& looks,
+// The gradients of the coordinates of a tile, or what they do along the
+// direction. Whether there are any but 0.
+template <bool Along, class Element, int K, class T, int D>
+bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t warp,
+                    BatchRange images, const Tile<D>& tile, const Looks<T, D>& looks,
                     Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
   if (look_outside<K>(p.padding, looks)) {
     took(Path::grad_nothing);
     return false;
   }
+  const int slots = tile.slots();
+  alignas(64) A direction[D][kRoom];
   WindowTile<A, D> windows;
   if (layout == Layout::planar) {
     const Groups<A, D> groups(tile, p.output.stride);
-    if constexpr (kWindows<D>) {
+    if (Along) {
+      find_directions(p, warp, tile, looks, direction);
+      through_boundary<K>(p.padding, looks, !looks.ranged, slots, direction);
+    }
+    if constexpr (kWindows<D> && !Along) {  // what windows gain is small beside so much arithmetic
       if (find_windows<K>(p, plan, tile, looks, windows)) {
         grad_windows<Element, K>(p, groups, images, windows, grad);
       }
     }
     bool any_nan = false;  // a group that looks at one has no window
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-      any_nan = grad_runs<Element, K>(p, plan, looks, groups, images, windows, grad);
+      any_nan =
+          grad_runs<Along, Element, K>(p, plan, looks, groups, images, windows, direction, grad);
     }
-    through_boundary<K>(p.padding, looks, any_nan, tile.slots(), grad);
+    through_boundary<K>(p.padding, looks, any_nan, slots, grad);
     if (windows.complete(groups.count)) return true;
   }
   TileTaps<A, K, D> taps;
-  Dots<A, K, D> dots;
-  fill_taps<true>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  TapNumbers<A, K, D> dots;
+  fill_taps<Along ? 2 : 1>(looks.frame, p.padding, looks.x, slots, taps);
+  if (Along) find_directions(p, warp, tile, looks, direction);
   make_dots<Element>(p, layout, tile, taps, images, windows, dots);
-  for_each_gap(windows, tile.slots(),
-               [&](int first, int last) { combine(taps, dots, first, last, grad); });
+  for_each_gap(windows, slots, [&](int first, int last) {
+    combine<Along>(taps, dots, first, last, direction, grad);
+  });
   return true;
 }
 
@@ -314,7 +300,8 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, Batc
 STN_HD int parameter_count(MapKind, int dims) { return dims * (dims + 1); }
 
 // Tasks: (warp, group of consecutive tiles). The gradient of nearest is 0: ops.cpp returns zeros.
-inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+template <bool Along>
+void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
@@ -333,9 +320,8 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
         for_each_tile<D>(
             p, plan, n, first, last,
             [&](const auto& tile, const auto& looks) {
-              const SampleParams& q = call.of<K>(looks);
-              any =
-                  grad_warp_tile<decltype(element), K>(q, plan, layout, images, tile, looks, grad);
+              any = grad_warp_tile<Along, decltype(element), K>(call.of<K>(looks), plan, layout, n,
+                                                                images, tile, looks, grad);
             },
             [&](const auto& map, const Tile<D>& tile) {
               if (any) hand_to_map(map, p, plan.add, n, tile, grad, total);
@@ -347,6 +333,11 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
       }
     }
   });
+}
+
+inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+  p.direction != Direction::none ? grad_warp_as<true>(p, plan, begin, end)
+                                 : grad_warp_as<false>(p, plan, begin, end);
 }
 
 // Adds the partial sums in order and turns them into the parameters' gradient.

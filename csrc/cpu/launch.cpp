@@ -169,6 +169,7 @@ Points points_of(const SampleParams& p, bool high_tiles) {
     return {{all, 1, 1}, static_cast<int32_t>(width)};
   }
   if (!have_rows_in_one(p.output_size, p.warp.stride, p.dims) ||
+      (p.tangent.data && !have_rows_in_one(p.output_size, p.tangent.stride, p.dims)) ||
       (p.grad_warp.data && !have_rows_in_one(p.output_size, p.grad_warp.stride, p.dims))) {
     return rows;
   }
@@ -176,14 +177,14 @@ Points points_of(const SampleParams& p, bool high_tiles) {
   return {{all, 1, 1}, 0};
 }
 
-void sample_together(const SampleParams& p) {
+void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   const bool high = wants_high_tiles(p);
   Plan plan =
       tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), !has_channels_inside(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather();
   plan.windows = use_windows(p);
-  run(kernels().sample, p, plan, kTile * p.channels * images_per_warp(p));
+  run(kernel, p, plan, kTile * p.channels * images_per_warp(p));
 }
 
 void splat_together(const SampleParams& p) {
@@ -233,6 +234,7 @@ int64_t channels_together(const SampleParams& p) {
 }
 
 void skip_channels(Image& image, int64_t channels) {
+  if (!image.data) return;
   const int64_t bytes = channels * image.stride_c * element_size(image.type);
   image.data = static_cast<char*>(image.data) + bytes;
 }
@@ -245,12 +247,25 @@ void for_channels(const SampleParams& p, int64_t together, F&& f) {
     part.channels = std::min(together, p.channels - c);
     skip_channels(part.input, c);
     skip_channels(part.output, c);
+    skip_channels(part.derivative, c);
     f(part, c == 0);
   }
 }
 
 void sample(const SampleParams& p) {
-  for_channels(p, channels_together(p), [](const auto& part, bool) { sample_together(part); });
+  for_channels(p, channels_together(p),
+               [](const auto& part, bool) { sample_together(part, kernels().sample); });
+}
+
+// Where the kernels look for the points of the values, the derivatives' lie, too.
+void sample_derivative(const SampleParams& p) {
+  SampleParams placed = p;
+  if (!p.output.data) {
+    placed.output = p.derivative;
+    placed.output.data = nullptr;
+  }
+  for_channels(placed, channels_together(placed),
+               [](const auto& part, bool) { sample_together(part, kernels().sample_derivative); });
 }
 
 void splat(const SampleParams& p) {
@@ -276,7 +291,8 @@ void warp_grid_backward(const GridParams& p) {
 }
 
 [[maybe_unused]] const bool registered = register_backend(
-    c10::DeviceType::CPU, Backend{sample, splat, grad_warp, warp_grid, warp_grid_backward});
+    c10::DeviceType::CPU,
+    Backend{sample, sample_derivative, splat, grad_warp, warp_grid, warp_grid_backward});
 
 }  // namespace
 

@@ -199,6 +199,16 @@ STN_HD void find_range(const Map& map, const Tile<D>& tile, Looks<T, D>& looks) 
   }
 }
 
+// Where the tile looks through the map. (One copy for all kernels: there are many maps.)
+template <class T, int D>
+__attribute__((noinline)) void look_through(const AnyMap<T, D>& any, const Tile<D>& tile,
+                                            Looks<T, D>& looks) {
+  any.visit([&](const auto& map) {
+    coordinates(map, tile, looks.x);
+    find_range(map, tile, looks);
+  });
+}
+
 // Calls f(tile, looks), then after(map, tile), for each of the tiles [first, last) of warp n.
 // Coordinates are computed in float32, in float64 where the grid or theta is float64.
 template <int D, class F, class After>
@@ -208,17 +218,14 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
     using T = decltype(type);
     Looks<T, D> looks;
     looks.frame = pixel_frame<T, D>(p.input_size, p.align_corners);
-    with_map<T, D>(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners,
-                   [&](const auto& map) {
-                     looks.monotonic = std::decay<decltype(map)>::type::monotonic && !plan.fold;
-                     for (int64_t t = first; t < last; ++t) {
-                       const Tile<D> tile(plan, t);
-                       coordinates(map, tile, looks.x);
-                       find_range(map, tile, looks);
-                       f(tile, looks);
-                       after(map, tile);
-                     }
-                   });
+    const AnyMap<T, D> map(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners);
+    looks.monotonic = map.monotonic() && !plan.fold;
+    for (int64_t t = first; t < last; ++t) {
+      const Tile<D> tile(plan, t);
+      look_through(map, tile, looks);
+      f(tile, looks);
+      after(map, tile);
+    }
   };
   p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
 }

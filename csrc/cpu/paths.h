@@ -35,6 +35,12 @@
   F(sample_taps) /* planar, tap by tap: what windows and runs have left */                     \
   F(sample_strided)                                                                            \
   F(sample_channels) /* vectors of channels */                                                 \
+  /* sample_derivative */                                                                      \
+  F(derive_windows)                                                                            \
+  F(derive_runs)                                                                               \
+  F(derive_taps)                                                                               \
+  F(derive_strided)                                                                            \
+  F(derive_channels)                                                                           \
   /* grad_warp */                                                                              \
   F(grad_nothing)                                                                              \
   F(grad_narrow)                                                                               \

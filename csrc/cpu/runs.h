@@ -227,7 +227,7 @@ struct RunView {
 
 // Calls look(count, n, c, view) for each block of channels of the images: view(g) shows group g of
 // those without a window in the channels [c, c + count), where count is a constant of its type.
-template <class Element, int K, int D, class F>
+template <class Element, int Most, int K, int D, class F>
 STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slots,
                                const WindowTile<Accumulate<Element>, D>& windows,
                                const RunStarts<Accumulate<Element>, K, D>& starts,
@@ -241,7 +241,8 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
         prepare(count.value, plane_of<const Element>(p.input, n, c));
         look(count, n, c, [&](int g) { return RunView<Source, A, K, D>(starts, source, g); });
       };
-      for_each_channel_block<block.value>(plan.plane_by_plane, p.channels, at);
+      constexpr int kBlock = block.value < Most ? block.value : Most;
+      for_each_channel_block<kBlock>(plan.plane_by_plane, p.channels, at);
     }
   };
   if constexpr (kGathers<Element, K>) {
@@ -268,7 +269,7 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
 // Looks at what the groups without a window see: look(count, n, c, marks, view) for blocks of
 // channels as above, of the groups that are marked; of those whose work fails it takes the mark.
 // The others are then marked as having a window. Whether a coordinate is NaN.
-template <class Element, int K, class T, int D, class F>
+template <class Element, int K, int Most = kChannelBlock, class T, int D, class F>
 STN_HD bool look_at_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
                          int groups, BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
                          F&& look) {
@@ -279,7 +280,7 @@ STN_HD bool look_at_runs(const SampleParams& p, const Plan& plan, const Looks<T,
   const bool anywhere = K < 4 || p.padding == Padding::zeros;
   int32_t marks[WindowTile<A, D>::kSlots];
   for (int g = 0; g < groups; ++g) marks[g] = !windows.used[g] && (anywhere || starts.whole[g]);
-  for_each_run_block<Element>(
+  for_each_run_block<Element, Most>(
       p, plan, slots, windows, starts, images,
       [&](auto count, int64_t n, int64_t c, auto&& view) { look(count, n, c, marks, view); });
   for (int g = 0; g < groups; ++g) windows.used[g] |= marks[g];

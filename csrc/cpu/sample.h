@@ -231,7 +231,7 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
     if (windows.complete(groups.count)) return;
   }
   TileTaps<A, K, D> taps;
-  fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  fill_taps<0>(looks.frame, p.padding, looks.x, tile.slots(), taps);
   if (layout == Layout::channels) {
     took(Path::sample_channels);
     for (int64_t m = images.begin; m < images.end; ++m) {

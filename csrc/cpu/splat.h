@@ -1,4 +1,5 @@
-// The adjoint of sample in its first argument: image[n, c, tap] += weight * values[n, c, p].
+// The adjoint of sample in its first argument: image[n, c, tap] += weight * values[n, c, p]; with a
+// direction, that of its derivative, the weights' derivatives along it in their place.
 //
 // A task owns a slab of one image, cut along the outermost axis, and looks at all output points in
 // order; each pixel has one writer, and sees the same additions in the same order however many
@@ -9,6 +10,7 @@
 
 #include "cpu/runs.h"
 #include "cpu/slab.h"
+#include "cpu/tap_weights.h"
 #include "cpu/turned.h"
 
 namespace stn_cuda {
@@ -18,20 +20,57 @@ inline namespace STN_ISA {
 // Pixels of one task's float scratch, into which 16-bit images accumulate (16 MiB).
 constexpr int64_t kScratch = int64_t(1) << 22;
 
-template <int K, int D, class A>
-STN_HD void splat_point(const Slab<A>& slab, A* plane, const TileTaps<A, K, D>& taps, int i,
-                        A value) {
+// Where a tile's points are added, and how heavily: weight(kx, ky, kz, i) of tap k at point i.
+template <class A, int K, int D>
+struct SplatTaps {
+  TileTaps<A, K, D> taps;
+
+  template <class T>
+  STN_HD SplatTaps(const SampleParams& p, int64_t, const Tile<D>& tile, const Looks<T, D>& looks) {
+    fill_taps<0>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  }
+
+  STN_HD A weight(int kx, int ky, int kz, int i) const {
+    const A behind = D == 3 ? taps.weight[D - 1][kz][i] : A(1);
+    return behind * taps.weight[1][ky][i] * taps.weight[0][kx][i];
+  }
+};
+
+// The same along the direction.
+template <class A, int K, int D>
+struct SplatTapsAlong {
+  TileTaps<A, K, D> taps;
+  TapNumbers<A, K, D> weights;
+
+  template <class T>
+  STN_HD SplatTapsAlong(const SampleParams& p, int64_t warp, const Tile<D>& tile,
+                        const Looks<T, D>& looks) {
+    alignas(64) A direction[D][kRoom];
+    fill_taps<1>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+    find_directions(p, warp, tile, looks, direction);
+    weigh_along(taps, direction, tile.slots(), weights);
+  }
+
+  STN_HD A weight(int kx, int ky, int kz, int i) const {
+    return weights.of[(kz * K + ky) * K + kx][i];
+  }
+};
+
+template <bool Along, class A, int K, int D>
+using TapsToSplat = std::conditional_t<Along, SplatTapsAlong<A, K, D>, SplatTaps<A, K, D>>;
+
+template <int K, int D, class A, class Weighted>
+STN_HD void splat_point(const Slab<A>& slab, A* plane, const Weighted& weighted, int i, A value) {
+  const auto& taps = weighted.taps;
   for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
-    const A wz = D == 3 ? taps.weight[D - 1][kz][i] : A(1);
     const int32_t z = D == 3 ? taps.index[D - 1][kz][i] : 0;
     if (D == 3 && (z < slab.low || z >= slab.high)) continue;
     for (int ky = 0; ky < K; ++ky) {
-      const A wzy = wz * taps.weight[1][ky][i];
       const int32_t y = taps.index[1][ky][i];
       if (D == 2 && (y < slab.low || y >= slab.high)) continue;
       A* row = plane + y * slab.stride[1] + (D == 3 ? z * slab.stride[2] : 0);
       for (int kx = 0; kx < K; ++kx) {
-        const A w = wzy * taps.weight[0][kx][i];
+        const A w = weighted.weight(kx, ky, kz, i);
         if (w != 0) row[taps.index[0][kx][i] * slab.stride[0]] += w * value;
       }
     }
@@ -75,22 +114,36 @@ struct alignas(64) Parts {
   static constexpr int kRows = RunStarts<A, 2, D>::kRows;
   A of[C][kRows][kRoom][2];
 
-  STN_HD Parts(const RunStarts<A, 2, D>& runs, int slots, const A (*values)[kRoom]) {
+  // Along: how the weights change along `direction`, in their place.
+  template <bool Along>
+  STN_HD Parts(std::bool_constant<Along>, const RunStarts<A, 2, D>& runs, int slots,
+               const A (&direction)[D][kRoom], const A (*values)[kRoom]) {
     using V = Native<A>;
     constexpr int L = kLanes<A>;
     const Integer<V> lane = truncate(counting<V>());
     const Integer<V> low = lane / 2 + (lane & 1) * L, high = low + L / 2;
     for (int i = 0; i < slots; i += L) {
-      V weight[D][2];
+      V weight[D][2], change[D][2];
       for (int d = 0; d < D; ++d) {
         const V distance = load<V>(&runs.distance[d][i]);
-        weight[d][0] = kernel<2>(distance);
-        weight[d][1] = kernel<2>(V(distance - runs.step[d]));
+        for (int k = 0; k < 2; ++k) {
+          const V from = k == 0 ? distance : V(distance - runs.step[d]);
+          weight[d][k] = kernel<2>(from);
+          if (Along) change[d][k] = load<V>(&direction[d][i]) * kernel_slope<2>(from);
+        }
       }
       for (int r = 0; r < kRows; ++r) {
         V row = weight[1][r & 1];
         if (D == 3) row *= weight[D - 1][r >> 1];
-        const V first = weight[0][0] * row, second = weight[0][1] * row;
+        V first = weight[0][0] * row, second = weight[0][1] * row;
+        if (Along) {
+          V moved = change[1][r & 1];
+          if (D == 3) {
+            moved = moved * weight[D - 1][r >> 1] + weight[1][r & 1] * change[D - 1][r >> 1];
+          }
+          first = weight[0][0] * moved + change[0][0] * row;
+          second = weight[0][1] * moved + change[0][1] * row;
+        }
         for (int c = 0; c < C; ++c) {
           const V value = load<V>(values[c] + i);
           const V a = first * value, b = second * value;
@@ -142,22 +195,22 @@ __attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Or
 }
 
 // Consecutive channels: one vector addition per tap.
-template <class Element, int K, int D>
+template <class Element, int K, int D, class Weighted>
 STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
-                           const Tile<D>& tile, const TileTaps<Accumulate<Element>, K, D>& taps,
-                           const Element* values, int channels) {
+                           const Tile<D>& tile, const Weighted& weighted, const Element* values,
+                           int channels) {
   using A = Accumulate<Element>;
   using V = Native<A>;
+  const auto& taps = weighted.taps;
   const auto add = [&](int i, const Element* value) __attribute__((always_inline)) {
     for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
       for (int ky = 0; ky < K; ++ky) {
         const int32_t outermost = taps.index[D - 1][D == 3 ? kz : ky][i];
         if (outermost < slab.low || outermost >= slab.high) continue;
-        const A wzy = taps.weight[1][ky][i] * (D == 3 ? taps.weight[D - 1][kz][i] : A(1));
         A* row = slab.data + taps.index[1][ky][i] * slab.stride[1] +
                  (D == 3 ? taps.index[D - 1][kz][i] * slab.stride[2] : 0);
         for (int kx = 0; kx < K; ++kx) {
-          const A w = wzy * taps.weight[0][kx][i];
+          const A w = weighted.weight(kx, ky, kz, i);
           if (w == 0) continue;
           A* at = row + taps.index[0][kx][i] * slab.stride[0];
           for (int c = 0; c < channels; c += kLanes<A>) {
@@ -183,21 +236,22 @@ STN_HD bool all_finite(const A* values, int count) {
 }
 
 // Point by point: a tap of weight 0 gets nothing, whatever the value.
-template <int K, int D, class A>
+template <int K, int D, class A, class Weighted>
 STN_HD void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
-                         const TileTaps<A, K, D>& taps, const A* values) {
-  for (int i = 0; i < tile.slots(); ++i) splat_point<K, D>(slab, plane, taps, i, values[i]);
+                         const Weighted& weighted, const A* values) {
+  for (int i = 0; i < tile.slots(); ++i) splat_point<K, D>(slab, plane, weighted, i, values[i]);
 }
 
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
-template <class Element, class T, int D>
+template <bool Along, class Element, class T, int D>
 void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<Element>>& slab,
-                Zeros<Accumulate<Element>>& zeros, const Tile<D>& tile, const Looks<T, D>& looks,
-                Order& order, int64_t n, int64_t first_channel, int64_t channels) {
+                Zeros<Accumulate<Element>>& zeros, int64_t warp, const Tile<D>& tile,
+                const Looks<T, D>& looks, Order& order, int64_t n, int64_t first_channel,
+                int64_t channels) {
   using A = Accumulate<Element>;
   const int count = tile.slots();
   RunStarts<A, 2, D> runs;
-  find_runs<true>(p, looks, count, runs);
+  const bool any_nan = find_runs<true>(p, looks, count, runs);
   Touched touched;
   touched.add(runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
   if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
@@ -205,10 +259,17 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
   const bool inside = touched.all_in(slab);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
   order.fit(tile);
+  alignas(64) A direction[D][kRoom];
+  bool directed = true;
+  if (Along) {
+    find_directions(p, warp, tile, looks, direction);
+    through_boundary<2>(p.padding, looks, any_nan, count, direction);
+    for (const auto& along : direction) directed &= all_finite(along, count);
+  }
   const auto add = [&](auto block, int64_t c) {
     constexpr int C = decltype(block)::value;
     alignas(64) A values[C][kRoom];
-    bool finite = true;
+    bool finite = directed;
     for (int k = 0; k < C; ++k) {
       load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c + k), p.output.stride,
                 values[k]);
@@ -218,14 +279,13 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
     if (!finite) {
       took(Path::splat_points);
       // Infinity times a weight of 0 must not reach a pixel.
-      TileTaps<A, 2, D> taps;
-      fill_taps<false>(looks.frame, p.padding, looks.x, count, taps);
+      const TapsToSplat<Along, A, 2, D> weighted(p, warp, tile, looks);
       for (int k = 0; k < C; ++k) {
-        splat_points<2, D>(slab, plane + k * slab.stride_c, tile, taps, values[k]);
+        splat_points<2, D>(slab, plane + k * slab.stride_c, tile, weighted, values[k]);
       }
       return;
     }
-    const Parts<A, C, D> parts(runs, count, values);
+    const Parts<A, C, D> parts(std::bool_constant<Along>{}, runs, count, direction, values);
     took(inside ? Path::splat_inside : Path::splat_across);
     if (inside) {
       add_parts<true, C, D>(slab, plane, order, runs, parts);
@@ -237,20 +297,19 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
 }
 
 // Any interpolation and layout.
-template <class Element, int K, class T, int D>
+template <bool Along, class Element, int K, class T, int D>
 void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
-                Zeros<Accumulate<Element>>& zeros, const Tile<D>& tile, const Looks<T, D>& looks,
-                int64_t n, int64_t first_channel, int64_t channels) {
+                Zeros<Accumulate<Element>>& zeros, int64_t warp, const Tile<D>& tile,
+                const Looks<T, D>& looks, int64_t n, int64_t first_channel, int64_t channels) {
   using A = Accumulate<Element>;
-  TileTaps<A, K, D> taps;
-  fill_taps<false>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  const TapsToSplat<Along, A, K, D> weighted(p, warp, tile, looks);
   Touched touched;
-  for (const auto& index : taps.index[D - 1]) touched.add(index, 0, tile.slots());
+  for (const auto& index : weighted.taps.index[D - 1]) touched.add(index, 0, tile.slots());
   if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
   zeros.reach(touched);
   took(layout == Layout::channels ? Path::splat_channels : Path::splat_taps);
   if (layout == Layout::channels) {
-    splat_channels<Element, K, D>(p, slab, tile, taps,
+    splat_channels<Element, K, D>(p, slab, tile, weighted,
                                   plane_of<const Element>(p.output, n, first_channel),
                                   static_cast<int>(channels));
     return;
@@ -259,12 +318,12 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   for (int64_t c = 0; c < channels; ++c) {
     load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
               values);
-    splat_points<K, D>(slab, slab.data + c * slab.stride_c, tile, taps, values);
+    splat_points<K, D>(slab, slab.data + c * slab.stride_c, tile, weighted, values);
   }
 }
 
 // Tasks: (image, slab). The image is contiguous or channels_last: ops.cpp allocates it so.
-template <class Element, int K, int D>
+template <bool Along, class Element, int K, int D>
 void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   using A = Accumulate<Element>;
   constexpr bool direct = std::is_same<Element, A>::value;
@@ -275,7 +334,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   Slab<A> slab;
   slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
   slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
-  if constexpr (K == 2 && D == 2) {
+  if constexpr (K == 2 && D == 2 && !Along) {
     if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high))
       return;
   }
@@ -314,10 +373,11 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
         const SampleParams& q = call.of<K>(looks);
         if constexpr (K == 2) {
           if (layout == Layout::planar) {
-            return splat_runs<Element>(q, plan, slab, zeros, tile, looks, order, n, c, channels);
+            return splat_runs<Along, Element>(q, plan, slab, zeros, warp, tile, looks, order, n, c,
+                                              channels);
           }
         }
-        splat_taps<Element, K>(q, layout, slab, zeros, tile, looks, n, c, channels);
+        splat_taps<Along, Element, K>(q, layout, slab, zeros, warp, tile, looks, n, c, channels);
       });
     }
     zeros.complete();
@@ -325,13 +385,22 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   }
 }
 
-inline void splat(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+// The derivative of nearest is 0: ops.cpp returns zeros.
+template <bool Along>
+void splat_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
-    for (int64_t task = begin; task < end; ++task) {
-      splat_task<decltype(element), K, decltype(dims)::value>(p, plan, task);
+    if constexpr (K > 1 || !Along) {
+      for (int64_t task = begin; task < end; ++task) {
+        splat_task<Along, decltype(element), K, decltype(dims)::value>(p, plan, task);
+      }
     }
   });
+}
+
+inline void splat(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+  p.direction != Direction::none ? splat_as<true>(p, plan, begin, end)
+                                 : splat_as<false>(p, plan, begin, end);
 }
 
 }  // namespace STN_ISA

@@ -1,6 +1,7 @@
 // Included last by each instruction set's translation unit: its copy of the kernels as a table.
 #pragma once
 
+#include "cpu/derivative.h"
 #include "cpu/grid.h"
 #include "cpu/sample.h"
 #include "cpu/splat.h"
@@ -14,6 +15,7 @@
       ::stn_cuda::cpu::sees_columns_of,                            \
       ::stn_cuda::cpu::is_scattered_of,                            \
       ::stn_cuda::cpu::sample,                                     \
+      ::stn_cuda::cpu::sample_derivative,                          \
       ::stn_cuda::cpu::splat,                                      \
       ::stn_cuda::cpu::grad_warp,                                  \
       ::stn_cuda::cpu::warp_grid,                                  \

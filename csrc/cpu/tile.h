@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <new>
+#include <type_traits>
 
 #include "cpu/kernels.h"
 #include "cpu/pixels.h"
@@ -53,32 +55,72 @@ STN_HD int64_t offset_of(const int32_t (&p)[D], const int64_t (&stride)[3]) {
   return offset;
 }
 
+// The map of one warp, of a type that is known at run time.
+template <class T, int D>
+class AnyMap {
+ public:
+  STN_HD AnyMap(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D>& frame,
+                const int64_t (&output_size)[3], bool align_corners)
+      : kind_(kind), type_(warp.type), packed_(warp.stride_k == 1 && warp.stride[0] == D) {
+    with_type([&](auto type) {
+      using Map = typename decltype(type)::type;
+      static_assert(std::is_trivially_copyable<Map>::value && sizeof(Map) <= sizeof bytes_, "");
+      if constexpr (Map::parametric) {
+        new (bytes_) Map(warp, n, frame, output_size, align_corners);
+      } else {
+        new (bytes_) Map(warp, n, frame);
+      }
+    });
+  }
+
+  // f(map)
+  template <class F>
+  STN_HD void visit(F&& f) const {
+    with_type(
+        [&](auto type) { f(*reinterpret_cast<const typename decltype(type)::type*>(bytes_)); });
+  }
+
+  STN_HD bool monotonic() const {
+    bool is = false;
+    visit([&](const auto& map) { is = std::decay<decltype(map)>::type::monotonic; });
+    return is;
+  }
+
+ private:
+  template <class Map>
+  struct Type {
+    using type = Map;
+  };
+
+  template <class F>
+  STN_HD void with_type(F&& f) const {
+    if (kind_ == MapKind::affine) return f(Type<AffineMap<T, D>>{});
+    const auto grid = [&](auto element) {
+      using Element = decltype(element);
+      packed_ ? f(Type<GridMap<T, D, Element, true>>{}) : f(Type<GridMap<T, D, Element, false>>{});
+    };
+    if constexpr (sizeof(T) == sizeof(double)) {
+      grid(double{});
+    } else if (type_ == ElementType::f32) {
+      grid(float{});
+    } else if (type_ == ElementType::f16) {
+      grid(Half{});
+    } else {
+      grid(BFloat16{});
+    }
+  }
+
+  MapKind kind_;
+  ElementType type_;
+  bool packed_;
+  alignas(16) unsigned char bytes_[64 + 64 * sizeof(T)];
+};
+
 // Calls f with the map of warp n.
 template <class T, int D, class F>
 STN_HD void with_map(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D>& frame,
                      const int64_t (&output_size)[3], bool align_corners, F&& f) {
-  if (kind == MapKind::affine) {
-    f(AffineMap<T, D>(warp, n, frame, output_size, align_corners));
-    return;
-  }
-  const bool packed = warp.stride_k == 1 && warp.stride[0] == D;
-  const auto grid = [&](auto element) {
-    using Element = decltype(element);
-    if (packed) {
-      f(GridMap<T, D, Element, true>(warp, n, frame));
-    } else {
-      f(GridMap<T, D, Element, false>(warp, n, frame));
-    }
-  };
-  if constexpr (sizeof(T) == sizeof(double)) {
-    grid(double{});
-  } else if (warp.type == ElementType::f32) {
-    grid(float{});
-  } else if (warp.type == ElementType::f16) {
-    grid(Half{});
-  } else {
-    grid(BFloat16{});
-  }
+  AnyMap<T, D>(kind, warp, n, frame, output_size, align_corners).visit(f);
 }
 
 // The positions in the output of a row's points as vectors: x runs, the rest is the same in all
@@ -100,7 +142,7 @@ template <class A, int K, int D>
 struct alignas(64) TileTaps {
   int32_t index[D][K][kRoom];
   A weight[D][K][kRoom];
-  A slope[D][K][kRoom];  // filled on request
+  A slope[D][K][kRoom], curve[D][K][kRoom];  // filled on request
 };
 
 // Calls f with the padding as a compile-time constant, so that each of its loops is compiled
@@ -132,7 +174,8 @@ STN_HD bool all_inside(const Frame<T, D>& frame, const T (&x)[D][kRoom], int cou
   return all_lanes(inside);
 }
 
-template <bool Slopes, class T, class A, int K, int D>
+// Derivatives: of the weights, how many are filled as well.
+template <int Derivatives, class T, class A, int K, int D>
 void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom], int count,
                TileTaps<A, K, D>& taps) {
   using V = Native<T>;
@@ -145,7 +188,8 @@ void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom]
         for (int k = 0; k < K; ++k) {
           store<kLanes<T>>(&taps.index[d][k][i], one.index[k]);
           store<kLanes<T>>(&taps.weight[d][k][i], one.weight[k]);
-          if (Slopes) store<kLanes<T>>(&taps.slope[d][k][i], one.slope[k]);
+          if (Derivatives > 0) store<kLanes<T>>(&taps.slope[d][k][i], one.slope[k]);
+          if (Derivatives > 1) store<kLanes<T>>(&taps.curve[d][k][i], one.curve[k]);
         }
       }
     }

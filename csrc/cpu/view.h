@@ -50,6 +50,57 @@ STN_HD void values_seen(const View& view, V (&total)[Channels]) {
   }
 }
 
+// The same, and their derivatives with respect to the coordinates.
+template <int D, int K, int Channels, class View, class V>
+STN_HD void jet_seen(const View& view, V (&value)[Channels], V (&slope)[D][Channels]) {
+  using A = Scalar<V>;
+  V weight[K], rise[K];
+  for (int k = 0; k < K; ++k) {
+    weight[k] = kernel<K>(V(view.across - A(k)));
+    rise[k] = kernel_slope<K>(V(view.across - A(k)));
+  }
+  V slice[Channels], across[Channels], along[Channels];
+  for (int c = 0; c < Channels; ++c) {
+    slice[c] = across[c] = along[c] = value[c] = V{};
+    for (int d = 0; d < D; ++d) slope[d][c] = V{};
+  }
+  view.rows(
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
+        V product[K];
+        for (int k = 0; k < K; ++k) product[k] = here * weight[k];
+        for (int c = 0; c < Channels; ++c) {
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            V level{}, change{};
+            for (int k = 0; k < K; ++k) {
+              const V pixel = tap(k);
+              slice[c] += product[k] * pixel;
+              level += weight[k] * pixel;
+              change += rise[k] * pixel;
+            }
+            across[c] += here * change;
+            along[c] += here_rise * level;
+          });
+        }
+      },
+      [&](V distance) __attribute__((always_inline)) {
+        if (D == 2) return;
+        const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
+        for (int c = 0; c < Channels; ++c) {
+          value[c] += here * slice[c];
+          slope[0][c] += here * across[c];
+          slope[1][c] += here * along[c];
+          slope[D - 1][c] += here_rise * slice[c];
+          slice[c] = across[c] = along[c] = V{};
+        }
+      });
+  for (int c = 0; D == 2 && c < Channels; ++c) {
+    value[c] = slice[c];
+    slope[0][c] = across[c];
+    slope[1][c] = along[c];
+  }
+}
+
 // The derivatives of a group's values with respect to the coordinates, times `grad`, summed over
 // `Channels` planes.
 template <int D, int K, int Channels, class View, class V>
@@ -92,6 +143,66 @@ STN_HD void gradient_seen(const View& view, const V (&grad)[Channels], V (&total
   if (D == 2) {
     total[0] = across;
     total[1] = along;
+  }
+}
+
+// What these do along a direction: its product with the matrix of second derivatives.
+template <int D, int K, int Channels, class View, class V>
+STN_HD void gradient_seen_along(const View& view, const V (&grad)[Channels],
+                                const V (&direction)[D], V (&total)[D]) {
+  static_assert(K == 2 || D == 2, "a cubic volume's second derivatives along z are not here");
+  using A = Scalar<V>;
+  V weight[K], slope[K], curve[K];
+  for (int k = 0; k < K; ++k) {
+    const V distance = view.across - A(k);
+    weight[k] = kernel<K>(distance);
+    slope[k] = kernel_slope<K>(distance);
+    curve[k] = kernel_curve<K>(distance);
+  }
+  V xx{}, xy{}, yy{};            // of a slice
+  V across{}, along{};           // its first derivatives
+  V mixed[3] = {V{}, V{}, V{}};  // of a volume: xy, xz, yz
+  view.rows(
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        V sum[K];
+        for (int k = 0; k < K; ++k) sum[k] = V{};
+        for (int c = 0; c < Channels; ++c) {
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            for (int k = 0; k < K; ++k) sum[k] += grad[c] * tap(k);
+          });
+        }
+        const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
+        V level{}, rise{}, bend{};
+        for (int k = 0; k < K; ++k) {
+          level += weight[k] * sum[k];
+          rise += slope[k] * sum[k];
+          if (K == 4) bend += curve[k] * sum[k];
+        }
+        xy += here_rise * rise;
+        if (K == 4) {
+          xx += here * bend;
+          yy += kernel_curve<K>(distance) * level;
+        }
+        if (D == 3) {
+          across += here * rise;
+          along += here_rise * level;
+        }
+      },
+      [&](V distance) __attribute__((always_inline)) {
+        if (D == 2) return;
+        const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
+        mixed[0] += here * xy;
+        mixed[1] += here_rise * across;
+        mixed[2] += here_rise * along;
+        xy = across = along = V{};
+      });
+  if (D == 2) {
+    total[0] = direction[0] * xx + direction[1] * xy;
+    total[1] = direction[0] * xy + direction[1] * yy;
+  } else {
+    total[0] = direction[1] * mixed[0] + direction[D - 1] * mixed[1];
+    total[1] = direction[0] * mixed[0] + direction[D - 1] * mixed[2];
+    total[D - 1] = direction[0] * mixed[1] + direction[1] * mixed[2];
   }
 }
 

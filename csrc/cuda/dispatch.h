@@ -75,7 +75,7 @@ template <class Map>
 using InDouble = typename CoordinateOf<Map>::in_double;
 
 // What the kernels of sample, splat and grad_warp are templates over.
-template <class Element_, int K_, class Index_, class Map_, int D_>
+template <class Element_, int K_, class Index_, class Map_, int D_, bool Along = false>
 struct Choice {
   using Element = Element_;
   using Index = Index_;  // of offsets inside a plane
@@ -84,7 +84,10 @@ struct Choice {
   static constexpr int K = K_, D = D_;
   // The usual coordinates and images: worth a form of their own for consecutive channels.
   static constexpr bool fast = sizeof(Index) == sizeof(int32_t);
-  using Wide = Choice<Element, K, int64_t, Map, D>;  // for images of any size
+  using Wide = Choice<Element, K, int64_t, Map, D, Along>;  // for images of any size
+  // Of the derivatives along a direction; one kernel serves images of any size.
+  using Moved = Choice<Element, K, int64_t, Map, D, true>;
+  static constexpr bool along = Along;
 };
 
 // f(Choice) of the kernel for the parameters.
@@ -103,6 +106,19 @@ void with_kernel(const SampleParams& p, F&& f) {
         f(Choice<Element, K, int64_t, Map, D>{});
       });
     });
+  });
+}
+
+// The same, Choice::Moved if the parameters have a direction. Not of nearest: its derivatives are
+// 0, and ops.cpp returns zeros.
+template <class F>
+void with_kernel_along(const SampleParams& p, F&& f) {
+  with_kernel(p, [&](auto chosen) {
+    using Chosen = decltype(chosen);
+    if constexpr (Chosen::K > 1) {
+      if (p.direction != Direction::none) return f(typename Chosen::Moved{});
+    }
+    f(chosen);
   });
 }
 

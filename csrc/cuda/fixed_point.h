@@ -60,14 +60,18 @@ STN_HD double power_of_two(int e) {  // of a normal number
   return x;
 }
 
-// The unit of a sum is 2^-unit(...). A point's weights on one pixel add up to at most 1.9 in
-// magnitude (bicubic, clamped at an edge), so that `points` = 2^log_points or fewer points make at
-// most 2^(log_points + 1) times the largest value; one more bit leaves room for rounding.
-template <class A>
-STN_HD int fixed_unit(Fixed largest, int log_points) {
-  const int unit = 61 - log_points - exponent_above<A>(largest);
-  return unit < 960 ? unit : 960;  // both limbs' powers of two stay normal
+// The unit of a sum of values below 2^exponent is 2^-unit(...). A point's weights on one pixel add
+// up to at most 1.9 in magnitude (bicubic, clamped at an edge), so that `points` = 2^log_points or
+// fewer points make at most 2^(log_points + 1) times the largest value; one more bit leaves room
+// for rounding.
+STN_HD int fixed_unit(int exponent, int log_points) {
+  const int unit = 61 - log_points - exponent;
+  const int high = unit < 960 ? unit : 960;  // both limbs' powers of two stay normal
+  return high > -1000 ? high : -1000;
 }
+
+// The weights' derivatives along one axis add up to at most 2^kSlopeBits in magnitude.
+constexpr int kSlopeBits = 2;
 
 // float64 keeps what is below the unit in a second integer.
 template <class A>
@@ -81,7 +85,14 @@ struct FixedSums {
   Fixed* limb[kLimbs<A>];
   A* not_finite;  // the terms that are not finite
   Fixed* largest;
+  Fixed* farthest;  // the largest magnitude of a direction (in double), or null where there is none
   int log_points;
+
+  // Such that every value, times what its weights are differentiated along, is below 2^exponent.
+  STN_HD int exponent() const {
+    const int values = exponent_above<A>(*largest);
+    return farthest ? values + exponent_above<double>(*farthest) + kSlopeBits : values;
+  }
 };
 
 template <class A>
@@ -89,7 +100,7 @@ struct FixedScale {
   double high, low;
 
   STN_HD explicit FixedScale(const FixedSums<A>& sums)
-      : high(power_of_two(fixed_unit<A>(*sums.largest, sums.log_points))),
+      : high(power_of_two(fixed_unit(sums.exponent(), sums.log_points))),
         low(power_of_two(low_bits(sums.log_points))) {}
 };
 

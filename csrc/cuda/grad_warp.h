@@ -7,34 +7,19 @@
 
 #include "cuda/block_map.h"
 #include "cuda/channels.h"
+#include "cuda/derivative.h"
 #include "cuda/parameter_sums.h"
 
 namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-// A tap whose coefficient is 0 does not count, whatever its pixel holds.
-template <class Index, class A, int K, int D>
-STN_HD A slope_sum(const PointTaps<Index, A, K, D>& taps, const A (&dot)[kTaps<K, D>], int axis) {
-  A sum = 0;
-  STN_UNROLL
-  for (int k = 0; k < kTaps<K, D>; ++k) {
-    const int tap[3] = {k % K, k / K % K, k / (K * K)};
-    A coefficient = 1;
-    STN_UNROLL
-    for (int d = 0; d < D; ++d) {
-      coefficient *= d == axis ? taps.slope[d][tap[d]] : taps.weight[d][tap[d]];
-    }
-    if (coefficient != 0) sum += coefficient * dot[k];
-  }
-  return sum;
-}
-
 // This thread's part of the gradient of its point's pixel coordinates: over the images and channels
-// of the block that fall to it. 0 outside the output. N: channels per step, as in sample_thread.
-template <class Chosen, int N, class Map, class T, int D>
+// of the block that fall to it; what that does along a direction, if there is one. 0 outside the
+// output. N: channels per step, as in sample_thread.
+template <class Chosen, int N, class Map, class Moves, class T, int D>
 STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map,
-                                const Place& place, const Spot<D>& spot,
+                                const Moves& moves, const Place& place, const Spot<D>& spot,
                                 Accumulate<typename Chosen::Element> (&grad)[D]) {
   constexpr int K = Chosen::K;
   using Element = typename Chosen::Element;
@@ -60,16 +45,21 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
       const Element* plane = input + c * p.input.stride_c;
       STN_UNROLL
       for (int k = 0; k < kTaps<K, D>; ++k) {
-        Index offset = taps.offset[0][k % K] + taps.offset[1][k / K % K];
-        if (D == 3) offset += taps.offset[D - 1][k / (K * K)];
-        const Values pixel = *reinterpret_cast<const Values*>(plane + offset);
+        const Values pixel = *reinterpret_cast<const Values*>(plane + tap_offset(taps, k));
         STN_UNROLL
         for (int j = 0; j < N; ++j) dot[k] += widen(value.of[j]) * widen(pixel.of[j]);
       }
     }
   }
-  STN_UNROLL
-  for (int d = 0; d < D; ++d) grad[d] = slope_sum(taps, dot, d);
+  if constexpr (Chosen::along) {
+    A direction[D];
+    direction_of(moves, p, launch.frame, place.warp, spot.p, direction);
+    STN_UNROLL
+    for (int d = 0; d < D; ++d) grad[d] = weighted_sum_along(taps, direction, dot, d);
+  } else {
+    STN_UNROLL
+    for (int d = 0; d < D; ++d) grad[d] = weighted_sum(taps, dot, d);
+  }
 }
 
 // A grid's gradient at a point, written.
@@ -121,10 +111,11 @@ struct GradWarpKernel {
   using Launch = GradWarpLaunch<T, D>;
   struct Shared {
     BlockMap<Map> map;
+    MovesOf<Chosen> moves;
     BlockSums<Map> sums;
   };
   static constexpr bool kWide = sizeof(A) == 8 || !Chosen::fast;  // elements, or offsets
-  static constexpr int kBlocks = Chosen::K == 4 || (D == 3 && sizeof(A) == 8) ? 1
+  static constexpr int kBlocks = Chosen::along || Chosen::K == 4 || (D == 3 && sizeof(A) == 8) ? 1
                                  : kWide || D == 3 ? 2
                                                    : (Map::parametric ? (N > 1 ? 2 : 3) : 0);
 
@@ -133,12 +124,14 @@ struct GradWarpKernel {
     const SampleLaunch<T, D>& sample = launch.sample;
     const SampleParams& p = sample.p;
     const Place place = place_of(sample.work, block.index());
+    shared.moves.make(block, p, sample.frame, place.warp);
     const auto& map = shared.map.make(block, p, sample.frame, place.warp);
     typename Block::template PerThread<Numbers<A, D>> grad;
     typename Block::template PerThread<Spot<D>> spot;
     block.each([&](int thread) {
       spot[thread] = spot_of<D>(sample.work, p.output_size, place.tile, thread);
-      coordinate_gradient<Chosen, N>(sample, map, place, spot[thread], grad[thread].of);
+      coordinate_gradient<Chosen, N>(sample, map, shared.moves, place, spot[thread],
+                                     grad[thread].of);
     });
     STN_UNROLL
     for (int d = 0; d < D; ++d) {
@@ -163,52 +156,49 @@ struct GradWarpKernel {
   }
 };
 
-// f(pack): in steps of one channel, or of as many as 16 bytes hold. (Bicubic's 16 taps keep a
-// thread busy without, and would need more registers than there are.)
-template <class Chosen, class F>
-void with_gradient_pack(const SampleParams& p, F&& f) {
-  constexpr int N = kPack<typename Chosen::Element>;
-  if constexpr (Chosen::fast && Chosen::K == 2) {
-    if (packed<typename Chosen::Element, N>(p)) return f(Number<N>{});
-  }
-  f(Number<1>{});
+// f(Choice, pack): in steps of one channel, or of as many as 16 bytes hold. (Bicubic's 16 taps
+// keep a thread busy without, and would need more registers than there are.) Not of nearest: its
+// gradient is 0, and ops.cpp returns zeros.
+template <class F>
+void with_gradient_kernel(const SampleParams& p, F&& f) {
+  with_kernel_along(p, [&](auto chosen) {
+    using Chosen = decltype(chosen);
+    using Element = typename Chosen::Element;
+    if constexpr (Chosen::fast && Chosen::K == 2) {
+      constexpr int N = kPack<Element>;
+      if (packed<Element, N>(p)) return f(chosen, Number<N>{});
+    }
+    if constexpr (Chosen::K > 1) f(chosen, Number<1>{});
+  });
 }
 
 inline int64_t grad_warp_bytes(const SampleParams& p) {
   int64_t bytes = 0;
-  with_kernel(p, [&](auto chosen) {
+  with_gradient_kernel(p, [&](auto chosen, auto pack) {
     using Chosen = decltype(chosen);
     using Map = typename Chosen::Map;
     if constexpr (Map::parametric) {
-      with_gradient_pack<Chosen>(p, [&](auto pack) {
-        const auto launch = make_gradient_launch<typename Chosen::T, Chosen::D>(p, pack.value);
-        bytes = sums_bytes<Map>(launch.work);
-      });
+      const auto launch = make_gradient_launch<typename Chosen::T, Chosen::D>(p, pack.value);
+      bytes = sums_bytes<Map>(launch.work);
     }
   });
   return bytes;
 }
 
-// Not of nearest: its gradient is 0, and ops.cpp returns zeros.
 template <class Launcher>
 void grad_warp(const SampleParams& p, void* scratch, Launcher& launcher) {
-  with_kernel(p, [&](auto chosen) {
+  with_gradient_kernel(p, [&](auto chosen, auto pack) {
     using Chosen = decltype(chosen);
     using Map = typename Chosen::Map;
     using T = typename Chosen::T;
-    constexpr int D = Chosen::D;
-    if constexpr (Chosen::K > 1) {
-      with_gradient_pack<Chosen>(p, [&](auto pack) {
-        constexpr int N = decltype(pack)::value;
-        const GradWarpLaunch<T, D> launch{make_gradient_launch<T, D>(p, N),
-                                          static_cast<double*>(scratch)};
-        const Work& work = launch.sample.work;
-        launcher.template run<GradWarpKernel<Chosen, N>>(work.blocks, launch);
-        if constexpr (Map::parametric) {
-          const auto frame = pixel_frame<double, D>(p.input_size, p.align_corners);
-          finish_sums<InDouble<Map>>(p, frame, work, launch.partial, launcher);
-        }
-      });
+    constexpr int D = Chosen::D, N = decltype(pack)::value;
+    const GradWarpLaunch<T, D> launch{make_gradient_launch<T, D>(p, N),
+                                      static_cast<double*>(scratch)};
+    const Work& work = launch.sample.work;
+    launcher.template run<GradWarpKernel<Chosen, N>>(work.blocks, launch);
+    if constexpr (Map::parametric) {
+      const auto frame = pixel_frame<double, D>(p.input_size, p.align_corners);
+      finish_sums<InDouble<Map>>(p, frame, work, launch.partial, launcher);
     }
   });
 }

@@ -27,6 +27,10 @@ c10::DataPtr scratch(int64_t bytes) {
 
 void run_sample(const SampleParams& p) { check("sample", queue_sample(p, current_stream())); }
 
+void run_sample_derivative(const SampleParams& p) {
+  check("sample_derivative", queue_sample_derivative(p, current_stream()));
+}
+
 void run_splat(const SampleParams& p) {
   const c10::DataPtr memory = scratch(splat_scratch(p));
   check("splat", queue_splat(p, memory.get(), current_stream()));
@@ -47,8 +51,8 @@ void run_warp_grid_backward(const GridParams& p) {
 }
 
 [[maybe_unused]] const bool registered = register_backend(
-    c10::DeviceType::CUDA,
-    Backend{run_sample, run_splat, run_grad_warp, run_warp_grid, run_warp_grid_backward});
+    c10::DeviceType::CUDA, Backend{run_sample, run_sample_derivative, run_splat, run_grad_warp,
+                                   run_warp_grid, run_warp_grid_backward});
 
 }  // namespace
 }  // namespace cuda

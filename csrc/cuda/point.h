@@ -59,6 +59,7 @@ struct PointTaps {
   Index offset[D][K];
   A weight[D][K];
   A slope[D][K];
+  A curve[D][K];
 };
 
 template <class T, class Index, class A, int K, int D>
@@ -73,6 +74,7 @@ STN_HD void make_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D]
       taps.offset[d][k] = static_cast<Index>(axis.index[k]) * static_cast<Index>(stride[d]);
       taps.weight[d][k] = static_cast<A>(axis.weight[k]);
       taps.slope[d][k] = static_cast<A>(axis.slope[k]);
+      taps.curve[d][k] = static_cast<A>(axis.curve[k]);
     }
   }
 }
@@ -97,6 +99,42 @@ STN_HD void for_each_tap(const PointTaps<Index, A, K, D>& taps, F&& f) {
       }
     }
   }
+}
+
+template <class Index, class A, int K, int D>
+STN_HD Index tap_offset(const PointTaps<Index, A, K, D>& taps, int k) {
+  Index offset = taps.offset[0][k % K] + taps.offset[1][k / K % K];
+  if (D == 3) offset += taps.offset[D - 1][k / (K * K)];
+  return offset;
+}
+
+// The weight of tap k, differentiated along `axis` and along `other`; -1: not at all.
+template <class Index, class A, int K, int D>
+STN_HD A tap_weight(const PointTaps<Index, A, K, D>& taps, int axis, int other, int k) {
+  const int tap[3] = {k % K, k / K % K, k / (K * K)};
+  A product = 1;
+  STN_UNROLL
+  for (int d = 0; d < D; ++d) {
+    const int order = (d == axis) + (d == other);
+    product *= order == 0 ? taps.weight[d][tap[d]]
+                          : (order == 1 ? taps.slope[d][tap[d]] : taps.curve[d][tap[d]]);
+  }
+  return product;
+}
+
+// The same along a direction, in place of `other`. A derivative that is 0 does not count, whatever
+// the direction.
+template <class Index, class A, int K, int D>
+STN_HD A tap_weight_along(const PointTaps<Index, A, K, D>& taps, const A (&direction)[D], int axis,
+                          int k) {
+  A sum = 0;
+  STN_UNROLL
+  for (int d = 0; d < D; ++d) {
+    if (K == 2 && d == axis) continue;  // linear along each axis
+    const A weight = tap_weight(taps, axis, d, k);
+    if (weight != 0) sum += weight * direction[d];
+  }
+  return sum;
 }
 
 // The offset of point p in an image's plane.

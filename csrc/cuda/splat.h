@@ -4,6 +4,7 @@
 // what they can (turned.h), and only the rest is added so.
 #pragma once
 
+#include "cuda/derivative.h"
 #include "cuda/turned.h"
 
 namespace stn_cuda {
@@ -25,10 +26,11 @@ struct ScatterLaunch {
   }
 };
 
-// N: channels per step: 1, or 4 (consecutive and aligned).
-template <class Chosen, int N, class Map, class T, int D, class Sums>
+// N: channels per step: 1, or 4 (consecutive and aligned). If there is a direction, the weights'
+// derivatives along it are in their place.
+template <class Chosen, int N, class Map, class Moves, class T, int D, class Sums>
 STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& map,
-                           const Place& place, int thread) {
+                           const Moves& moves, const Place& place, int thread) {
   constexpr int K = Chosen::K;
   using Element = typename Chosen::Element;
   using A = Accumulate<Element>;
@@ -41,6 +43,10 @@ STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& m
   if (launch.gathered(place.warp) && is_gathered(launch.sample.frame, p.padding, x)) return;
   PointTaps<typename Chosen::Index, A, K, D> taps;
   make_taps(launch.sample.frame, p.padding, x, p.input.stride, taps);
+  [[maybe_unused]] A direction[D];
+  if constexpr (Chosen::along) {
+    direction_of(moves, p, launch.sample.frame, place.warp, spot.p, direction);
+  }
   const auto adder = launch.sums.adder();
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << work.log_share;
@@ -54,7 +60,8 @@ STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& m
       STN_UNROLL
       for (int j = 0; j < N; ++j) value[j] = widen(pack.of[j]);
       const int64_t plane = image + c * p.input.stride_c;
-      for_each_tap(taps, [&](int, auto offset, A weight) {
+      for_each_tap(taps, [&](int k, auto offset, A weight) {
+        if constexpr (Chosen::along) weight = tap_weight_along(taps, direction, -1, k);
         if (weight != 0) adder.add(plane + offset, weight, value);
       });
     }
@@ -74,9 +81,13 @@ STN_HD void for_each_place(const Launch& launch, const Block& block, F&& f) {
 template <class Chosen, int N, class Sums>
 struct ScatterKernel {
   using Launch = ScatterLaunch<typename Chosen::T, Chosen::D, Sums>;
-  using Shared = BlockMap<typename Chosen::Map>;
+  struct Shared {
+    BlockMap<typename Chosen::Map> map;
+    MovesOf<Chosen> moves;
+  };
   static constexpr bool kUsual = Chosen::fast && !Chosen::Map::parametric;  // 0: as they come
-  static constexpr int kBlocks = Chosen::K == 1   ? 4
+  static constexpr int kBlocks = Chosen::along    ? 1
+                                 : Chosen::K == 1 ? 4
                                  : Chosen::K == 4 ? (Chosen::Map::parametric ? 2 : 1)
                                  : Chosen::D == 3 ? 2
                                                   : (kUsual ? 0 : 4);
@@ -85,8 +96,10 @@ struct ScatterKernel {
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     for_each_place(launch, block, [&](const Place& place) {
       const SampleLaunch<typename Chosen::T, Chosen::D>& sample = launch.sample;
-      const auto& map = shared.make(block, sample.p, sample.frame, place.warp);
-      block.each([&](int thread) { scatter_thread<Chosen, N>(launch, map, place, thread); });
+      shared.moves.make(block, sample.p, sample.frame, place.warp);
+      const auto& map = shared.map.make(block, sample.p, sample.frame, place.warp);
+      block.each(
+          [&](int thread) { scatter_thread<Chosen, N>(launch, map, shared.moves, place, thread); });
       block.barrier();  // before the next map
     });
   }
@@ -131,6 +144,37 @@ struct LargestKernel {
       }
     }
     return most;
+  }
+};
+
+// The largest magnitude among the directions of the points.
+template <class Map, class Sums>
+struct FarthestKernel {
+  using T = Coordinate<Map>;
+  static constexpr int D = CoordinateOf<Map>::dims;
+  using Launch = ScatterLaunch<T, D, Sums>;
+  using Shared = BlockDirection<Map>;
+  static constexpr int kBlocks = 0;
+
+  template <class Block>
+  STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
+    const SampleLaunch<T, D>& sample = launch.sample;
+    const Place place = place_of(sample.work, block.index());
+    shared.make(block, sample.p, sample.frame, place.warp);
+    typename Block::template PerThread<Fixed> most;
+    block.each([&](int thread) {
+      most[thread] = 0;
+      const Spot<D> spot = spot_of<D>(sample.work, sample.p.output_size, place.tile, thread);
+      if (!spot.inside) return;
+      double direction[D], magnitude = 0;
+      direction_of(shared, sample.p, sample.frame, place.warp, spot.p, direction);
+      for (int d = 0; d < D; ++d) magnitude += absolute(direction[d]);
+      most[thread] = magnitude_bits(magnitude);
+    });
+    block.largest_of_neighbours(5, [&](int thread) -> Fixed& { return most[thread]; });
+    block.each([&](int thread) {
+      if (thread % 32 == 0) atomic_max(launch.sums.fixed.farthest, most[thread]);
+    });
   }
 };
 

@@ -35,6 +35,7 @@ struct SplatMemory {
 
   Turned* turned = nullptr;
   Fixed* largest = nullptr;
+  Fixed* farthest = nullptr;
   Fixed* limb[kLimbs<A>] = {};
   A* sums = nullptr;  // of the image; those of what is not finite where the others are fixed
   int64_t bytes = 0;
@@ -48,6 +49,7 @@ struct SplatMemory {
     if (kTurns<Chosen>) take(turned, p.warp.batch);
     if (p.deterministic) {
       take(largest, 1);
+      if (Chosen::along) take(farthest, 1);
       for (Fixed*& one : limb) take(one, count);
     }
     if (kDirect<Element>) {
@@ -62,6 +64,7 @@ struct SplatMemory {
     for (int k = 0; k < kLimbs<A>; ++k) fixed.limb[k] = limb[k];
     fixed.not_finite = sums;
     fixed.largest = largest;
+    fixed.farthest = farthest;
     fixed.log_points = log_points(p);
     return fixed;
   }
@@ -144,6 +147,12 @@ void splat_by_sums(const SampleParams& p, const Sums& sums, const SplatMemory<Ch
     split(launch.sample.work, int64_t(1) << launch.sample.work.log_share);
     launcher.template run<LargestKernel<Element, T, D, Sums>>(
         striding_blocks(launch.sample.work.blocks), launch);
+    if constexpr (Chosen::along) {
+      launcher.zero(memory.farthest, sizeof *memory.farthest);
+      const ScatterLaunch<T, D, Sums> points{make_launch<T, D>(p, 0), sums, nullptr};
+      launcher.template run<FarthestKernel<typename Chosen::Map, Sums>>(points.sample.work.blocks,
+                                                                        points);
+    }
   }
   scatter<Chosen>(p, sums, memory.turned, launcher);
   if constexpr (kTurns<Chosen>) {
@@ -169,13 +178,14 @@ void splat_in_place(const SampleParams& p, const SplatMemory<Chosen>& memory, La
 
 inline int64_t splat_bytes(const SampleParams& p) {
   int64_t bytes = 0;
-  with_kernel(p, [&](auto chosen) { bytes = SplatMemory<decltype(chosen)>(p, nullptr).bytes; });
+  with_kernel_along(p,
+                    [&](auto chosen) { bytes = SplatMemory<decltype(chosen)>(p, nullptr).bytes; });
   return bytes;
 }
 
 template <class Launcher>
 void splat(const SampleParams& p, void* scratch, Launcher& launcher) {
-  with_kernel(p, [&](auto chosen) {
+  with_kernel_along(p, [&](auto chosen) {
     using Chosen = decltype(chosen);
     using Element = typename Chosen::Element;
     using A = Accumulate<Element>;

@@ -250,7 +250,7 @@ struct TurnKernel {
 // Whether maps are turned round: affine ones, for linear interpolation. (A bicubic look mixes
 // inside and outside, and has four times as many candidates.)
 template <class Chosen>
-constexpr bool kTurns = Chosen::Map::parametric && Chosen::K == 2;
+constexpr bool kTurns = Chosen::Map::parametric && Chosen::K == 2 && !Chosen::along;
 
 // The launch of the pixels, in steps of `pack` channels.
 template <class T, int D, class Sums>

@@ -4,7 +4,8 @@
 // Its speed does not count, but the time that it takes to compile.
 #define STN_HD inline
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O1")
+// Without modref, by which GCC 12 takes what make_taps writes (point.h) for not written.
+#pragma GCC optimize("O1", "no-ipa-modref")
 // Loops that are not unrolled hide from this warning that they fill an array.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "cuda/derivative.h"
 #include "cuda/grad_warp.h"
 #include "cuda/grid.h"
 #include "cuda/sample.h"
@@ -50,6 +52,11 @@ void walk_sample(const SampleParams& p) {
   sample(p, walk);
 }
 
+void walk_sample_derivative(const SampleParams& p) {
+  Walk walk = make_walk();
+  sample_derivative(p, walk);
+}
+
 void walk_splat(const SampleParams& given) {
   const SampleParams p = as_set(given);
   Walk walk = make_walk();
@@ -76,7 +83,8 @@ void walk_cuda_kernels(bool on, bool deterministic, bool descending, bool vector
   static const Backend usual = backend(c10::DeviceType::CPU);
   settings = {deterministic, descending ? Order::descending : Order::ascending, vectors};
   backend(c10::DeviceType::CPU) =
-      on ? Backend{walk_sample, walk_splat, walk_grad_warp, walk_warp_grid, walk_warp_grid_backward}
+      on ? Backend{walk_sample,    walk_sample_derivative, walk_splat,
+                   walk_grad_warp, walk_warp_grid,         walk_warp_grid_backward}
          : usual;
 }
 

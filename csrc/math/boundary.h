@@ -11,9 +11,10 @@ inline namespace STN_ISA {
 template <class T>
 struct Axis {
   int32_t size;
-  T last;    // the last pixel's coordinate, size - 1
-  T half;    // d pixel / d normalised
-  T offset;  // pixel = (normalised + 1) * half - offset
+  T last;   // the last pixel's coordinate, size - 1
+  T half;   // d pixel / d normalised
+  T shift;  // pixel = (normalised + shift) * half - offset; shift is 1
+  T offset;
   T mirror;  // reflection: the lower mirror, -0.5 or 0
   T span;    // reflection: the distance between the mirrors
 };
@@ -24,6 +25,7 @@ STN_HD Axis<T> make_axis(int64_t size, bool align_corners) {
   axis.size = static_cast<int32_t>(size);
   axis.last = static_cast<T>(size - 1);
   axis.half = static_cast<T>(align_corners ? size - 1 : size) / 2;
+  axis.shift = T(1);
   axis.offset = align_corners ? T(0) : T(0.5);
   axis.mirror = -axis.offset;
   axis.span = static_cast<T>(align_corners ? size - 1 : size);
@@ -33,7 +35,7 @@ STN_HD Axis<T> make_axis(int64_t size, bool align_corners) {
 // Normalised [-1, 1] -> pixel: the corner pixels' centres with align_corners, else their edges.
 template <class V>
 STN_HD V to_pixel(const Axis<Scalar<V>>& axis, V normalised) {
-  return (normalised + 1) * axis.half - axis.offset;
+  return (normalised + axis.shift) * axis.half - axis.offset;
 }
 
 // Largest magnitude a pixel coordinate is allowed to keep: beyond any image (arguments.cpp refuses

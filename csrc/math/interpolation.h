@@ -16,12 +16,14 @@ struct TapCount {
       I == Interpolation::nearest ? 1 : (I == Interpolation::bilinear ? 2 : 4);
 };
 
-// The taps of one axis. slope = d weight / d x, of the coordinate before the boundary rule.
+// The taps of one axis. slope = d weight / d x, of the coordinate before the boundary rule; curve:
+// the derivative of that (a linear weight has none).
 template <class V, int K>
 struct Taps {
   Integer<V> index[K];
   V weight[K];
   V slope[K];
+  V curve[K];
 };
 
 template <class I>
@@ -75,8 +77,20 @@ STN_HD V cubic_far_slope(V d) {
   return (3 * a * d - 10 * a) * d + 8 * a;
 }
 
+template <class V>
+STN_HD V cubic_near_curve(V d) {
+  const Scalar<V> a = Scalar<V>(-0.75);
+  return 6 * (a + 2) * d - 2 * (a + 3);
+}
+
+template <class V>
+STN_HD V cubic_far_curve(V d) {
+  const Scalar<V> a = Scalar<V>(-0.75);
+  return 6 * a * d - 10 * a;
+}
+
 // The weight of a pixel at distance d = look - pixel, whatever d is, in an interpolation of K taps
-// (nearest: of a look that is rounded), and its derivative.
+// (nearest: of a look that is rounded), and its first two derivatives.
 template <int K, class V>
 STN_HD V kernel(V d) {
   if constexpr (K == 1) {
@@ -102,6 +116,19 @@ STN_HD V kernel_slope(V d) {
   }
 }
 
+// Not continuous at the ends: there, too, the side that floor(x) takes.
+template <int K, class V>
+STN_HD V kernel_curve(V d) {
+  if constexpr (K < 4) {
+    return V{};
+  } else {
+    const V distance = smaller(absolute(d), all<V>(2));
+    const V curve = distance < 1 ? cubic_near_curve(distance) : cubic_far_curve(distance);
+    const V left = d >= -2 ? curve : V{};
+    return d < 2 ? left : V{};
+  }
+}
+
 // Round half to even, as torch (nearbyint).
 template <class V>
 STN_HD V round_half_even(V x) {
@@ -124,7 +151,7 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
   const V inside = clip(axis, rounded);
   taps.index[0] = truncate(inside);
   taps.weight[0] = inside == rounded ? all<V>(1) : V{};
-  taps.slope[0] = V{};
+  taps.slope[0] = taps.curve[0] = V{};
 }
 
 // Two neighbouring pixels base, base + 1, both inside: a look half outside shifts the pair inwards
@@ -145,6 +172,7 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
   const V slope = x == x ? bound_slope(axis, padding, finite) : V{};
   taps.slope[0] = slope * tent_slope(d);
   taps.slope[1] = single ? V{} : slope * tent_slope(d - 1);
+  taps.curve[0] = taps.curve[1] = V{};
 }
 
 // Whether x is so far inside that no boundary rule changes what a linear look makes of it. Not so
@@ -163,6 +191,7 @@ STN_HD void axis_taps_inside(V x, Taps<V, 2>& taps) {
   taps.weight[0] = 1 - taps.weight[1];
   taps.slope[0] = all<V>(-1);
   taps.slope[1] = all<V>(1);
+  taps.curve[0] = taps.curve[1] = V{};
 }
 
 // The boundary rule holds for each of the four pixels, not for x.
@@ -175,12 +204,15 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
   const V weight[4] = {cubic_far(t + 1), cubic_near(t), cubic_near(1 - t), cubic_far(2 - t)};
   const V slope[4] = {cubic_far_slope(t + 1), cubic_near_slope(t), -cubic_near_slope(1 - t),
                       -cubic_far_slope(2 - t)};
+  const V curve[4] = {cubic_far_curve(t + 1), cubic_near_curve(t), cubic_near_curve(1 - t),
+                      cubic_far_curve(2 - t)};
   for (int k = 0; k < 4; ++k) {
     const V bounded = bound(axis, padding, below + Scalar<V>(k - 1));
     const V inside = clip(axis, bounded);
     taps.index[k] = truncate(inside);
     taps.weight[k] = inside == bounded ? weight[k] : V{};
     taps.slope[k] = inside == bounded ? moves * slope[k] : V{};
+    taps.curve[k] = inside == bounded ? moves * curve[k] : V{};
   }
 }
 

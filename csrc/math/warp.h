@@ -46,6 +46,17 @@ STN_HD Frame<T, D> normalised_frame() {
   return frame;
 }
 
+// The frame in which a map's derivative is a map of the same kind: where a point's look moves as
+// the map's values or parameters do. The maps are linear in these, and a derivative has no offset.
+template <class T, int D>
+STN_HD Frame<T, D> tangent_frame(Frame<T, D> frame) {
+  for (int d = 0; d < D; ++d) {
+    frame.axis[d].shift = frame.axis[d].offset = T(0);
+    frame.centre[d] = T(0);
+  }
+  return frame;
+}
+
 template <class T, class Element>
 STN_HD T load_as(const void* data, int64_t i) {
   return static_cast<T>(to_float(static_cast<const Element*>(data)[i]));

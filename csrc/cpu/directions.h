@@ -1,0 +1,63 @@
+// Derivatives along a direction: how each point's look moves, in pixels.
+#pragma once
+
+#include "cpu/looks.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// Along the tangent. (One copy for all kernels: there are many maps.)
+template <class T, int D>
+__attribute__((noinline)) void find_tangents(const SampleParams& p, int64_t n, const Tile<D>& tile,
+                                             const Frame<T, D>& frame, T (&x)[D][kRoom]) {
+  with_map<T, D>(p.map, p.tangent, n, tangent_frame(frame), p.output_size, p.align_corners,
+                 [&](const auto& map) { coordinates(map, tile, x); });
+}
+
+// Before the boundary rule. Without a direction, 1 along each axis. A: the type of weights and
+// sums.
+template <class A, class T, int D>
+STN_HD void find_directions(const SampleParams& p, int64_t n, const Tile<D>& tile,
+                            const Looks<T, D>& looks, A (&direction)[D][kRoom]) {
+  const int slots = tile.slots();
+  if (p.direction != Direction::tangent) {
+    for (int d = 0; d < D; ++d) {
+      const bool moves = p.direction == Direction::none || p.axis == d;
+      std::fill(direction[d], direction[d] + slots, A(moves));
+    }
+  } else if constexpr (std::is_same<T, A>::value) {
+    find_tangents(p, n, tile, looks.frame, direction);
+  } else {
+    T x[D][kRoom];
+    find_tangents(p, n, tile, looks.frame, x);
+    for (int d = 0; d < D; ++d) std::copy(x[d], x[d] + slots, direction[d]);
+  }
+}
+
+// The boundary rule's part in what belongs to the coordinates, their gradients or directions (of
+// bicubic it is one of the taps); that of a NaN is 0.
+template <class T, class A, int D>
+__attribute__((noinline)) void through_rule(Padding rule, const Looks<T, D>& looks, int slots,
+                                            A (&grad)[D][kRoom]) {
+  using V = Native<T>;
+  for (int d = 0; d < D; ++d) {
+    for (int i = 0; i < slots; i += kLanes<T>) {
+      const V x = load<V>(&looks.x[d][i]);
+      const V slope = bound_slope(looks.frame.axis[d], rule, make_finite(looks.frame.axis[d], x));
+      const V through = load_converted<V>(&grad[d][i]) * slope;
+      store<kLanes<T>>(&grad[d][i], x == x ? through : V{});
+    }
+  }
+}
+
+template <int K, class T, class A, int D>
+STN_HD void through_boundary(Padding padding, const Looks<T, D>& looks, bool any_nan, int slots,
+                             A (&grad)[D][kRoom]) {
+  const Padding rule = K == 4 ? Padding::zeros : padding;
+  if (any_nan || rule != Padding::zeros) through_rule(rule, looks, slots, grad);
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -6,15 +6,20 @@ y = stn_cuda.sample(x, stn_cuda.Affine(theta), (28, 28))  # the fused spatial tr
 
 from stn_cuda._extension import build_info
 from stn_cuda._version import __version__
+from stn_cuda.acceleration import accelerate
 from stn_cuda.functional import affine_grid, grid_sample, sample, sample_with_gradient, splat
 from stn_cuda.warps import Affine, Warp
 
-from stn_cuda import _vmap, nn  # isort: skip  (they use the names above)
+from stn_cuda import nn  # isort: skip  (its modules use the names above)
+from stn_cuda import _vmap  # isort: skip
+
+_vmap.register()
 
 __all__ = [
     "Affine",
     "Warp",
     "__version__",
+    "accelerate",
     "affine_grid",
     "build_info",
     "grid_sample",

@@ -44,8 +44,22 @@ def _fold(info, *tensors: tuple[Tensor, int | None]) -> _Fold:
     return _Fold(info.batch_size, next((n for n in batches if n != 1), 1))
 
 
+#: Op -> what vmap calls in its place, with (info, the mapped dimensions, *arguments).
+RULES: dict[str, Callable] = {}
+
+
+def register() -> None:
+    """Tell torch of the rules."""
+    for name, rule in RULES.items():
+        torch.library.register_vmap(f"stn_cuda::{name}", rule)
+
+
 def _rule(name: str) -> Callable:
-    return torch.library.register_vmap(f"stn_cuda::{name}")
+    def keep(rule: Callable) -> Callable:
+        RULES[name] = rule
+        return rule
+
+    return keep
 
 
 @_rule("sample")

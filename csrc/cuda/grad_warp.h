@@ -117,7 +117,7 @@ struct GradWarpKernel {
   static constexpr bool kWide = sizeof(A) == 8 || !Chosen::fast;  // elements, or offsets
   static constexpr int kBlocks = Chosen::along || Chosen::K == 4 || (D == 3 && sizeof(A) == 8) ? 1
                                  : kWide || D == 3 ? 2
-                                                   : (Map::parametric ? (N > 1 ? 2 : 3) : 0);
+                                                   : (N > 1 ? 2 : (Map::parametric ? 3 : 0));
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {

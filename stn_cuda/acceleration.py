@@ -31,7 +31,7 @@ from stn_cuda._extension import build_info
 _MODES = {0: "bilinear", 1: "nearest", 2: "bicubic"}
 _PADDING_MODES = {0: "zeros", 1: "border", 2: "reflection"}
 
-# What autocast brings to float32; it leaves float64 alone.
+# What autocast brings to float32 on the CPU.
 _AUTOCAST_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # How our checks refuse, before any kernel starts. torch is asked then: it can, or says why not.
@@ -176,19 +176,27 @@ def _served(tensor: Tensor) -> bool:
     )
 
 
-def _autocast(input: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """As torch's autocast casts grid_sampler's arguments: to float32, on CUDA if they differ."""
-    either = (input.dtype, grid.dtype)
-    if either[0] not in _AUTOCAST_DTYPES or either[1] not in _AUTOCAST_DTYPES:
-        return input, grid
-    if input.is_cpu or (either[0] is not either[1] and torch.float32 in either):
+def _autocast(input: Tensor, grid: Tensor) -> tuple[Tensor, Tensor] | None:
+    """grid_sampler's arguments as torch's autocast casts them; None where torch is to answer.
+
+    Its lists have grid_sampler on the CPU among what runs in float32, on CUDA among what runs in
+    the widest dtype of its arguments (ATen/autocast_mode.h).
+    """
+    on_cpu = input.is_cpu
+    known = _AUTOCAST_DTYPES if on_cpu else (torch.float32, torch.get_autocast_dtype("cuda"))
+    if input.dtype not in known or grid.dtype not in known:
+        return None
+    if on_cpu or input.dtype is not grid.dtype:
         return input.float(), grid.float()
     return input, grid
 
 
 def _sample(input, grid, interpolation_mode, padding_mode, align_corners) -> Tensor | None:
     if torch.is_autocast_enabled("cpu" if input.is_cpu else "cuda"):
-        input, grid = _autocast(input, grid)
+        cast = _autocast(input, grid)
+        if cast is None:
+            return None
+        input, grid = cast
     # What our kernels take and torch refuses.
     if (
         input.dtype is not grid.dtype

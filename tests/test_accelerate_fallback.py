@@ -1,6 +1,7 @@
 """accelerate() leaves to torch what is torch's: errors, modes, other devices, compiled code."""
 
 import contextlib
+import functools
 import warnings
 
 import pytest
@@ -20,6 +21,7 @@ from accelerated import (
 from cases import LOW_PRECISION, image, scattered_grid, thetas
 
 import stn_cuda
+from stn_cuda import acceleration
 
 
 @pytest.fixture(autouse=True)
@@ -133,24 +135,55 @@ def test_what_our_checks_refuse_is_left_to_torch(monkeypatch):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("dtype", LOW_PRECISION)
-def test_autocast(dtype):
+def test_autocast(dtype, unwalked_device):
     """The dtypes of torch's results, and its errors; grid_sample by our kernels."""
     kinds = (torch.float32, torch.float64, *LOW_PRECISION)
+    x, grid, theta = (t.to(unwalked_device) for t in (X, GRID, THETA))
+
+    def call(of_image, of_grid):
+        with torch.autocast(unwalked_device, dtype):
+            return sampled(x.to(of_image), grid.to(of_grid))
+
     for of_image in kinds:
         for of_grid in kinds:
-            x, grid = X.to(of_image), GRID.to(of_grid)
-            with torch.autocast("cpu", dtype):
-                expected, wanted, _ = outcome(lambda x=x, grid=grid: sampled(x, grid))
-                with stn_cuda.accelerate():
-                    result, error, _ = outcome(lambda x=x, grid=grid: sampled(x, grid))
-                    assert is_ours(F.grid_sample, X.to(dtype))
-            assert error == wanted
-            torch.testing.assert_close(result, expected)
-        with torch.autocast("cpu", dtype):
-            expected = F.affine_grid(THETA.to(of_image), SIZE, align_corners=False)
+            same = functools.partial(call, of_image, of_grid)
+            expected, wanted, _ = outcome(same)
             with stn_cuda.accelerate():
-                grid = F.affine_grid(THETA.to(of_image), SIZE, align_corners=False)
-        assert grid.dtype == expected.dtype and torch.equal(grid, expected)
+                result, error, _ = outcome(same)
+            assert error == wanted
+            assert (result is None) == (expected is None)
+            if result is not None:
+                assert result.dtype == expected.dtype
+            # torch computes the coordinates of lower precision in just that.
+            if result is not None and result.dtype in (torch.float32, torch.float64):
+                torch.testing.assert_close(result, expected)
+        with torch.autocast(unwalked_device, dtype):
+            expected = F.affine_grid(theta.to(of_image), SIZE, align_corners=False)
+            with stn_cuda.accelerate():
+                result = F.affine_grid(theta.to(of_image), SIZE, align_corners=False)
+        assert result.dtype == expected.dtype and torch.equal(result, expected)
+    with torch.autocast(unwalked_device, dtype), stn_cuda.accelerate():
+        for of_image in (torch.float32, dtype):
+            assert is_ours(F.grid_sample, x.to(of_image), grid)
+
+
+@pytest.mark.quick
+def test_autocast_on_cuda_without_one():
+    """What is told of the tensors alone: the widest dtype, or torch's answer."""
+    x, grid = X.to("meta"), GRID.to("meta")
+    low = torch.get_autocast_dtype("cuda")
+    other = (set(LOW_PRECISION) - {low}).pop()
+    for kinds, wanted in (
+        ((torch.float32, torch.float32), torch.float32),
+        ((torch.float32, low), torch.float32),
+        ((low, torch.float32), torch.float32),
+        ((low, low), low),
+        ((other, other), None),
+        ((low, other), None),
+        ((torch.float64, torch.float64), None),
+    ):
+        cast = acceleration._autocast(x.to(kinds[0]), grid.to(kinds[1]))
+        assert [t.dtype for t in cast or ()] == [wanted] * 2 * (wanted is not None)
 
 
 class Tagged(torch.Tensor):

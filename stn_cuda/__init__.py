@@ -10,7 +10,7 @@ from stn_cuda.acceleration import accelerate
 from stn_cuda.functional import affine_grid, grid_sample, sample, sample_with_gradient, splat
 from stn_cuda.warps import Affine, Warp
 
-from stn_cuda import nn  # isort: skip  (its modules use the names above)
+from stn_cuda import nn, onnx  # isort: skip  (their modules use the names above)
 from stn_cuda import _vmap  # isort: skip
 
 _vmap.register()
@@ -24,6 +24,7 @@ __all__ = [
     "build_info",
     "grid_sample",
     "nn",
+    "onnx",
     "sample",
     "sample_with_gradient",
     "splat",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from stn_cuda import onnx
 from stn_cuda._extension import _C
 
 _CHANNELS_LAST = (torch.channels_last, torch.channels_last_3d)
@@ -49,6 +50,8 @@ def sample(
     """``input`` at the positions that ``warp`` says; see ``csrc/ops.cpp`` for the arguments."""
     # torch.compile cannot look into the compiled module, and needs the op itself.
     if torch.compiler.is_compiling():
+        if torch.onnx.is_in_onnx_export():
+            return onnx.sample(input, warp, map, size, mode, padding_mode, align_corners)
         return torch.ops.stn_cuda.sample.default(
             input, warp, map, size, mode, padding_mode, align_corners
         )
@@ -188,6 +191,8 @@ def _sample_grad_warp_derivative_fake(
 def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) -> Tensor:
     """The normalised coordinates of a parametric map at every output point."""
     if torch.compiler.is_compiling():
+        if torch.onnx.is_in_onnx_export():
+            return onnx.warp_grid(warp, map, size, align_corners)
         return torch.ops.stn_cuda.warp_grid.default(warp, map, size, align_corners)
     return _C.warp_grid(warp, map, size, align_corners)
 

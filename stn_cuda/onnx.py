@@ -1,0 +1,94 @@
+"""ONNX: our ops, written in operators that torch's exporter knows.
+
+``torch.onnx.export(model, args, dynamo=True)`` needs nothing from here: while it traces a model,
+:mod:`stn_cuda.ops` calls the functions below in the place of the kernels. A program that
+``torch.export.export`` has traced before holds our ops; :func:`decomposition_table` replaces them.
+
+Nothing of this needs the ``onnx`` package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+from torch.nn import functional as F
+
+from stn_cuda._extension import _C
+
+__all__ = ["decomposition_table"]
+
+
+def decomposition_table() -> dict[torch._ops.OpOverload, Callable]:
+    """How to write our ops in torch's own, for ``ExportedProgram.run_decompositions``.
+
+    A decomposed program returns the same up to rounding, and loads and runs without stn_cuda.
+
+    Returns:
+        dict: from ``torch.ops.stn_cuda.sample.default`` and ``.warp_grid.default`` to functions of
+        the same signature.
+
+    Example::
+
+        program = torch.export.export(model, (x,))
+        program = program.run_decompositions(stn_cuda.onnx.decomposition_table())
+        torch.onnx.export(program, dynamo=True).save("model.onnx")
+    """
+    return {
+        torch.ops.stn_cuda.sample.default: sample,
+        torch.ops.stn_cuda.warp_grid.default: warp_grid,
+    }
+
+
+def sample(
+    input: Tensor,
+    warp: Tensor,
+    map: str,
+    size: Sequence[int],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """``stn_cuda::sample``: the grid is written out, then sampled by F.grid_sample."""
+    _C.check_sample(input, warp, map, size, mode, padding_mode)
+    # The ONNX standard leaves open where GridSample rounds: in low precision nowhere but at the
+    # end, if both operands are float32.
+    double = torch.float64 in (input.dtype, warp.dtype)
+    dtype = torch.float64 if double else torch.float32
+    image, parameters = input.to(dtype), warp.to(dtype)
+    grid = parameters if map == "grid" else _affine_grid(parameters, size, align_corners)
+    if image.shape[0] != grid.shape[0]:  # GridSample broadcasts no batch
+        batch = grid.shape[0] if image.shape[0] == 1 else image.shape[0]
+        image = image.expand(batch, *image.shape[1:])
+        grid = grid.expand(batch, *grid.shape[1:])
+    output = F.grid_sample(image, grid, mode, padding_mode, align_corners).to(input.dtype)
+    # No matter to ONNX, but a `view` in the rest of the model may rely on it.
+    return output.contiguous(memory_format=suggest_memory_format(input))
+
+
+def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) -> Tensor:
+    """``stn_cuda::warp_grid``: an affine map's grid."""
+    _C.check_warp_grid(warp, map, size)
+    dtype = torch.float64 if warp.dtype == torch.float64 else torch.float32
+    return _affine_grid(warp.to(dtype), size, align_corners).to(warp.dtype)
+
+
+def _affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """theta (N, dims, dims + 1) at every point of an output of ``size``: (N, *size, dims).
+
+    Out of one vector per axis. F.affine_grid is exported with a constant of the output's size, and
+    ONNX' AffineGrid places the points of an axis of extent 1 elsewhere (align_corners), is absent
+    before opset 20, and in onnxruntime 1.31 fails for two-dimensional float16.
+    """
+    dims = len(size)
+    columns = theta[(slice(None),) + (None,) * dims].unbind(-1)  # each (N, 1, 1(, 1), dims)
+    grid = columns[dims]
+    for axis, extent in enumerate(reversed(size)):  # x first, which is the last of `size`
+        span = torch.sym_max(extent - 1, 1) if align_corners else extent
+        # Twice the distances from the middle, which are whole numbers: one rounding each.
+        centres = torch.arange(1 - extent, extent, 2, dtype=theta.dtype, device=theta.device)
+        position = (centres / span).reshape(-1, *[1] * (axis + 1))
+        grid = grid + columns[axis] * position
+    return grid

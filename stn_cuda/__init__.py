@@ -11,8 +11,9 @@ from stn_cuda.functional import affine_grid, grid_sample, sample, sample_with_gr
 from stn_cuda.warps import Affine, Warp
 
 from stn_cuda import nn, onnx  # isort: skip  (their modules use the names above)
-from stn_cuda import _vmap  # isort: skip
+from stn_cuda import _sharding, _vmap  # isort: skip
 
+_sharding.register()
 _vmap.register()
 
 __all__ = [

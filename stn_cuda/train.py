@@ -3,17 +3,20 @@
 https://docs.pytorch.org/tutorials/intermediate/spatial_transformer_tutorial.html, with this
 package's sampler in the place of `F.affine_grid` + `F.grid_sample`; ``--sampler torch`` puts those
 back. Network, loss, optimiser, batch size and normalisation are the tutorial's.
+
+Started by ``torchrun``, its processes share every batch, and the first of them speaks and writes.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +27,7 @@ import stn_cuda
 from stn_cuda import artifacts
 from stn_cuda.data import load_digits, load_mnist
 from stn_cuda.mnist import DataError, DataUnavailableError, mnist_files
+from stn_cuda.processes import ElsewhereError, Processes, process_group
 from stn_cuda.training import Config, Training, TrainingError
 from stn_cuda.tutorial import SAMPLERS
 
@@ -130,6 +134,12 @@ def _resolved_device(name: str | None, sampler: str) -> str:
         return "cpu"
     if not torch.cuda.is_available():
         raise OptionError("--device cuda: torch finds no CUDA device; use --device cpu")
+    gpu, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if gpu >= gpus:
+        raise OptionError(
+            f"every process needs a GPU of its own, got {gpus} for process {gpu} (from 0); use "
+            "--device cpu or fewer processes"
+        )
     if sampler == "torch" or stn_cuda.build_info()["cuda"] is not None:
         return "cuda"
     if name is None:
@@ -174,10 +184,13 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _torch_settings(threads: int | None) -> Iterator[None]:
-    """Set torch's threads, and leave them and its random generators as they were afterwards."""
+def _torch_settings(threads: int | None, devices: list[int] | None) -> Iterator[None]:
+    """Set torch's threads, and leave them and its random generators as they were afterwards.
+
+    devices: the GPUs whose generators are used; None: all.
+    """
     before = torch.get_num_threads()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices):
         torch.set_num_threads(threads or before)
         try:
             yield
@@ -185,10 +198,10 @@ def _torch_settings(threads: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Carry out the parsed command line."""
-    _require_packages()
-    device = _resolved_device(options.device, options.sampler)
+def _prepared(
+    options: argparse.Namespace, device: str
+) -> tuple[Config, Path, dict[str, Any] | None]:
+    """The run's settings, its folder, which is there afterwards, and what it continues from."""
     config = Config(
         _resolved_dataset(options.dataset),
         options.epochs,
@@ -203,28 +216,51 @@ def run(options: argparse.Namespace) -> None:
     folder = options.out or Path("out") / config.dataset
     state = _resumable(folder, config) if options.resume else None
     _make_folder(folder)
-    with _torch_settings(options.threads):
+    return config, folder, state
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the parsed command line."""
+    _require_packages()
+    device = _resolved_device(options.device, options.sampler)
+    with process_group(device) as processes:
+        _train(options, device, processes)
+
+
+def _train(options: argparse.Namespace, device: str, processes: Processes) -> None:
+    # Once, for all: two processes that download, or that disagree, would be worse than waiting.
+    config, folder, state = processes.first(lambda: _prepared(options, device))
+    several = processes.count > 1
+    devices = [torch.cuda.current_device()] if several and device == "cuda" else None
+    with _torch_settings(options.threads, devices):
         data = load_mnist() if config.dataset == "mnist" else load_digits(config.seed)
-        training = Training(config, data.limited(config.limit).to(torch.device(device)), state)
-        print(
-            f"{config.dataset}: {len(training.data.train_images)} training and "
-            f"{len(training.data.test_images)} test images; sampler {config.sampler}, "
-            f"device {device}, {torch.get_num_threads()} threads, seed {config.seed}",
-            flush=True,
-        )
-        while len(training.history) < config.epochs:
-            entry = training.epoch()
-            artifacts.write_checkpoint(folder, training.state())
-            artifacts.write_metrics(folder, training.metrics())
+        data = data.limited(config.limit).to(torch.device(device))
+        training = Training(config, data, state, processes)
+        if processes.is_first:
             print(
-                f"epoch {entry['epoch']}/{config.epochs}: train loss {entry['train_loss']:.4f}, "
-                f"test loss {entry['test_loss']:.4f}, "
-                f"test accuracy {entry['test_accuracy']:.4f}, {entry['seconds']:.1f} s",
+                f"{config.dataset}: {len(training.data.train_images)} training and "
+                f"{len(training.data.test_images)} test images; sampler {config.sampler}, "
+                f"device {device}, {torch.get_num_threads()} threads"
+                f"{f' in each of {processes.count} processes' if several else ''}, "
+                f"seed {config.seed}",
                 flush=True,
             )
-        training.write_picture(folder)
-        print(f"dataset and transformed images: {folder / artifacts.PICTURE}")
-        print(f"test accuracy {training.history[-1]['test_accuracy']:.4f}")
+        while len(training.history) < config.epochs:
+            entry = training.epoch()
+            if processes.is_first:
+                artifacts.write_checkpoint(folder, training.state())
+                artifacts.write_metrics(folder, training.metrics())
+                print(
+                    f"epoch {entry['epoch']}/{config.epochs}: "
+                    f"train loss {entry['train_loss']:.4f}, "
+                    f"test loss {entry['test_loss']:.4f}, "
+                    f"test accuracy {entry['test_accuracy']:.4f}, {entry['seconds']:.1f} s",
+                    flush=True,
+                )
+        if processes.is_first:
+            training.write_picture(folder)
+            print(f"dataset and transformed images: {folder / artifacts.PICTURE}")
+            print(f"test accuracy {training.history[-1]['test_accuracy']:.4f}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -233,16 +269,25 @@ def main(argv: list[str] | None = None) -> int:
     0: done; 1: the data, the checkpoint or the training failed; 2: wrong options; 130: interrupted.
     """
     parser = _parser()
-    options = parser.parse_args(argv)
+    # What happens to all of torchrun's processes alike is told once, by the first.
+    is_first = int(os.environ.get("RANK", 0)) == 0
+    out, err = (sys.stdout, sys.stderr) if is_first else (io.StringIO(), io.StringIO())
+    with redirect_stdout(out), redirect_stderr(err):
+        options = parser.parse_args(argv)
     try:
         run(options)
     except (OptionError, DataError, artifacts.CheckpointError, TrainingError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        if is_first or not isinstance(error, TrainingError):
+            print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
+    except ElsewhereError:
+        return 1
     except KeyboardInterrupt:
-        print(
-            f"{parser.prog}: interrupted; --resume continues after the last epoch", file=sys.stderr
-        )
+        if is_first:
+            print(
+                f"{parser.prog}: interrupted; --resume continues after the last epoch",
+                file=sys.stderr,
+            )
         return 130
     return 0
 

@@ -18,6 +18,7 @@ from torch import Tensor
 import stn_cuda
 from stn_cuda import artifacts
 from stn_cuda.data import Dataset
+from stn_cuda.processes import Processes
 from stn_cuda.tutorial import TutorialNet
 
 __all__ = ["Config", "Training", "TrainingError", "evaluate", "train_epoch"]
@@ -71,6 +72,7 @@ def train_epoch(
     batch_size: int,
     generator: torch.Generator,
     on_step: Callable[[Tensor], None] | None = None,
+    processes: Processes | None = None,
 ) -> Tensor:
     """Go through the training set once, in an order that ``generator`` draws.
 
@@ -80,7 +82,9 @@ def train_epoch(
         images (Tensor[N, 1, 28, 28]), labels (Tensor[N]): on the model's device.
         batch_size (int): images per step; the last step takes what is left.
         generator (torch.Generator): on the CPU, so that the order is the same on every device.
-        on_step (callable, optional): told every step's loss.
+        on_step (callable, optional): told every step's loss, of this process's images.
+        processes (Processes, optional): share every batch among them; ``model`` averages their
+            gradients. Default: this process alone.
 
     Returns:
         Tensor[steps]: the mean loss of every step's images, on the model's device.
@@ -90,19 +94,20 @@ def train_epoch(
         losses = train_epoch(net, optimizer, data.train_images, data.train_labels,
                              batch_size=64, generator=torch.Generator().manual_seed(0))
     """
+    processes = processes or Processes()
     model.train()
     losses = []
     order = torch.randperm(len(images), generator=generator).to(images.device)
     for index in order.split(batch_size):
         optimizer.zero_grad()
-        loss = F.nll_loss(model(images.index_select(0, index)), labels.index_select(0, index))
+        loss = processes.loss(model, images, labels, index)
         loss.backward()
         optimizer.step()
         # Kept as tensors: reading a number would wait for the GPU in every step.
         losses.append(loss.detach())
         if on_step is not None:
             on_step(losses[-1])
-    return torch.stack(losses)
+    return processes.sum(torch.stack(losses)) / processes.count
 
 
 # Images per call when no gradient is kept: as large as pays on a GPU, a few megabytes on a CPU.
@@ -110,9 +115,17 @@ EVALUATION_BATCH = 1000
 
 
 @torch.inference_mode()
-def evaluate(model: torch.nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) of ``model`` on images (N, 1, 28, 28), labels (N,)."""
+def evaluate(
+    model: torch.nn.Module, images: Tensor, labels: Tensor, processes: Processes | None = None
+) -> tuple[float, float]:
+    """Mean loss and accuracy (0 to 1) of ``model`` on images (N, 1, 28, 28), labels (N,).
+
+    Of several ``processes`` each takes its part of the images; all get the same result.
+    """
+    processes = processes or Processes()
     model.eval()
+    count = len(images)
+    images, labels = processes.part(images), processes.part(labels)
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     for batch, target in zip(
@@ -121,7 +134,7 @@ def evaluate(model: torch.nn.Module, images: Tensor, labels: Tensor) -> tuple[fl
         output = model(batch)
         loss += F.nll_loss(output, target, reduction="sum")
         correct += (output.argmax(dim=1) == target).sum()
-    return loss.item() / len(images), correct.item() / len(images)
+    return processes.sum(loss).item() / count, processes.sum(correct).item() / count
 
 
 class Training:
@@ -132,6 +145,9 @@ class Training:
         data (Dataset): on the config's device.
         state (dict, optional): continue from what :meth:`state` returned. Default: start afresh,
             which seeds torch's generators.
+        processes (Processes, optional): those that train together; every one has all the data.
+            The weights are those that one process would get from the same batches, up to rounding
+            and dropout, which draws its own in each. Default: this process alone.
 
     Attributes:
         model (TutorialNet): the network.
@@ -144,9 +160,16 @@ class Training:
         print(training.epoch()["test_accuracy"])
     """
 
-    def __init__(self, config: Config, data: Dataset, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        state: dict[str, Any] | None = None,
+        processes: Processes | None = None,
+    ) -> None:
         self.config = config
         self.data = data
+        self.processes = processes or Processes()
         torch.manual_seed(config.seed)
         self._order = torch.Generator().manual_seed(config.seed)
         # Made on the CPU: the same seed then gives the same weights on every device.
@@ -155,6 +178,7 @@ class Training:
         self.history: list[dict[str, Any]] = []
         if state is not None:
             self._restore(state)
+        self._parallel = self.processes.wrapped(self.model)
 
     def epoch(self) -> dict[str, Any]:
         """Train for one epoch and test; the epoch's entry of :attr:`history`.
@@ -167,21 +191,26 @@ class Training:
         start = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_of(number)
-        with _progress_bar(number, self.config, len(data.train_images)) as on_step:
+        self.processes.seed(self.config.seed, number)
+        shown = self.processes.is_first
+        with _progress_bar(number, self.config, len(data.train_images), shown) as on_step:
             losses = train_epoch(
-                self.model,
+                self._parallel,
                 self.optimizer,
                 data.train_images,
                 data.train_labels,
                 batch_size=batch_size,
                 generator=self._order,
                 on_step=on_step,
+                processes=self.processes,
             )
         # The last step may have fewer images than the others and counts for less.
         images = torch.full(losses.shape, float(batch_size), dtype=torch.float64)
         images[-1] = len(data.train_images) - batch_size * (len(losses) - 1)
         train_loss = torch.dot(losses.cpu().double(), images).item() / len(data.train_images)
-        test_loss, accuracy = evaluate(self.model, data.test_images, data.test_labels)
+        test_loss, accuracy = evaluate(
+            self.model, data.test_images, data.test_labels, self.processes
+        )
         if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
             raise TrainingError(
                 f"the loss is no longer finite in epoch {number}: train {train_loss}, test "
@@ -231,6 +260,7 @@ class Training:
             "build": stn_cuda.build_info(),
             "device": torch.cuda.get_device_name() if on_cuda else "cpu",
             "threads": torch.get_num_threads(),
+            "processes": self.processes.count,
             "sampler": self.config.sampler,
             "seed": self.config.seed,
             "train_images": len(self.data.train_images),
@@ -249,8 +279,13 @@ class Training:
 
 
 @contextmanager
-def _progress_bar(epoch: int, config: Config, images: int) -> Iterator[Callable[[Tensor], None]]:
+def _progress_bar(
+    epoch: int, config: Config, images: int, shown: bool
+) -> Iterator[Callable[[Tensor], None] | None]:
     """A progress bar on stderr; gives the function that is told every step's loss."""
+    if not shown:
+        yield None
+        return
     from tqdm import tqdm
 
     # A log file gets a line now and then instead of ten a second.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from stn_cuda import ops
@@ -85,3 +86,7 @@ class Affine(Warp):
     def __repr__(self) -> str:
         theta = self.theta
         return f"Affine(theta={tuple(theta.shape)}, dtype={theta.dtype}, device={theta.device})"
+
+
+# A warp is a tensor and a class of ours: nothing that torch.load need not trust.
+torch.serialization.add_safe_globals([Affine])

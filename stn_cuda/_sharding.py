@@ -105,7 +105,7 @@ def _choices(rule: Rule, tensors: dict, labels: dict, results: list, dim: int) -
             )
     for name in rule.linear:
         have = tensors[name].placements[dim]
-        if have.is_partial() and have.reduce_op in ("sum", "avg"):
+        if have.is_partial() and have.reduce_op == "sum":
             yield {**replicated, name: have}, [have for _ in results]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -148,4 +149,7 @@ def process_group(device: str) -> Iterator[Processes]:
     # Not after an exception: leaving may wait for the others, who wait for this one. They notice
     # that it has gone, by its connections and from torchrun.
     if ours:
+        # What a model in a cycle still holds of the group would keep the group's own threads, which
+        # can abort the process if they find the interpreter ending (pytorch #179291).
+        gc.collect()
         torch.distributed.destroy_process_group()

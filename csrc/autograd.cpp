@@ -40,7 +40,7 @@ struct Form {
   Argument by;        // by what E is differentiated
   int64_t axis = -1;  // a direction along an axis of the image, where there is no tangent
   c10::SymInt batch;  // of g
-  Sizes size;         // of g, of a parametric map
+  Sizes size;         // of g
   Sizes image_shape;
   bool channels_last;
 };
@@ -230,9 +230,7 @@ Form form_of_sample(const Tensor& input, const Tensor& warp, int64_t axis, Name 
           is_channels_last(input)};
 }
 
-Sizes size_of(const Tensor& values, Name map) {
-  return map == "grid" ? Sizes() : values.sym_sizes().slice(2).vec();
-}
+Sizes size_of(const Tensor& values) { return values.sym_sizes().slice(2).vec(); }
 
 Form form_of_splat(const Tensor& values, int64_t axis, Name map, c10::SymIntArrayRef shape,
                    bool channels_last, Name mode, Name padding_mode, bool align_corners) {
@@ -243,7 +241,7 @@ Form form_of_splat(const Tensor& values, int64_t axis, Name map, c10::SymIntArra
           kImage,
           axis,
           values.sym_size(0),
-          size_of(values, map),
+          size_of(values),
           shape.vec(),
           channels_last};
 }
@@ -257,7 +255,7 @@ Form form_of_grad_warp(const Tensor& grad, const Tensor& input, int64_t axis, Na
           kWarp,
           axis,
           grad.sym_size(0),
-          size_of(grad, map),
+          size_of(grad),
           input.sym_sizes().vec(),
           is_channels_last(input)};
 }
@@ -265,7 +263,9 @@ Form form_of_grad_warp(const Tensor& grad, const Tensor& input, int64_t axis, Na
 Tensor sample_autograd(const Tensor& input, const Tensor& warp, Name map, c10::SymIntArrayRef size,
                        Name mode, Name padding_mode, bool align_corners) {
   const Tensor moves = forward_grad(warp);
-  if (moves.defined()) {  // one pass for the value and its derivative
+  // One pass for the value and its derivative. Not where reverse mode keeps what it needs: that
+  // would be without its forward-mode derivatives.
+  if (moves.defined() && !torch::autograd::compute_requires_grad(input, warp)) {
     const Tensor image = primal(input), place = primal(warp), change = forward_grad(input);
     auto [value, moved] = ops::sample_with_derivative(image, place, moves, map, size, mode,
                                                       padding_mode, align_corners);

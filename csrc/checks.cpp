@@ -67,12 +67,18 @@ void check_image(const char* op, const char* name, const Tensor& image, const Te
   check_storage(op, name, image);
 }
 
+// Whether an extent is larger than that. One that is not known yet is asked when it is.
+bool is_too_long(const SymInt& extent) {
+  const auto known = extent.maybe_as_int();
+  return known && *known > kLargestAxis;
+}
+
 // No spatial dimension of the image is 0, or too large for the coordinate arithmetic.
 void check_spatial(const char* op, const char* name, SymIntArrayRef shape) {
   for (size_t d = 2; d < shape.size(); ++d) {
     TORCH_CHECK(shape[d] > 0, op, ": ", name, " must have no empty spatial dimension, got shape ",
                 shape_text(shape), " (expected ", name, " to have non-empty spatial dimensions)");
-    TORCH_CHECK(shape[d] <= kLargestAxis, op, ": ", name, " must have at most ", kLargestAxis,
+    TORCH_CHECK(!is_too_long(shape[d]), op, ": ", name, " must have at most ", kLargestAxis,
                 " pixels along each dimension, got shape ", shape_text(shape));
   }
 }
@@ -82,7 +88,7 @@ void check_size(const char* op, SymIntArrayRef size, int64_t dims) {
   TORCH_CHECK_VALUE(static_cast<int64_t>(size.size()) == dims, op, ": size must have ", dims,
                     " entries, the output's spatial size, got ", shape_text(size));
   for (const SymInt& extent : size) {
-    TORCH_CHECK_VALUE(extent >= 0 && extent <= kLargestAxis, op, ": size must be between 0 and ",
+    TORCH_CHECK_VALUE(extent >= 0 && !is_too_long(extent), op, ": size must be between 0 and ",
                       kLargestAxis, " in each dimension, got ", shape_text(size));
   }
 }
@@ -158,7 +164,7 @@ void check_sample(const Tensor& input, const Tensor& warp, c10::string_view map,
   check_batch(op, input, warp);
   check_spatial(op, "input", input.sym_sizes());
   if (kind == MapKind::grid) {
-    TORCH_CHECK_VALUE(size.empty(), op,
+    TORCH_CHECK_VALUE(size.empty() || size == warp.sym_sizes().slice(1, input.dim() - 2), op,
                       ": size must be None with a grid, whose own size it is, got ",
                       shape_text(size));
   } else {

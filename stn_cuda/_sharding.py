@@ -37,6 +37,11 @@ def _values(dims: int, map: str) -> Labels:
     return ("n", "c", *(_POINTS[: dims - 2] if map == "grid" else [None] * (dims - 2)))
 
 
+def _slopes(dims: int, map: str) -> Labels:
+    values = _values(dims - 1, map)
+    return (*values[:2], None, *values[2:])
+
+
 def _warp(dims: int, map: str) -> Labels:
     return ("n", *_POINTS[: dims - 2], None) if map == "grid" else _batch(dims, map)
 
@@ -69,6 +74,24 @@ RULES = {
     "sample_grad_warp": Rule(
         {"grad": _values, "input": _image, "warp": _warp}, (_warp,), ("grad", "input")
     ),
+    "sample_derivative": Rule(
+        {"input": _image, "warp": _warp, "tangent": _warp}, (_values,), ("input", "tangent")
+    ),
+    "splat_derivative": Rule(
+        {"values": _values, "warp": _warp, "tangent": _warp},
+        (_image,),
+        ("values", "tangent"),
+        shape="shape",
+    ),
+    "sample_grad_warp_derivative": Rule(
+        {"grad": _values, "input": _image, "warp": _warp, "tangent": _warp},
+        (_warp,),
+        ("grad", "input", "tangent"),
+    ),
+    "sample_with_derivative": Rule(
+        {"input": _image, "warp": _warp, "tangent": _warp}, (_values, _values), ("input",)
+    ),
+    "sample_with_gradient": Rule({"input": _image, "warp": _warp}, (_values, _slopes), ("input",)),
     "warp_grid": Rule({"warp": _batch}, (_batch,)),
     "warp_grid_backward": Rule({"grad": _batch, "warp": _batch}, (_batch,), ("grad",)),
 }

@@ -40,7 +40,11 @@ def _batch(tensor: Tensor, dim: int | None) -> int:
 
 def _fold(info, *tensors: tuple[Tensor, int | None]) -> _Fold:
     batches = [_batch(tensor, dim) for tensor, dim in tensors]
-    # Equal, or 1; anything else is for the op to refuse.
+    if len(set(batches) - {1}) > 1:
+        raise RuntimeError(
+            "sample: input and warp must have the same batch size, or 1 on either side, got "
+            + " and ".join(map(str, batches))
+        )
     return _Fold(info.batch_size, next((n for n in batches if n != 1), 1))
 
 

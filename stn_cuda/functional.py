@@ -189,7 +189,8 @@ def splat(
 
     Args:
         values (Tensor[N, C, Ho, Wo] or Tensor[N, C, Do, Ho, Wo]): a value for each point of the
-            warp, in float32, float64, float16 or bfloat16 (which add up in float32), of any strides.
+            warp, in float32, float64, float16 or bfloat16 (which add up in float32), of any
+            strides.
         warp: as in :func:`sample`: where each point of ``values`` looks in the image.
         size: the image's spatial size, (H, W) or (D, H, W). Default: that of ``values``.
         mode, padding_mode, align_corners: as in :func:`sample`. Values whose points look outside

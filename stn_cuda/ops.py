@@ -1,7 +1,8 @@
 """The ops of the compiled extension: direct calls and fake (meta) functions.
 
-The schemas stand in ``csrc/ops.cpp``, the derivatives in ``csrc/autograd.cpp``, what torch.vmap does
-with them in ``_vmap.py``. The functions here take what the kernels take; users call :mod:`stn_cuda.functional`.
+The schemas stand in ``csrc/ops.cpp``, the derivatives in ``csrc/autograd.cpp``, what torch.vmap
+makes of them in ``_vmap.py``, what DTensors do in ``_sharding.py``. The functions here take what
+the kernels take; users call :mod:`stn_cuda.functional`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ def extents(op: str, size: Sequence[int]) -> list[int]:
         raise TypeError(f"{op}: size must be a sequence of integers, got {size!r}") from None
 
 
+def _refuse_onnx(op: str) -> None:
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError(
+            f"{op}: ONNX has no operator for it; export the part of the model before or after it"
+        )
+
+
 # --- sample -----------------------------------------------------------------------------------
 
 
@@ -52,6 +60,8 @@ def sample(
     if torch.compiler.is_compiling():
         if torch.onnx.is_in_onnx_export():
             return onnx.sample(input, warp, map, size, mode, padding_mode, align_corners)
+        if map == "grid":
+            size = warp.shape[1:-1]  # an empty list does not survive in AOTInductor's packages
         return torch.ops.stn_cuda.sample.default(
             input, warp, map, size, mode, padding_mode, align_corners
         )
@@ -82,6 +92,7 @@ def splat(
 ) -> Tensor:
     """An image of ``shape`` into which each value is added where sample would have looked."""
     if torch.compiler.is_compiling():
+        _refuse_onnx("splat")
         return torch.ops.stn_cuda.splat.default(
             values, warp, map, shape, channels_last, mode, padding_mode, align_corners
         )
@@ -135,6 +146,7 @@ def sample_with_gradient(
 ) -> tuple[Tensor, Tensor]:
     """What :func:`sample` returns, and its derivatives along the axes of the image."""
     if torch.compiler.is_compiling():
+        _refuse_onnx("sample_with_gradient")
         return torch.ops.stn_cuda.sample_with_gradient.default(
             input, warp, map, size, mode, padding_mode, align_corners
         )

@@ -1,16 +1,16 @@
 """Second derivatives: the product's, the oracle's, and how far they may be apart.
 
 Both differentiate f(g, x, W) = <a, grad_x> + <b, grad_W>, where grad_x and grad_W are what a
-gradient g of sample(x, W) becomes, and a and b are given. f = <g, sample(a, W) + d sample(x, W)/db>,
-so that with the symbols of accuracy.py, and
+gradient g of sample(x, W) becomes, and a and b are given. f is <g, sample(a, W)> plus what
+<g, sample(x, W)> does along b; so with the symbols of accuracy.py, and
 
     V      the farthest that a point's look moves along b, in pixels, summed over the axes
     R1     the error of a weight's first derivatives, delta (S2 S0^(D-1) + (D-1) S1^2 S0^(D-2)) and
            roundings of S1 S0^(D-1)
     R2     that of its second derivatives, likewise
 
-the bounds are those of sample and its gradients with a in the place of x, and beside them those with
-one derivative more, times V.
+the bounds are those of sample and its gradients with a in the place of x, and beside them those
+with one derivative more, times V.
 """
 
 import math

@@ -4,6 +4,7 @@ Each has small calls that provably go it, on the kernels that have it and on no 
 results are right.
 """
 
+import functools
 import math
 import os
 import subprocess
@@ -93,18 +94,13 @@ def test_derivatives_go_the_ways_of_values():
             call = case.call
             if call.mode == "nearest":
                 continue
-            tangent = torch.ones_like(call.warp)
             size = [] if call.map == "grid" else list(call.output_size)
-            settings = (call.map, size, call.mode, call.padding_mode, call.align_corners)
-            ways = paths_of(
-                lambda: torch.ops.stn_cuda.sample_derivative(
-                    call.input,
-                    call.warp,
-                    tangent,
-                    -1,
-                    *settings,  # noqa: B023
-                )
-            )[1]
+            run = functools.partial(
+                torch.ops.stn_cuda.sample_derivative,
+                *(call.input, call.warp, torch.ones_like(call.warp), -1, call.map, size),
+                *(call.mode, call.padding_mode, call.align_corners),
+            )
+            ways = paths_of(run)[1]
             derived = {way for way in ways if way.startswith("derive_")}
             values = {way.replace("narrow", "windows") for way in paths_of(call.run)[1]}
             values = {way.replace("sample_", "derive_") for way in values if "sample_" in way}

@@ -9,7 +9,11 @@ import torch
 
 import stn_cuda
 
-pytestmark = [pytest.mark.large_memory, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.large_memory,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("memory"),
+]
 
 BEYOND = 2**31
 

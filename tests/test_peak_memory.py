@@ -15,6 +15,7 @@ ALLOWED = 0.10
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("memory"),
     pytest.mark.skipif(
         not STATUS.is_file() or "VmHWM" not in STATUS.read_text(),
         reason="the system does not tell a process's peak of memory",

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 # Each suite holds the ones before it.
 SUITES = ("quick", "default", "full")
 
+# The directions up to a gradient; the others are derivatives beyond it.
+FIRST = ("forward", "backward")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -22,7 +25,12 @@ class Case:
     theta      "noise": identity + 0.1 * randn; "identity"; "rotate45", "rotate90": rotation of the
                pixels; "zoom4": the input's middle quarter fills the output; "zoom1/4": the reverse
     warps      number of thetas or grids; None: the input's N. Unlike N, one side is broadcast.
-    direction  "forward"; "backward": forward, then the gradients of everything in `wrt`
+    direction  "forward"; "backward": forward, then the gradients of everything in `wrt`;
+               "double": the gradients of those gradients, times fixed tensors, with respect to the
+               output's gradient and everything in `wrt`, whose graph is there beforehand;
+               "double-whole": forward, backward and that; "jvp": forward, with the derivative along
+               fixed tangents of everything in `wrt`; "gradient": forward, with the derivatives by
+               the position in the input (`sample_with_gradient`)
     graph      captured in a CUDA graph, and replayed
     """
 
@@ -210,6 +218,37 @@ BOUNDARIES = [
 ]
 
 
+# Derivatives beyond a gradient.
+_DERIVED = [
+    Case("affine", (1, 16, 64, 64), suite="default"),
+    Case("smooth", (1, 16, 64, 64), suite="default"),
+    Case("affine", (8, 3, 224, 224), suite="default"),
+    Case("smooth", (8, 3, 224, 224), suite="default"),
+    Case("affine", (1, 4, 32, 32, 32), suite="default"),
+    Case("smooth", (1, 4, 32, 32, 32), suite="default"),
+    Case("affine", (1, 16, 64, 64), suite="default", mode="bicubic"),
+]
+_DERIVATIVES = [
+    ("double", ("input", "warp")),
+    ("double-whole", ("input", "warp")),
+    ("jvp", ("warp",)),
+    ("jvp", ("input", "warp")),
+    ("gradient", ("input", "warp")),
+]
+# Of the first, those that the quick suite has.
+_QUICK = [("double", ("input", "warp")), ("jvp", ("warp",)), ("gradient", ("input", "warp"))]
+
+
+def _derivative(case: Case, direction: str, wrt: tuple[str, ...]) -> Case:
+    suite = "full" if direction == "double-whole" else case.suite
+    if case == _DERIVED[0] and (direction, wrt) in _QUICK:
+        suite = "quick"
+    return replace(case, direction=direction, wrt=wrt, suite=suite)
+
+
+DERIVATIVES = [_derivative(case, *kind) for case in _DERIVED for kind in _DERIVATIVES]
+
+
 def _both_directions(cases: Iterable[Case]) -> list[Case]:
     return [one for case in cases for one in (case, replace(case, direction="backward"))]
 
@@ -219,6 +258,7 @@ CASES: list[Case] = [
     *GRID_2D_WARP_ONLY,
     *INTERPOLATIONS,
     *BOUNDARIES,
+    *DERIVATIVES,
 ]
 
 # Only on a GPU, and first there: larger than its cache, which is too large for the CPU's matrix.

@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 
 from . import peers, problem, timing
-from .cases import Case, select
+from .cases import FIRST, Case, select
 from .report import DIRECTIONS
 
 GROUP = "affine 2-D bilinear"
@@ -62,7 +62,11 @@ class Pass:
 
 def cells() -> list[Case]:
     """The cases of the whole matrix that the goals are about."""
-    return [case for case in select("full") if case.group == GROUP and case.dtype == "float32"]
+    return [
+        case
+        for case in select("full")
+        if case.group == GROUP and case.dtype == "float32" and case.direction in FIRST
+    ]
 
 
 def show(cases: Iterable[Case], effort: timing.Effort) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 
+from .cases import FIRST
 from .labels import DIRECTIONS, threads_label, times, work_label
 from .report import headline
 
@@ -29,6 +30,8 @@ def draw(results: dict) -> bytes | None:
             mark = " †" if cell["peers"][name]["wrong"] else ""
             row = panel.setdefault(work_label(cell["case"]) + mark, {})
             row[cell["threads"]] = ratio["median"]
+    # Derivatives beyond a gradient have no work in common with the others.
+    ratios = {name: panel for name, panel in ratios.items() if name in FIRST} or ratios
     if not ratios:
         return None
 

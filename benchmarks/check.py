@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .peers import torch_eager, without_cudnn
-from .problem import Problem, grid_of, pixels_of, work
+from .cases import FIRST
+from .peers import exact as exact_work
+from .peers import without_cudnn
+from .problem import Problem, grid_of, pixels_of, result_names, work
 
 # Roundings on a coordinate's way from theta to pixels: three products and sums, the scaling.
 COORDINATE_ROUNDINGS = 4
@@ -26,7 +28,7 @@ SLOPE = 8
 
 @dataclass(frozen=True)
 class Reference:
-    """Results in float64, (output, *gradients) of CPU or CUDA tensors, and the bounds' scales."""
+    """Results in float64, of CPU or CUDA tensors, and the bounds' scales."""
 
     problem: Problem
     results: tuple[torch.Tensor, ...]
@@ -42,18 +44,18 @@ def reference(problem: Problem) -> Reference:
         input=problem.input.double(),
         warp=problem.warp.double(),
         grad_output=None if problem.grad_output is None else problem.grad_output.double(),
+        tangents=tuple(tangent.double() for tangent in problem.tangents),
     )
     # By torch's own kernels: cuDNN's are among what is judged.
     with without_cudnn():
-        results = tuple(tensor.detach() for tensor in work(exact, torch_eager(exact))())
+        results = tuple(tensor.detach() for tensor in work(exact, exact_work(exact))())
     return Reference(problem, results, *_jumps(exact, problem))
 
 
 def disagreement(results: tuple[torch.Tensor, ...], expected: Reference) -> str | None:
     """None if the results are right, else a sentence that says which is wrong and by how much."""
     case = expected.problem.case
-    names = ["output", *(f"grad_{name}" for name in case.wrt)]
-    for name, got, want in zip(names, results, expected.results, strict=False):
+    for name, got, want in zip(result_names(case), results, expected.results, strict=False):
         message = _compare(name, got.detach(), want, expected)
         if message:
             return f"{name} {message}"
@@ -88,7 +90,9 @@ def _compare(name: str, got: torch.Tensor, want: torch.Tensor, expected: Referen
     sum_unit = torch.finfo(torch.float64 if owner.dtype == torch.float64 else torch.float32).eps
     rounding = SLOPE * dims * expected.delta + 4 * torch.finfo(got.dtype).eps
     error = (got.double() - want).abs()
-    jumping = case.mode == "nearest" or name == "grad_warp"
+    # Of bicubic the second derivative jumps, of bilinear the first.
+    derived = name == "grad_warp" or (case.direction not in FIRST and name != "output")
+    jumping = case.mode == "nearest" or derived
     # A flipped point changes its value by about the value's own size.
     flips = 4 * math.sqrt(expected.jumps) if jumping else 0.0
 
@@ -105,8 +109,11 @@ def _compare(name: str, got: torch.Tensor, want: torch.Tensor, expected: Referen
     bound = (rounding + 4 * sum_unit * math.sqrt(terms)) * max(want.abs().max().item(), 1e-30)
     allowed = 0.0
     if jumping:
-        # A flip moves the gradient of two input pixels.
-        moved = 2 * math.prod(case.output_shape[2:]) / math.prod(case.shape[2:])
+        # A flip moves the gradient of two input pixels; that of a derivative, of a point's taps on
+        # either side.
+        taps = 4 if case.mode == "bicubic" else 2
+        pixels = (taps + 1) * taps ** (dims - 1) if derived else 2
+        moved = pixels * math.prod(case.output_shape[2:]) / math.prod(case.shape[2:])
         allowed = expected.jumps * (max(1.0, moved) if name == "grad_input" else 1.0)
     share = (error > bound).double().mean().item()
     if share > allowed:

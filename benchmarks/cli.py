@@ -152,7 +152,9 @@ def _run(options: argparse.Namespace, cases: list) -> int:
     load = results["environment"]["load"]
     if load is not None and load > BUSY * environment.cores():
         print(f"the machine is busy (load average {load}): expect noise, most of all on all cores")
-    rivals = [peer.name for peer in chosen if peer.headline or options.device == "cpu"]
+    directions = {case.direction for case in cases}
+    present = [peer for peer in chosen if directions & set(peer.directions)]
+    rivals = [peer.name for peer in present if peer.headline or options.device == "cpu"]
     rivals = [name for name in rivals if name != peers.OURS]
     floors = options.device == "cuda"
     table = report.Table([case.to_json() for case in cases], rivals, floors)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from .peers import OURS, torch_eager
-from .problem import Problem
+from .problem import DOUBLE, Problem
 
 
 def traffic(problem: Problem) -> dict[str, int]:
@@ -26,12 +26,26 @@ def traffic(problem: Problem) -> dict[str, int]:
     output = case.elements * problem.input.element_size()
     grid = 0 if case.op == "affine" else problem.warp.numel() * problem.warp.element_size()
     moved = touched = seen + grid + output
-    if case.direction == "backward":
+    if case.direction in ("jvp", "gradient"):
+        # Of the tangents, the image's where it is seen.
+        tangents = ("input" in case.wrt) * seen + ("warp" in case.wrt) * grid
+        dims = len(case.shape) - 2
+        more = tangents + output if case.direction == "jvp" else dims * output
+        moved, touched = moved + more, touched + more
+    if case.direction in ("backward", "double-whole"):
         moved, touched = moved + output + grid, touched + output
         if "input" in case.wrt:
             moved, touched = moved + image, touched + image
         if "warp" in case.wrt:
             moved, touched = moved + seen + grid, touched + grid
+    if case.direction in DOUBLE:
+        along = ("input" in case.wrt) * seen + ("warp" in case.wrt) * grid
+        results = output + ("input" in case.wrt) * image + ("warp" in case.wrt) * grid
+        again = seen + grid + output + along + results
+        if case.direction == "double":
+            moved = touched = again
+        else:
+            moved, touched = moved + again, touched + along + results
     return {"moved_bytes": moved, "touched_bytes": touched}
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from . import environment, report, timing
+from .cases import FIRST
 from .labels import DIRECTIONS, line, rule, times
 
 SHAPES = ((64, 1, 28, 28), (8, 3, 224, 224), (1, 3, 512, 512))
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     rows = []
     for name, build in rows_of_calls():
-        for direction in DIRECTIONS:
+        for direction in FIRST:
             if options.filter in f"{name} {DIRECTIONS[direction]}":
                 rows.append(measure(name, direction, build(direction), effort))
                 print(row_text(rows[-1]), flush=True)

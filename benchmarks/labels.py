@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-DIRECTIONS = {"forward": "forward", "backward": "forward+backward"}
+DIRECTIONS = {
+    "forward": "forward",
+    "backward": "forward+backward",
+    "double": "double backward",
+    "double-whole": "f+b+double b.",
+    "jvp": "forward+jvp",
+    "gradient": "forward+gradient",
+}
 
 
 def times(ratio: float) -> str:
@@ -11,8 +18,9 @@ def times(ratio: float) -> str:
 
 
 def work_label(case: dict) -> str:
-    """What is done, with the one gradient that is asked for if it is one alone."""
-    only = f", to {case['wrt'][0]} only" if len(case["wrt"]) == 1 else ""
+    """What is done, with the one gradient or tangent that is asked for if it is one alone."""
+    to = "along" if case["direction"] == "jvp" else "to"
+    only = f", {to} {case['wrt'][0]} only" if len(case["wrt"]) == 1 else ""
     return case["work"] + only
 
 

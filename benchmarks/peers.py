@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from .problem import Forward, Problem
+from . import derivatives
+from .cases import FIRST
+from .labels import DIRECTIONS
+from .problem import DOUBLE, Forward, Problem
 from .timing import Context
 
 OURS = "stn_cuda"
@@ -19,15 +22,20 @@ OURS = "stn_cuda"
 # new memory besides, which is to fill it with NaN.
 DETERMINISTIC = "stn_cuda, deterministic"
 UNFILLED = "stn_cuda, deterministic, unfilled"
+# Beside derivatives that come with the forward: what they add to it.
+FORWARD_ALONE = "stn_cuda, forward alone"
+WITH_FORWARD = ("jvp", "gradient")
 
 
 @dataclass(frozen=True)
 class Peer:
     """One competitor.
 
-    build        Problem -> function (input, warp) -> output. Called once per cell under the
-                 cell's number of threads; what it does is not timed.
+    build        Problem -> function (input, warp) -> output; for "jvp" and "gradient", -> both
+                 results. Called once per cell under the cell's number of threads; what it does is
+                 not timed.
     supports     whether the peer can do the problem
+    directions   those of the cases that it is for
     optional     timed only when asked for by name
     headline     counts for the ratio of the summary, which is taken against the fastest such peer
     device       the only device on which there is such a peer; None: any
@@ -37,14 +45,19 @@ class Peer:
     name: str
     build: Callable[[Problem], Forward]
     supports: Callable[[Problem], bool] = lambda problem: True
+    directions: tuple[str, ...] = FIRST
     optional: bool = False
     headline: bool = True
     device: str | None = None
     context: Context = contextlib.nullcontext
 
+    def can(self, problem: Problem) -> bool:
+        """Whether it is to be timed on the problem."""
+        return problem.case.direction in self.directions and self.supports(problem)
+
 
 def ours(problem: Problem) -> Forward:
-    """`stn_cuda.sample`, fused for an affine warp."""
+    """`stn_cuda.sample`, or `sample_with_gradient`, fused for an affine warp."""
     import stn_cuda  # imported late: --list and --render need no built extension
 
     case = problem.case
@@ -53,10 +66,59 @@ def ours(problem: Problem) -> Forward:
         "padding_mode": case.padding,
         "align_corners": case.align_corners,
     }
-    if case.op != "affine":
-        return lambda image, grid: stn_cuda.sample(image, grid, **options)
     size = case.output_shape[2:]
-    return lambda image, theta: stn_cuda.sample(image, stn_cuda.Affine(theta), size, **options)
+    gradient = case.direction == "gradient"
+    function = stn_cuda.sample_with_gradient if gradient else stn_cuda.sample
+
+    def of_theta(image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        return function(image, stn_cuda.Affine(theta), size, **options)
+
+    def of_grid(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return function(image, grid, **options)
+
+    forward = of_theta if case.op == "affine" else of_grid
+    return derivatives.forward_mode(problem, forward) if case.direction == "jvp" else forward
+
+
+def forward_alone(problem: Problem) -> Forward:
+    """Ours without the derivative that the case wants with the output."""
+    forward = ours(replace(problem, case=replace(problem.case, direction="forward")))
+    return lambda image, warp: (forward(image, warp),)
+
+
+def torch_derivative(problem: Problem) -> Forward:
+    """What torch has for a jvp and a gradient by the position: neither as such."""
+    if problem.case.direction == "jvp":
+        return derivatives.by_two_backwards(problem, torch_eager(problem))
+    return derivatives.gradient_of(problem, derivatives.by_channel)
+
+
+def torch_channels_as_images(problem: Problem) -> Forward:
+    """The same by way of the derivatives by the grid, of all channels in one call."""
+    jvp = problem.case.direction == "jvp"
+    make = derivatives.along_tangents if jvp else derivatives.gradient_of
+    return make(problem, derivatives.by_channels_as_images)
+
+
+def torch_of(problem: Problem) -> Forward:
+    """The calls of torch that do the case's work, in every direction."""
+    derives = problem.case.direction in WITH_FORWARD
+    return torch_derivative(problem) if derives else torch_eager(problem)
+
+
+def torch_can(problem: Problem) -> bool:
+    """Whether torch can do that, and stays inside its tensors."""
+    twice = problem.case.direction in ("jvp", *DOUBLE)
+    return torch_is_safe(problem) and (not twice or derivatives.torch_has_double_backward())
+
+
+def exact(problem: Problem) -> Forward:
+    """What is right in float64: torch's, or what an old torch can do in its place."""
+    if torch_can(problem):
+        return torch_of(problem)
+    if problem.case.direction == "jvp":
+        return derivatives.along_tangents(problem, derivatives.by_channel)
+    return derivatives.composed(problem)
 
 
 def torch_eager(problem: Problem) -> Forward:
@@ -143,8 +205,12 @@ def has_backward(problem: Problem) -> bool:
 
 
 PEERS: list[Peer] = [
-    Peer(OURS, ours, headline=False),
-    Peer("torch", torch_eager, torch_is_safe),
+    Peer(OURS, ours, headline=False, directions=tuple(DIRECTIONS)),
+    Peer("torch", torch_of, torch_can, directions=tuple(DIRECTIONS)),
+    Peer("torch, channels as images", torch_channels_as_images, directions=WITH_FORWARD),
+    Peer(FORWARD_ALONE, forward_alone, directions=WITH_FORWARD, headline=False),
+    # What there was before torch's own double backward. (The graph of its backward is large.)
+    Peer("torch, composed", derivatives.composed, directions=DOUBLE, headline=False),
     Peer(
         "torch without cuDNN",
         torch_eager,

@@ -16,6 +16,9 @@ SEED = 0
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Results = tuple[torch.Tensor, ...]
 
+# The directions in which the gradients are differentiated.
+DOUBLE = ("double", "double-whole")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -23,13 +26,17 @@ class Problem:
 
     input        of the case's shape, dtype and layout, uniform in [0, 1)
     warp         theta (N, 2, 3) / (N, 3, 4), or a grid (N, ..., 2 | 3)
-    grad_output  of the output's shape and the input's dtype and layout; None for forward alone
+    grad_output  of the output's shape and the input's dtype and layout; None where there is no
+                 backward
+    tangents     one for each of `case.wrt`, of its shape, dtype and layout: the direction in which
+                 a jvp moves it; what double backward multiplies its gradient with
     """
 
     case: Case
     input: torch.Tensor
     warp: torch.Tensor
     grad_output: torch.Tensor | None
+    tangents: tuple[torch.Tensor, ...] = ()
 
 
 def build(case: Case, device: str = "cpu") -> Problem:
@@ -45,19 +52,35 @@ def build(case: Case, device: str = "cpu") -> Problem:
     theta = _theta(case, generator)
     warp = theta if case.op == "affine" else _grid(case, theta, generator)
     grad_output = None
-    if case.direction == "backward":
+    if case.direction in ("backward", *DOUBLE):
         grad_output = torch.randn(case.output_shape, generator=generator)
         grad_output = grad_output.to(device, dtype).contiguous(memory_format=layout)
-    return Problem(
-        case=case,
-        input=image.to(device, dtype).contiguous(memory_format=layout),
-        warp=warp.to(device, warp_dtype),
-        grad_output=grad_output,
-    )
+    made = {
+        "input": image.to(device, dtype).contiguous(memory_format=layout),
+        "warp": warp.to(device, warp_dtype),
+    }
+    tangents = []
+    for name in case.wrt if case.direction in ("jvp", *DOUBLE) else ():
+        drawn = torch.randn(made[name].shape, generator=generator)
+        # In the layout of what it goes with.
+        tangents.append(torch.empty_like(made[name]).copy_(drawn))
+    return Problem(case=case, **made, grad_output=grad_output, tangents=tuple(tangents))
+
+
+def result_names(case: Case) -> list[str]:
+    """What the work of the case returns."""
+    gradients = [f"grad_{name}" for name in case.wrt]
+    if case.direction in DOUBLE:
+        return ["grad_grad_output", *gradients]
+    others = {"forward": [], "backward": gradients, "jvp": ["tangent"], "gradient": ["gradient"]}
+    return ["output", *others[case.direction]]
 
 
 def work(problem: Problem, forward: Forward) -> Callable[[], Results]:
-    """The work to time: calling it returns (output, *gradients in the order of `case.wrt`)."""
+    """The work to time: calling it returns what `result_names` tells.
+
+    "jvp" and "gradient" are the forward's own work there: it returns both results.
+    """
     call = _call(problem, forward)
     return graphed(call) if problem.case.graph else call
 
@@ -86,6 +109,8 @@ def _call(problem: Problem, forward: Forward) -> Callable[[], Results]:
     case = problem.case
     if case.direction == "forward":
         return lambda: (forward(problem.input, problem.warp),)
+    if case.direction in ("jvp", "gradient"):
+        return lambda: forward(problem.input, problem.warp)
 
     image = problem.input.detach().requires_grad_("input" in case.wrt)
     warp = problem.warp.detach().requires_grad_("warp" in case.wrt)
@@ -95,7 +120,23 @@ def _call(problem: Problem, forward: Forward) -> Callable[[], Results]:
         output = forward(image, warp)
         return output, *torch.autograd.grad(output, needed, problem.grad_output)
 
-    return forward_and_backward
+    if case.direction == "backward":
+        return forward_and_backward
+
+    grad_output = problem.grad_output.detach().requires_grad_()
+
+    def twice_differentiable() -> Results:
+        return torch.autograd.grad(forward(image, warp), needed, grad_output, create_graph=True)
+
+    def double_backward(gradients: Results, keep: bool) -> Results:
+        leaves = [grad_output, *needed]
+        return torch.autograd.grad(gradients, leaves, problem.tangents, retain_graph=keep)
+
+    if case.direction == "double-whole":
+        return lambda: double_backward(twice_differentiable(), keep=False)
+    # Its graph is made here, once, and not in what is timed.
+    gradients = twice_differentiable()
+    return lambda: double_backward(gradients, keep=True)
 
 
 def grid_of(problem: Problem) -> torch.Tensor:

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import cuda_tables
+from . import cuda_tables, derivative_table
+from .cases import FIRST
 from .labels import DIRECTIONS, line, rule, threads_label, times, work_label
 from .peers import OURS
 from .timing import geometric_mean
@@ -147,7 +148,7 @@ def markdown(results: dict) -> str:
     on_cuda = results["environment"].get("device") == "cuda"
     tables = cuda_tables.TABLES if on_cuda else (_cells_table, _others)
     lines = [_provenance(results)]
-    for table in tables:
+    for table in (*tables, derivative_table.table):
         rows = table(cells)
         lines += ["", *rows] if rows else []
     if any(entry.get("wrong") for cell in cells for entry in cell["peers"].values()):
@@ -166,6 +167,9 @@ def markdown(results: dict) -> str:
 
 def _cells_table(cells: list[dict]) -> list[str]:
     """One line per piece of work, a column per direction and number of threads."""
+    cells = [cell for cell in cells if cell["case"]["direction"] in FIRST]
+    if not cells:
+        return []
     columns = sorted(
         {(cell["case"]["direction"], cell["threads"]) for cell in cells},
         key=lambda column: (column[0] != "forward", column[1]),
@@ -236,6 +240,8 @@ def _others(cells: list[dict]) -> list[str]:
     """A table of the peers that do not count for the headline, ratio by ratio."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for cell in cells:
+        if cell["case"]["direction"] not in FIRST:
+            continue
         for name, entry in cell["peers"].items():
             if "ratio" in entry and not entry["headline"]:
                 mark = "†" if entry["wrong"] else ""

@@ -54,7 +54,7 @@ def _cell(
     case = problem.case
     works, remarks = {}, {}
     for peer in peers:
-        if not peer.supports(problem):
+        if not peer.can(problem):
             continue
         # Whatever a peer may raise concerns this cell alone: the others are still worth their time.
         try:

@@ -134,7 +134,8 @@ def test_the_gate_passes_ours_on_a_small_one(case):
 
 def test_peers_of_the_device():
     on_cpu, on_cuda = ([peer.name for peer in peers.chosen(True, d)] for d in ("cpu", "cuda"))
-    assert on_cpu == ["stn_cuda", "torch", "torch in float32", "torch.compile"]
+    derived = ["torch, channels as images", "stn_cuda, forward alone", "torch, composed"]
+    assert on_cpu == ["stn_cuda", "torch", *derived, "torch in float32", "torch.compile"]
     assert set(on_cuda) == {peer.name for peer in peers.PEERS} > set(on_cpu)
 
 

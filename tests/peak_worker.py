@@ -2,6 +2,9 @@
 
 peak_worker.py SAMPLER CASE   prints {"forward": ..., "backward": ...}: the memory in use at the
                               peak beyond the operands and results, as a share of the results
+peak_worker.py SAMPLER CASE derivatives
+                              prints {"double": ..., "jvp": ..., ...}: likewise, for each of
+                              DERIVATIVES
 """
 
 import json
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 import stn_cuda
 
@@ -75,6 +79,60 @@ def measure(sampler, x, warp, size, options):
     return shares
 
 
+def double(sampler, x, warp, size, options):
+    """Of the gradients' gradients: the graph of the gradients is an operand."""
+    leaves = [sampler(x, warp, size, options).detach().requires_grad_(), x, warp]
+    gradients = torch.autograd.grad(
+        sampler(x, warp, size, options), leaves[1:], leaves[0], create_graph=True
+    )
+    cotangents = [torch.ones_like(gradient) for gradient in gradients]
+    yield
+    yield torch.autograd.grad(gradients, leaves, cotangents, retain_graph=True)
+
+
+def jvp(sampler, x, warp, size, options):
+    return dual(sampler, (x, warp), (None, torch.ones_like(warp)), size, options)
+
+
+def jvp_of_both(sampler, x, warp, size, options):
+    return dual(sampler, (x, warp), (torch.ones_like(x), torch.ones_like(warp)), size, options)
+
+
+def dual(sampler, primals, tangents, size, options):
+    yield
+    with forward_ad.dual_level():
+        duals = [
+            primal.detach() if tangent is None else forward_ad.make_dual(primal.detach(), tangent)
+            for primal, tangent in zip(primals, tangents, strict=True)
+        ]
+        results = tuple(forward_ad.unpack_dual(sampler(*duals, size, options)))
+    yield results
+
+
+def gradient(sampler, x, warp, size, options):
+    x, warp = x.detach(), warp.detach()
+    yield
+    place = stn_cuda.Affine(warp) if size else warp
+    yield stn_cuda.sample_with_gradient(x, place, size, **options)
+
+
+# Each prepares its operands, then yields; and then yields its results.
+DERIVATIVES = {"double": double, "jvp": jvp, "jvp of both": jvp_of_both, "gradient": gradient}
+
+
+def measure_derivatives(sampler, x, warp, size, options):
+    shares = {}
+    for name, derivative in DERIVATIVES.items():
+        steps = derivative(sampler, x, warp, size, options)
+        next(steps)
+        before = field("VmRSS")
+        # What was in use at an earlier peak is forgotten.
+        Path("/proc/self/clear_refs").write_text("5")
+        shares[name] = beyond(before, next(steps))
+        steps.close()
+    return shares
+
+
 def beyond(before, results):
     size = sum(tensor.numel() * tensor.element_size() for tensor in results)
     return (field("VmHWM") - before - size) / size
@@ -87,6 +145,8 @@ if __name__ == "__main__":
     name = sys.argv[2]
     shape, warps, kind, dtype, options = CASES[name]
     small = (shape[0], shape[1], *(16 for _ in shape[2:]))
+    if sys.argv[3:] == ["derivatives"]:
+        measure = measure_derivatives
     # Threads, autograd's engine and libraries loaded late take their memory here.
     measure(sampler, *operands(name, small, warps, kind, dtype), options)
     print(json.dumps(measure(sampler, *operands(name, shape, warps, kind, dtype), options)))

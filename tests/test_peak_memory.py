@@ -1,6 +1,7 @@
 """No grid, and no other large tensor, is made on the way: what a call needs is its results."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ STATUS = Path("/proc/self/status")
 WORKER = Path(__file__).with_name("peak_worker.py")
 # Of the results' size. A grid of float32 would be 50 % of four planes.
 ALLOWED = 0.10
+# A process's memory grows by pages.
+PAGES = 0.01
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,9 +26,9 @@ pytestmark = [
 ]
 
 
-def peak(sampler, case):
+def peak(sampler, case, *what):
     done = subprocess.run(
-        [sys.executable, WORKER, sampler, case], capture_output=True, text=True, timeout=600
+        [sys.executable, WORKER, sampler, case, *what], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -37,6 +40,21 @@ def test_peak(case, needs_memory):
     shares = peak("stn_cuda", case)
     assert shares["forward"] < ALLOWED
     assert shares["backward"] < ALLOWED
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="no second peak can be told"
+)
+@pytest.mark.parametrize("case", [case for case in CASES if "bfloat16" not in case])
+def test_peak_of_derivatives(case, needs_memory):
+    needs_memory(2)
+    shares = peak("stn_cuda", case, "derivatives")
+    # One pass, and no grid of tangents.
+    assert shares["jvp"] < ALLOWED
+    assert shares["gradient"] < ALLOWED
+    # Sums of two parts each.
+    assert shares["double"] < 1 + PAGES
+    assert shares["jvp of both"] < 1 + PAGES
 
 
 def test_the_measure_sees_a_grid(needs_memory):

@@ -142,7 +142,7 @@ def sample_with_gradient(
         Tensor[N, C, Ho, Wo] and Tensor[N, C, 2, Ho, Wo] (Tensor[N, C, Do, Ho, Wo] and
         Tensor[N, C, 3, Do, Ho, Wo]): what :func:`sample` returns, and its derivatives with respect
         to x, y(, z), per pixel of ``input``, in the input's dtype. Both are differentiable with
-        respect to the input and to the warp.
+        respect to the input and to the warp; with respect to the warp in reverse mode only.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`sample`.

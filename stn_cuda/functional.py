@@ -52,6 +52,17 @@ def _output_size(op: str, map: str, size, default):
     return default if size is None else ops.extents(op, size)
 
 
+def _check_image_size(op: str, size, dims: int):
+    if dims not in (2, 3):
+        return  # The op refuses such values.
+    # What a compiler does not know yet, the op checks.
+    if len(size) != dims or any(isinstance(extent, int) and extent < 1 for extent in size):
+        raise ValueError(
+            f"{op}: size must have {dims} positive entries, the image's spatial size, "
+            f"got {tuple(size)}"
+        )
+
+
 def sample(
     input: Tensor,
     warp: Union[Tensor, Warp],
@@ -228,6 +239,7 @@ def splat(
         )
     _check_tensors("splat", values=values, **{map: parameters})
     size = values.shape[2:] if size is None else ops.extents("splat", size)
+    _check_image_size("splat", size, values.dim() - 2)
     mode, padding_mode, align_corners = _settings(mode, padding_mode, align_corners)
     if values.dim() > 0 and parameters.dim() > 0 and values.shape[0] == 1:
         values = values.expand(parameters.shape[0], *values.shape[1:])

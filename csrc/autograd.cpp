@@ -172,13 +172,14 @@ struct SampleWithGradientBackward : public FormNode {
 
   variable_list apply(variable_list&& grads) override {
     Arguments arguments = saved();
+    const int64_t dims = static_cast<int64_t>(form.image_shape.size()) - 2;
     return gradients([&](Argument by) {
       Tensor total;
       if (grads[0].defined()) {
         arguments[kGrad] = grads[0];
         total = derivative(form, by, arguments, {});
       }
-      for (int64_t d = 0; grads[1].defined() && d < grads[1].size(2); ++d) {
+      for (int64_t d = 0; grads[1].defined() && d < dims; ++d) {
         arguments[kGrad] = grads[1].select(2, d);
         total = sum_of(total, derivative(form, by, arguments, {{Tensor(), d}}));
       }

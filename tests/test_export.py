@@ -77,6 +77,16 @@ def test_strict():
         assert torch.equal(output, expected)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("module", (Affine(), Grid()))
+def test_named_dimensions(module):
+    """They need no bounds: how long an axis may be is asked when the program runs."""
+    shapes = {"x": {0: BATCH, 2: Dim("height"), 3: Dim("width")}, "theta": {0: BATCH}}
+    program = torch.export.export(module, FIRST, dynamic_shapes=shapes)
+    for output, expected in zip(program.module()(*FIRST), module(*FIRST), strict=True):
+        assert torch.equal(output, expected)
+
+
 LOAD = """
 import sys
 import torch
@@ -90,11 +100,12 @@ print(*(tuple(y.shape) for y in model(*torch.load(sys.argv[2]))))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_ahead_of_time(tmp_path):
     """AOTInductor: compiled to a package. Where it is loaded, stn_cuda must be imported."""
-    program = torch.export.export(Affine(), FIRST, dynamic_shapes=DYNAMIC_SHAPES)
-    package = torch._inductor.aoti_compile_and_package(
-        program, package_path=str(tmp_path / "model.pt2")
-    )
-    assert_same(torch._inductor.aoti_load_package(package), Affine())
+    for name, module in (("grid", Grid()), ("model", Affine())):
+        program = torch.export.export(module, FIRST, dynamic_shapes=DYNAMIC_SHAPES)
+        package = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(tmp_path / f"{name}.pt2")
+        )
+        assert_same(torch._inductor.aoti_load_package(package), module)
 
     torch.save(FIRST, tmp_path / "operands.pt")
 

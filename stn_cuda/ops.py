@@ -36,13 +36,6 @@ def extents(op: str, size: Sequence[int]) -> list[int]:
         raise TypeError(f"{op}: size must be a sequence of integers, got {size!r}") from None
 
 
-def _refuse_onnx(op: str) -> None:
-    if torch.onnx.is_in_onnx_export():
-        raise NotImplementedError(
-            f"{op}: ONNX has no operator for it; export the part of the model before or after it"
-        )
-
-
 # --- sample -----------------------------------------------------------------------------------
 
 
@@ -92,7 +85,6 @@ def splat(
 ) -> Tensor:
     """An image of ``shape`` into which each value is added where sample would have looked."""
     if torch.compiler.is_compiling():
-        _refuse_onnx("splat")
         return torch.ops.stn_cuda.splat.default(
             values, warp, map, shape, channels_last, mode, padding_mode, align_corners
         )
@@ -146,7 +138,6 @@ def sample_with_gradient(
 ) -> tuple[Tensor, Tensor]:
     """What :func:`sample` returns, and its derivatives along the axes of the image."""
     if torch.compiler.is_compiling():
-        _refuse_onnx("sample_with_gradient")
         return torch.ops.stn_cuda.sample_with_gradient.default(
             input, warp, map, size, mode, padding_mode, align_corners
         )

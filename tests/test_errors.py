@@ -261,7 +261,7 @@ def test_ops_check_their_arguments_too():
     y = torch.rand(2, 3, 4, 7)
     nonsense = [
         lambda: ops.sample(X, GRID, "spline", [], *how),
-        lambda: ops.sample(X, GRID, "grid", [4, 7], *how),
+        lambda: ops.sample(X, GRID, "grid", [4, 8], *how),
         lambda: ops.sample(X, THETA, "affine", [], *how),
         lambda: ops.splat(y, GRID, "grid", [2, 3, 5], False, *how),
         lambda: ops.splat(y, GRID, "grid", [2, 4, 5, 6], False, *how),

@@ -235,7 +235,7 @@ def main():
                 "TORCH_VERSION": str(torch.__version__),
                 "CUDA_VERSION": nvcc_cuda if cuda else None,
                 "CUDA_ARCHITECTURES": architectures,
-                "COMPILER": output_of(compiler.split()[0], "--version").splitlines()[0],
+                "COMPILER": output_of(*compiler.split(), "--version").splitlines()[0],
             }
             module = Path(self.get_ext_fullpath("stn_cuda._C"))  # in the source tree if editable
             write_config(module.parent / "_build_config.py", facts)

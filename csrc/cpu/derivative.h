@@ -29,8 +29,14 @@ struct Written {
   }
 };
 
-// Channels whose values and derivatives are computed together: few, for they take many registers.
-constexpr int kDerivedBlock = 2;
+// Channels whose values and derivatives are computed together: as many as the vector registers have
+// room for, of which jet_seen takes as many as there are sums for each.
+template <int K, int D>
+constexpr int kDerivedBlock = []() {
+  constexpr int registers = STN_VECTOR_BYTES == 64 ? 32 : 16;
+  constexpr int sums = D == 2 ? 2 * K : 5 * K;
+  return std::max(1, std::min(kChannelBlock, (registers - 8) / sums));
+}();
 
 // Planar: the marked groups in a block of C channels, from what view(g) shows of them. After a NaN,
 // which may be a weight of 0 times a pixel that is not finite, a group loses its mark.
@@ -78,7 +84,7 @@ STN_HD void derive_windows(const SampleParams& p, const Written& written,
   took(Path::derive_windows);
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block<kDerivedBlock>(p.channels, [&](auto channels, int64_t c) {
+      for_each_channel_block<kDerivedBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         derive_marked<Element, K, channels.value>(
             p, written, groups, n, c, direction, windows.used,
@@ -96,7 +102,7 @@ STN_HD void derive_runs(const SampleParams& p, const Written& written, const Pla
                         BatchRange images, const Accumulate<Element> (&direction)[D][kRoom],
                         WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_runs);
-  look_at_runs<Element, K, kDerivedBlock>(
+  look_at_runs<Element, K, kDerivedBlock<K, D>>(
       p, plan, looks, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         derive_marked<Element, K, channels.value>(p, written, groups, n, c, direction, marks, view);

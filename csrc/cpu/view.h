@@ -50,54 +50,57 @@ STN_HD void values_seen(const View& view, V (&total)[Channels]) {
   }
 }
 
-// The same, and their derivatives with respect to the coordinates.
+// The same, and their derivatives with respect to the coordinates. A pixel of a row takes one
+// multiplication with the row's weight and one with its slope; the columns' come once, at the end.
 template <int D, int K, int Channels, class View, class V>
 STN_HD void jet_seen(const View& view, V (&value)[Channels], V (&slope)[D][Channels]) {
   using A = Scalar<V>;
-  V weight[K], rise[K];
-  for (int k = 0; k < K; ++k) {
-    weight[k] = kernel<K>(V(view.across - A(k)));
-    rise[k] = kernel_slope<K>(V(view.across - A(k)));
-  }
-  V slice[Channels], across[Channels], along[Channels];
-  for (int c = 0; c < Channels; ++c) {
-    slice[c] = across[c] = along[c] = value[c] = V{};
-    for (int d = 0; d < D; ++d) slope[d][c] = V{};
-  }
+  V slice[2][K][Channels] = {};   // the columns' sums, with the weights and the slopes along y
+  V volume[D][K][Channels] = {};  // of the slices; at last with the slopes along z
   view.rows(
       [&](auto&& channel, V distance) __attribute__((always_inline)) {
         const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
-        V product[K];
-        for (int k = 0; k < K; ++k) product[k] = here * weight[k];
         for (int c = 0; c < Channels; ++c) {
           channel(c, [&](auto&& tap) __attribute__((always_inline)) {
-            V level{}, change{};
             for (int k = 0; k < K; ++k) {
               const V pixel = tap(k);
-              slice[c] += product[k] * pixel;
-              level += weight[k] * pixel;
-              change += rise[k] * pixel;
+              slice[0][k][c] += here * pixel;
+              slice[1][k][c] += here_rise * pixel;
             }
-            across[c] += here * change;
-            along[c] += here_rise * level;
           });
         }
       },
       [&](V distance) __attribute__((always_inline)) {
         if (D == 2) return;
         const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
-        for (int c = 0; c < Channels; ++c) {
-          value[c] += here * slice[c];
-          slope[0][c] += here * across[c];
-          slope[1][c] += here * along[c];
-          slope[D - 1][c] += here_rise * slice[c];
-          slice[c] = across[c] = along[c] = V{};
+        for (int k = 0; k < K; ++k) {
+          for (int c = 0; c < Channels; ++c) {
+            volume[0][k][c] += here * slice[0][k][c];
+            volume[1][k][c] += here * slice[1][k][c];
+            volume[D - 1][k][c] += here_rise * slice[0][k][c];
+            slice[0][k][c] = slice[1][k][c] = V{};
+          }
         }
       });
-  for (int c = 0; D == 2 && c < Channels; ++c) {
-    value[c] = slice[c];
-    slope[0][c] = across[c];
-    slope[1][c] = along[c];
+  const auto& seen = [&]() -> auto& {
+    if constexpr (D == 2) {
+      return slice;
+    } else {
+      return volume;
+    }
+  }();
+  for (int c = 0; c < Channels; ++c) {
+    value[c] = V{};
+    for (int d = 0; d < D; ++d) slope[d][c] = V{};
+  }
+  for (int k = 0; k < K; ++k) {
+    const V weight = kernel<K>(V(view.across - A(k)));
+    const V rise = kernel_slope<K>(V(view.across - A(k)));
+    for (int c = 0; c < Channels; ++c) {
+      value[c] += weight * seen[0][k][c];
+      slope[0][c] += rise * seen[0][k][c];
+      for (int d = 1; d < D; ++d) slope[d][c] += weight * seen[d][k][c];
+    }
   }
 }
 

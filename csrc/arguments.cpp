@@ -1,12 +1,15 @@
 #include "arguments.h"
 
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 
 namespace stn_cuda {
 namespace {
 
 // Entry k is the name of the enumerator with value k.
-constexpr c10::string_view kMaps[] = {"grid", "affine"};
+#define STN_NAME(name, Functor) #name,
+constexpr c10::string_view kMaps[] = {"grid", STN_PARAMETRIC_MAPS(STN_NAME)};
+#undef STN_NAME
 constexpr c10::string_view kModes[] = {"bilinear", "nearest", "bicubic"};
 constexpr c10::string_view kPaddings[] = {"zeros", "border", "reflection"};
 
@@ -25,8 +28,8 @@ bool find(const c10::string_view (&names)[N], c10::string_view name, Enum& found
 
 MapKind parse_map(const char* op, c10::string_view map) {
   MapKind kind{};
-  TORCH_CHECK_VALUE(find(kMaps, map, kind), op, ": map must be 'grid' or 'affine', got '", map,
-                    "'");
+  TORCH_CHECK_VALUE(find(kMaps, map, kind), op, ": map must be one of ",
+                    c10::Join(", ", c10::ArrayRef<c10::string_view>(kMaps)), ", got '", map, "'");
   return kind;
 }
 
@@ -57,6 +60,15 @@ ElementType element_type(const at::Tensor& tensor) {
     default:
       return ElementType::bf16;
   }
+}
+
+void copy_spatial(at::IntArrayRef shape, int64_t (&size)[3]) {
+  for (int64_t& extent : size) extent = 1;
+  for (size_t d = 0; d < shape.size(); ++d) size[d] = shape[shape.size() - 1 - d];
+}
+
+at::Tensor readable_warp(const at::Tensor& warp, MapKind map) {
+  return map == MapKind::grid ? warp : warp.contiguous();
 }
 
 Image image_of(const at::Tensor& tensor, int64_t batch) {

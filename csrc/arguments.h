@@ -13,6 +13,12 @@ Interpolation parse_mode(const char* op, c10::string_view mode);
 Padding parse_padding(const char* op, c10::string_view padding_mode);
 ElementType element_type(const at::Tensor& tensor);
 
+// (D, H, W) or (H, W) in the kernels' order, x first; 1 where there is no axis.
+void copy_spatial(at::IntArrayRef shape, int64_t (&size)[3]);
+
+// A warp as the kernels read it: parameters as one block, a grid by its strides.
+at::Tensor readable_warp(const at::Tensor& warp, MapKind map);
+
 // The structs that the kernels read.
 Image image_of(const at::Tensor& tensor, int64_t batch);
 Warp warp_of(const at::Tensor& tensor, MapKind map, int64_t batch);

@@ -4,7 +4,8 @@
 // All are derivatives of one form, linear in g and x:
 //   E(g, x, W) = <g, sample(x, W)>,
 // by g (sample), by x (splat) or by the warp W (sample_grad_warp); or of its derivative along a
-// direction v in which W moves, linear in v, too (the ops *_derivative). So is what autograd wants
+// direction v in which W moves, linear in v, too (the ops *_derivative). The ops of grids are those
+// of E(g, W) = <g, grid(W)>. So is what autograd wants
 // of them: a cotangent takes the place of the argument by which E was differentiated, or is a
 // direction, and E is differentiated by another argument.
 #pragma once
@@ -16,6 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
+#include "math/warp.h"
 #include "ops.h"
 
 namespace stn_cuda {
@@ -34,7 +37,7 @@ enum Argument { kGrad, kImage, kWarp, kTangent, kArguments };
 using Arguments = std::array<Tensor, kArguments>;
 
 struct Form {
-  std::string map, mode, padding_mode;
+  std::string map, mode, padding_mode;  // no mode: of a grid
   bool align_corners;
   Argument by;        // by what E is differentiated
   int64_t axis = -1;  // a direction along an axis of the image, where there is no tangent
@@ -48,9 +51,30 @@ inline bool is_channels_last(const Tensor& tensor) {
   return tensor.suggest_memory_format() != at::MemoryFormat::Contiguous;
 }
 
+// The same of a grid. Undefined: 0.
+inline Tensor derivative_of_grid(const Form& f, Argument by, const Arguments& a,
+                                 const std::vector<Along>& along) {
+  const Tensor &g = a[kGrad], &w = a[kWarp];
+  const int64_t dims = static_cast<int64_t>(f.size.size());
+  const size_t order = along.size() + (by == kWarp ? 1 : 0);
+  if (order > 1 && facts_of(parse_map("warp_grid", f.map), dims).linear) return {};
+  TORCH_CHECK_NOT_IMPLEMENTED(along.size() < 2,
+                              "stn_cuda: third derivatives of a warp's grid, and second ones of "
+                              "forward-mode in forward-mode, are not implemented");
+  if (by == kGrad) {
+    return along.empty()
+               ? ops::warp_grid(w, f.map, f.size, f.align_corners)
+               : ops::warp_grid_derivative(w, along[0].tangent, f.map, f.size, f.align_corners);
+  }
+  return along.empty()
+             ? ops::warp_grid_backward(g, w, f.map, f.align_corners)
+             : ops::warp_grid_backward_derivative(g, w, along[0].tangent, f.map, f.align_corners);
+}
+
 // The derivative of E, or of its derivative along a direction, by an argument.
 inline Tensor derivative(const Form& f, Argument by, const Arguments& a,
                          const std::vector<Along>& along) {
+  if (f.mode.empty()) return derivative_of_grid(f, by, a, along);
   TORCH_CHECK_NOT_IMPLEMENTED(
       along.size() < 2,
       "stn_cuda.sample: third derivatives, and second ones of forward-mode in forward-mode, are "
@@ -140,7 +164,8 @@ struct FormNode : public Node {
 
 struct FormBackward : public FormNode {
   std::string name() const override {
-    const char* of[] = {"Sample", "Splat", "SampleGradWarp"};
+    const char* of[] = {form.mode.empty() ? "WarpGrid" : "Sample", "Splat",
+                        form.mode.empty() ? "WarpGridBackward" : "SampleGradWarp"};
     const bool moves = place[kTangent] >= 0 || form.axis >= 0;
     return std::string(of[form.by]) + (moves ? "DerivativeBackward" : "Backward");
   }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "arguments.h"
+#include "math/warp.h"
 
 namespace stn_cuda {
 namespace {
@@ -44,8 +45,8 @@ void check_storage(const char* op, const char* name, const Tensor& tensor) {
 
 void check_same_device(const char* op, const char* name, const Tensor& tensor,
                        const char* like_name, const Tensor& like) {
-  TORCH_CHECK(tensor.device() == like.device(), op, ": ", name, " must be on ", like_name,
-              "'s device ", like.device(), ", got ", tensor.device(),
+  TORCH_CHECK(tensor.device() == like.device(), op, ": ", name, " must be on ", like.device(),
+              ", like ", like_name, ", got ", tensor.device(),
               " (expected input and grid to be on same device)");
 }
 
@@ -106,9 +107,11 @@ void check_warp(const char* op, const Tensor& warp, MapKind map, int64_t dims) {
                 dims, " in last dimension)");
     check_size(op, warp.sym_sizes().slice(1, dims), dims);
   } else {
-    TORCH_CHECK_VALUE(warp.dim() == 3 && warp.sym_size(1) == dims && warp.sym_size(2) == dims + 1,
-                      op, ": theta must have shape (N, ", dims, ", ", dims + 1, ") for ", dims,
-                      " spatial dimensions, got shape ", shape_text(warp));
+    const MapFacts facts = facts_of(map, dims);
+    TORCH_CHECK_VALUE(
+        warp.dim() == 3 && warp.sym_size(1) == facts.rows && warp.sym_size(2) == facts.columns, op,
+        ": ", name, " must have shape (N, ", facts.rows, ", ", facts.columns, ") for ", dims,
+        " spatial dimensions, got shape ", shape_text(warp));
   }
   check_storage(op, name, warp);
 }
@@ -157,9 +160,8 @@ MapKind check_parametric(const char* op, c10::string_view map) {
 
 }  // namespace
 
-void check_sample(const Tensor& input, const Tensor& warp, c10::string_view map,
+void check_sample(const char* op, const Tensor& input, const Tensor& warp, c10::string_view map,
                   SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode) {
-  const char* op = "sample";
   const MapKind kind = check_sampling(op, "input", input, warp, map, mode, padding_mode);
   check_batch(op, input, warp);
   check_spatial(op, "input", input.sym_sizes());
@@ -172,9 +174,8 @@ void check_sample(const Tensor& input, const Tensor& warp, c10::string_view map,
   }
 }
 
-void check_splat(const Tensor& values, const Tensor& warp, c10::string_view map,
+void check_splat(const char* op, const Tensor& values, const Tensor& warp, c10::string_view map,
                  SymIntArrayRef shape, c10::string_view mode, c10::string_view padding_mode) {
-  const char* op = "splat";
   const MapKind kind = check_sampling(op, "values", values, warp, map, mode, padding_mode);
   const SymInt batch = values.sym_size(0);
   TORCH_CHECK_VALUE(static_cast<int64_t>(shape.size()) == values.dim() &&
@@ -188,10 +189,9 @@ void check_splat(const Tensor& values, const Tensor& warp, c10::string_view map,
   check_spatial(op, "shape", shape);
 }
 
-void check_sample_grad_warp(const Tensor& grad, const Tensor& input, const Tensor& warp,
-                            c10::string_view map, c10::string_view mode,
+void check_sample_grad_warp(const char* op, const Tensor& grad, const Tensor& input,
+                            const Tensor& warp, c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode) {
-  const char* op = "sample_grad_warp";
   const MapKind kind = check_sampling(op, "input", input, warp, map, mode, padding_mode);
   check_image(op, "grad", grad);
   check_same_device(op, "grad", grad, "input", input);
@@ -224,8 +224,8 @@ void check_direction(const char* op, const Tensor& warp, const std::optional<Ten
   check_same_device(op, "tangent", *tangent, "warp", warp);
 }
 
-void check_warp_grid(const Tensor& warp, c10::string_view map, SymIntArrayRef size) {
-  const char* op = "warp_grid";
+void check_warp_grid(const char* op, const Tensor& warp, c10::string_view map,
+                     SymIntArrayRef size) {
   const MapKind kind = check_parametric(op, map);
   TORCH_CHECK_VALUE(size.size() == 2 || size.size() == 3, op,
                     ": size must be (H, W) or (D, H, W), got ", shape_text(size));
@@ -234,8 +234,8 @@ void check_warp_grid(const Tensor& warp, c10::string_view map, SymIntArrayRef si
   check_warp(op, warp, kind, dims);
 }
 
-void check_warp_grid_backward(const Tensor& grad, const Tensor& warp, c10::string_view map) {
-  const char* op = "warp_grid_backward";
+void check_warp_grid_backward(const char* op, const Tensor& grad, const Tensor& warp,
+                              c10::string_view map) {
   const MapKind kind = check_parametric(op, map);
   check_defined(op, "grad", grad);
   const int64_t dims = grad.dim() - 2;

@@ -8,19 +8,24 @@
 
 namespace stn_cuda {
 
-// Each takes its op's arguments as far as they can be wrong.
-void check_sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
-                  c10::SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode);
-void check_splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
-                 c10::SymIntArrayRef shape, c10::string_view mode, c10::string_view padding_mode);
-void check_sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
-                            c10::string_view map, c10::string_view mode,
+// Each takes an op's arguments as far as they can be wrong. `op`: the op itself, or one that takes
+// the same arguments.
+void check_sample(const char* op, const at::Tensor& input, const at::Tensor& warp,
+                  c10::string_view map, c10::SymIntArrayRef size, c10::string_view mode,
+                  c10::string_view padding_mode);
+void check_splat(const char* op, const at::Tensor& values, const at::Tensor& warp,
+                 c10::string_view map, c10::SymIntArrayRef shape, c10::string_view mode,
+                 c10::string_view padding_mode);
+void check_sample_grad_warp(const char* op, const at::Tensor& grad, const at::Tensor& input,
+                            const at::Tensor& warp, c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode);
-// The derivatives' further arguments: a tangent of the warp, or an axis of the image. `op`: what is
-// differentiated.
+// The derivatives' further arguments: a tangent of the warp, or an axis of the image. The others
+// are checked.
 void check_direction(const char* op, const at::Tensor& warp,
                      const std::optional<at::Tensor>& tangent, int64_t axis, int64_t dims);
-void check_warp_grid(const at::Tensor& warp, c10::string_view map, c10::SymIntArrayRef size);
-void check_warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c10::string_view map);
+void check_warp_grid(const char* op, const at::Tensor& warp, c10::string_view map,
+                     c10::SymIntArrayRef size);
+void check_warp_grid_backward(const char* op, const at::Tensor& grad, const at::Tensor& warp,
+                              c10::string_view map);
 
 }  // namespace stn_cuda

@@ -107,5 +107,19 @@ Tensor warp_grid_backward(const Tensor& grad, const Tensor& warp, Name map, bool
   return op.call(grad, warp, map, align_corners);
 }
 
+Tensor warp_grid_derivative(const Tensor& warp, const Tensor& tangent, Name map, Size size,
+                            bool align_corners) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, Name, Size, bool)>(
+      "stn_cuda::warp_grid_derivative");
+  return op.call(warp, tangent, map, size, align_corners);
+}
+
+Tensor warp_grid_backward_derivative(const Tensor& grad, const Tensor& warp, const Tensor& tangent,
+                                     Name map, bool align_corners) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, Name, bool)>(
+      "stn_cuda::warp_grid_backward_derivative");
+  return op.call(grad, warp, tangent, map, align_corners);
+}
+
 }  // namespace ops
 }  // namespace stn_cuda

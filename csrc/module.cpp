@@ -81,27 +81,28 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   });
   // The checks alone, for the fake functions.
   define(m, "check_sample",
-         [](const Tensor& input, const Tensor& warp, Name map, Size size, Name mode,
+         [](const char* op, const Tensor& input, const Tensor& warp, Name map, Size size, Name mode,
             Name padding_mode) {
-           stn_cuda::check_sample(input, warp, map, size, mode, padding_mode);
+           stn_cuda::check_sample(op, input, warp, map, size, mode, padding_mode);
          });
   define(m, "check_splat",
-         [](const Tensor& values, const Tensor& warp, Name map, Size shape, Name mode,
-            Name padding_mode) {
-           stn_cuda::check_splat(values, warp, map, shape, mode, padding_mode);
+         [](const char* op, const Tensor& values, const Tensor& warp, Name map, Size shape,
+            Name mode, Name padding_mode) {
+           stn_cuda::check_splat(op, values, warp, map, shape, mode, padding_mode);
          });
   define(m, "check_sample_grad_warp",
-         [](const Tensor& grad, const Tensor& input, const Tensor& warp, Name map, Name mode,
-            Name padding_mode) {
-           stn_cuda::check_sample_grad_warp(grad, input, warp, map, mode, padding_mode);
+         [](const char* op, const Tensor& grad, const Tensor& input, const Tensor& warp, Name map,
+            Name mode, Name padding_mode) {
+           stn_cuda::check_sample_grad_warp(op, grad, input, warp, map, mode, padding_mode);
          });
   define(m, "check_direction", stn_cuda::check_direction);
-  define(m, "check_warp_grid", [](const Tensor& warp, Name map, Size size) {
-    stn_cuda::check_warp_grid(warp, map, size);
+  define(m, "check_warp_grid", [](const char* op, const Tensor& warp, Name map, Size size) {
+    stn_cuda::check_warp_grid(op, warp, map, size);
   });
-  define(m, "check_warp_grid_backward", [](const Tensor& grad, const Tensor& warp, Name map) {
-    stn_cuda::check_warp_grid_backward(grad, warp, map);
-  });
+  define(m, "check_warp_grid_backward",
+         [](const char* op, const Tensor& grad, const Tensor& warp, Name map) {
+           stn_cuda::check_warp_grid_backward(op, grad, warp, map);
+         });
   define(m, "cpu_isa", [] { return std::string(stn_cuda::cpu::kernels().name); });
   define(m, "cpu_gathers", [] { return stn_cuda::cpu::use_gather(); });
   define(m, "count_cpu_paths", count_cpu_paths);

@@ -1,11 +1,9 @@
-// Every op: its schema, and what happens before the kernels: checks, allocation, the choice of
-// the device's backend.
+// Every op's schema; and of those that sample, what happens before the kernels: checks, allocation,
+// the choice of the device's backend. (Those of grids: ops_grid.cpp.)
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
-
-#include <map>
 
 #include "allocate.h"
 #include "arguments.h"
@@ -17,8 +15,8 @@ TORCH_LIBRARY(stn_cuda, m) {
   m.set_python_module("stn_cuda.ops");  // where the fake functions stand
 
   // output[n, c, p] = input[n, c] looked at where `warp` says for the output point p. map: "grid"
-  // (warp: (N, Ho, Wo, 2) or (N, Do, Ho, Wo, 3), normalised; size: empty) or "affine" (warp: theta,
-  // (N, 2, 3) or (N, 3, 4); size: the output's spatial size).
+  // (warp: (N, Ho, Wo, 2) or (N, Do, Ho, Wo, 3), normalised; size: empty), or a parametric map of
+  // maps.h (warp: its parameters, (N, rows, columns); size: the output's spatial size).
   m.def(
       "sample(Tensor input, Tensor warp, str map, SymInt[] size, str mode, str padding_mode, "
       "bool align_corners) -> Tensor");
@@ -53,28 +51,17 @@ TORCH_LIBRARY(stn_cuda, m) {
   // A warp's normalised coordinates as a grid, and the adjoint.
   m.def("warp_grid(Tensor warp, str map, SymInt[] size, bool align_corners) -> Tensor");
   m.def("warp_grid_backward(Tensor grad, Tensor warp, str map, bool align_corners) -> Tensor");
+  // What these do while the parameters move along `tangent`.
+  m.def(
+      "warp_grid_derivative(Tensor warp, Tensor tangent, str map, SymInt[] size, "
+      "bool align_corners) -> Tensor");
+  m.def(
+      "warp_grid_backward_derivative(Tensor grad, Tensor warp, Tensor tangent, str map, "
+      "bool align_corners) -> Tensor");
 }
 
 namespace stn_cuda {
 namespace {
-
-std::map<c10::DeviceType, Backend>& backends() {
-  static std::map<c10::DeviceType, Backend> all;
-  return all;
-}
-
-const Backend& backend_of(const char* op, const at::Tensor& tensor) {
-  const auto found = backends().find(tensor.device().type());
-  TORCH_CHECK(found != backends().end(), op, ": input must be on a device that this build of ",
-              "stn_cuda has kernels for, got ", tensor.device(),
-              "; for CUDA rebuild with STN_CUDA_BUILD=cuda (see stn_cuda.build_info())");
-  return found->second;
-}
-
-void copy_spatial(at::IntArrayRef shape, int64_t (&size)[3]) {
-  for (int64_t& extent : size) extent = 1;
-  for (size_t d = 0; d < shape.size(); ++d) size[d] = shape[shape.size() - 1 - d];
-}
 
 at::MemoryFormat format_of(bool channels_last, int64_t dims) {
   if (!channels_last) return at::MemoryFormat::Contiguous;
@@ -97,11 +84,6 @@ SampleParams make_params(const char* op, const at::Tensor& image, c10::string_vi
 
 int64_t broadcast_batch(const at::Tensor& input, const at::Tensor& warp) {
   return input.size(0) == 1 ? warp.size(0) : input.size(0);
-}
-
-// A map's parameters are read as one block; a grid by its strides.
-at::Tensor readable_warp(const at::Tensor& warp, MapKind map) {
-  return map == MapKind::grid ? warp : warp.contiguous();
 }
 
 // A result of sample: an image in the input's dtype and memory format.
@@ -131,31 +113,39 @@ at::Tensor readable(const at::Tensor& values, bool channels_last) {
   return has_linear_points(values) ? values : values.contiguous(format);
 }
 
-using ops::Along;
 using Tangent = const std::optional<at::Tensor>&;
 
-bool given(const Along& along) { return along.tangent.defined() || along.axis >= 0; }
+// What the derivatives along a direction are given more than what they are derivatives of.
+struct Way {
+  Tangent tangent;
+  int64_t axis;
+};
 
-// The direction as the kernels read it; `readable` keeps its memory. p.map and p.batch are set.
-void set_direction(SampleParams& p, const Along& along, at::Tensor& readable) {
-  if (along.tangent.defined()) {
-    readable = readable_warp(along.tangent, p.map);
+// The direction, if there is one, as the kernels read it; `readable` keeps its memory. p.map and
+// p.batch are set.
+void set_direction(SampleParams& p, const Way* way, at::Tensor& readable) {
+  if (!way) return;
+  if (way->tangent) {
+    readable = readable_warp(*way->tangent, p.map);
     p.direction = Direction::tangent;
     p.tangent = warp_of(readable, p.map, p.batch);
-  } else if (along.axis >= 0) {
+  } else {
     p.direction = Direction::axis;
-    p.axis = static_cast<int32_t>(along.axis);
+    p.axis = static_cast<int32_t>(way->axis);
   }
+}
+
+void check_way(const char* op, const at::Tensor& warp, const Way* way, int64_t dims) {
+  if (way) check_direction(op, warp, way->tangent, way->axis, dims);
 }
 
 // What sample and its derivatives have in common: `call` makes the results from the output's shape
 // and memory format, and hands the kernels' parameters on.
 template <class Call>
-auto look(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
+auto look(const char* op, const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
           at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
           bool align_corners, Call&& call) {
-  const char* op = "sample";
-  check_sample(input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode);
+  check_sample(op, input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode);
   const Backend& backend = backend_of(op, input);
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
@@ -174,7 +164,7 @@ auto look(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
 at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
                   at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
                   bool align_corners) {
-  return look(input, warp, map, size, mode, padding_mode, align_corners,
+  return look("sample", input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 at::Tensor output = empty_like_image(shape, input);
                 if (output.numel() == 0) return output;
@@ -188,14 +178,16 @@ at::Tensor sample_derivative(const at::Tensor& input, const at::Tensor& warp, Ta
                              int64_t axis, c10::string_view map, at::IntArrayRef size,
                              c10::string_view mode, c10::string_view padding_mode,
                              bool align_corners) {
-  return look(input, warp, map, size, mode, padding_mode, align_corners,
+  const char* op = "sample_derivative";
+  const Way way{tangent, axis};
+  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
-                check_direction("sample", warp, tangent, axis, p.dims);
+                check_way(op, warp, &way, p.dims);
                 at::Tensor derivative = empty_like_image(shape, input);
                 if (derivative.numel() == 0) return derivative;
                 if (p.interpolation == Interpolation::nearest) return derivative.zero_();
                 at::Tensor direction;
-                set_direction(p, {tangent.value_or(at::Tensor()), axis}, direction);
+                set_direction(p, &way, direction);
                 p.derivative = image_of(derivative, p.batch);
                 backend.sample_derivative(p);
                 return derivative;
@@ -219,13 +211,16 @@ std::tuple<at::Tensor, at::Tensor> sample_with_derivative(
     const at::Tensor& input, const at::Tensor& warp, const at::Tensor& tangent,
     c10::string_view map, at::IntArrayRef size, c10::string_view mode,
     c10::string_view padding_mode, bool align_corners) {
-  return look(input, warp, map, size, mode, padding_mode, align_corners,
+  const char* op = "sample_with_derivative";
+  const std::optional<at::Tensor> given(tangent);
+  const Way way{given, -1};
+  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
-                check_direction("sample", warp, tangent, -1, p.dims);
+                check_way(op, warp, &way, p.dims);
                 at::Tensor output = empty_like_image(shape, input);
                 at::Tensor derivative = empty_like_image(shape, input);
                 at::Tensor direction;
-                set_direction(p, {tangent}, direction);
+                set_direction(p, &way, direction);
                 look_with(backend, p, output, derivative, derivative);
                 return std::make_tuple(output, derivative);
               });
@@ -234,7 +229,7 @@ std::tuple<at::Tensor, at::Tensor> sample_with_derivative(
 std::tuple<at::Tensor, at::Tensor> sample_with_gradient(
     const at::Tensor& input, const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
     c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
-  return look(input, warp, map, size, mode, padding_mode, align_corners,
+  return look("sample_with_gradient", input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 at::Tensor output = empty_like_image(shape, input);
                 at::Tensor gradient = empty_gradient(shape, input);
@@ -245,11 +240,12 @@ std::tuple<at::Tensor, at::Tensor> sample_with_gradient(
               });
 }
 
-at::Tensor splat_along(const at::Tensor& values, const at::Tensor& warp, const Along& along,
-                       c10::string_view map, at::IntArrayRef shape, bool channels_last,
-                       c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
-  const char* op = "splat";
-  check_splat(values, warp, map, c10::fromIntArrayRefSlow(shape), mode, padding_mode);
+at::Tensor splat_along(const char* op, const at::Tensor& values, const at::Tensor& warp,
+                       const Way* way, c10::string_view map, at::IntArrayRef shape,
+                       bool channels_last, c10::string_view mode, c10::string_view padding_mode,
+                       bool align_corners) {
+  check_splat(op, values, warp, map, c10::fromIntArrayRefSlow(shape), mode, padding_mode);
+  check_way(op, warp, way, values.dim() - 2);
   const Backend& backend = backend_of(op, values);
   SampleParams p = make_params(op, values, map, mode, padding_mode, align_corners);
   p.batch = values.size(0);
@@ -257,7 +253,7 @@ at::Tensor splat_along(const at::Tensor& values, const at::Tensor& warp, const A
   const auto format = format_of(channels_last, p.dims);
   at::Tensor image = empty_result(shape, values.options().memory_format(format));
   if (image.numel() == 0) return image;
-  const bool step = p.interpolation == Interpolation::nearest && given(along);
+  const bool step = p.interpolation == Interpolation::nearest && way;
   if (values.numel() == 0 || step) return image.zero_();
   copy_spatial(shape.slice(2), p.input_size);
   copy_spatial(values.sizes().slice(2), p.output_size);
@@ -267,7 +263,7 @@ at::Tensor splat_along(const at::Tensor& values, const at::Tensor& warp, const A
   p.output = image_of(source, p.batch);
   p.warp = warp_of(parameters, p.map, p.batch);
   at::Tensor direction;
-  set_direction(p, along, direction);
+  set_direction(p, way, direction);
   const c10::OptionalDeviceGuard guard(values.device());
   backend.splat(p);
   return image;
@@ -276,7 +272,7 @@ at::Tensor splat_along(const at::Tensor& values, const at::Tensor& warp, const A
 at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
                  at::IntArrayRef shape, bool channels_last, c10::string_view mode,
                  c10::string_view padding_mode, bool align_corners) {
-  return splat_along(values, warp, {}, map, shape, channels_last, mode, padding_mode,
+  return splat_along("splat", values, warp, nullptr, map, shape, channels_last, mode, padding_mode,
                      align_corners);
 }
 
@@ -284,16 +280,17 @@ at::Tensor splat_derivative(const at::Tensor& values, const at::Tensor& warp, Ta
                             int64_t axis, c10::string_view map, at::IntArrayRef shape,
                             bool channels_last, c10::string_view mode,
                             c10::string_view padding_mode, bool align_corners) {
-  check_direction("splat", warp, tangent, axis, values.dim() - 2);
-  return splat_along(values, warp, {tangent.value_or(at::Tensor()), axis}, map, shape,
-                     channels_last, mode, padding_mode, align_corners);
+  const Way way{tangent, axis};
+  return splat_along("splat_derivative", values, warp, &way, map, shape, channels_last, mode,
+                     padding_mode, align_corners);
 }
 
-at::Tensor grad_warp_along(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
-                           const Along& along, c10::string_view map, c10::string_view mode,
-                           c10::string_view padding_mode, bool align_corners) {
-  const char* op = "sample_grad_warp";
-  check_sample_grad_warp(grad, input, warp, map, mode, padding_mode);
+at::Tensor grad_warp_along(const char* op, const at::Tensor& grad, const at::Tensor& input,
+                           const at::Tensor& warp, const Way* way, c10::string_view map,
+                           c10::string_view mode, c10::string_view padding_mode,
+                           bool align_corners) {
+  check_sample_grad_warp(op, grad, input, warp, map, mode, padding_mode);
+  check_way(op, warp, way, input.dim() - 2);
   const Backend& backend = backend_of(op, input);
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
@@ -312,7 +309,7 @@ at::Tensor grad_warp_along(const at::Tensor& grad, const at::Tensor& input, cons
   p.warp = warp_of(parameters, p.map, p.batch);
   p.grad_warp = warp_of(grad_warp, p.map, p.batch);
   at::Tensor direction;
-  set_direction(p, along, direction);
+  set_direction(p, way, direction);
   const c10::OptionalDeviceGuard guard(input.device());
   backend.grad_warp(p);
   return grad_warp;
@@ -321,79 +318,23 @@ at::Tensor grad_warp_along(const at::Tensor& grad, const at::Tensor& input, cons
 at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
                             c10::string_view map, c10::string_view mode,
                             c10::string_view padding_mode, bool align_corners) {
-  return grad_warp_along(grad, input, warp, {}, map, mode, padding_mode, align_corners);
+  return grad_warp_along("sample_grad_warp", grad, input, warp, nullptr, map, mode, padding_mode,
+                         align_corners);
 }
 
 at::Tensor sample_grad_warp_derivative(const at::Tensor& grad, const at::Tensor& input,
                                        const at::Tensor& warp, Tangent tangent, int64_t axis,
                                        c10::string_view map, c10::string_view mode,
                                        c10::string_view padding_mode, bool align_corners) {
-  check_direction("sample_grad_warp", warp, tangent, axis, input.dim() - 2);
-  return grad_warp_along(grad, input, warp, {tangent.value_or(at::Tensor()), axis}, map, mode,
+  const Way way{tangent, axis};
+  return grad_warp_along("sample_grad_warp_derivative", grad, input, warp, &way, map, mode,
                          padding_mode, align_corners);
-}
-
-at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
-                     bool align_corners) {
-  const char* op = "warp_grid";
-  check_warp_grid(warp, map, c10::fromIntArrayRefSlow(size));
-  const Backend& backend = backend_of(op, warp);
-  GridParams p{};
-  p.dims = static_cast<int32_t>(size.size());
-  p.map = parse_map(op, map);
-  p.align_corners = align_corners;
-  p.batch = warp.size(0);
-
-  std::vector<int64_t> shape{p.batch};
-  shape.insert(shape.end(), size.begin(), size.end());
-  shape.push_back(p.dims);
-  at::Tensor grid = empty_result(shape, warp.options());
-  if (grid.numel() == 0) return grid;
-  copy_spatial(size, p.output_size);
-  const at::Tensor parameters = readable_warp(warp, p.map);
-  p.warp = warp_of(parameters, p.map, p.batch);
-  p.grid = warp_of(grid, MapKind::grid, p.batch);
-  const c10::OptionalDeviceGuard guard(warp.device());
-  backend.warp_grid(p);
-  return grid;
-}
-
-at::Tensor warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c10::string_view map,
-                              bool align_corners) {
-  const char* op = "warp_grid_backward";
-  check_warp_grid_backward(grad, warp, map);
-  const Backend& backend = backend_of(op, grad);
-  GridParams p{};
-  p.dims = static_cast<int32_t>(grad.dim() - 2);
-  p.map = parse_map(op, map);
-  p.align_corners = align_corners;
-  p.batch = grad.size(0);
-
-  at::Tensor grad_warp = empty_result(warp.sizes(), warp.options());
-  if (grad_warp.numel() == 0) return grad_warp;
-  if (grad.numel() == 0) return grad_warp.zero_();
-  copy_spatial(grad.sizes().slice(1, p.dims), p.output_size);
-  const at::Tensor parameters = readable_warp(warp, p.map);
-  p.warp = warp_of(parameters, p.map, p.batch);
-  p.grid = warp_of(grad, MapKind::grid, p.batch);
-  p.grad_warp = warp_of(grad_warp, p.map, p.batch);
-  const c10::OptionalDeviceGuard guard(grad.device());
-  backend.warp_grid_backward(p);
-  return grad_warp;
 }
 
 }  // namespace
 
-bool register_backend(c10::DeviceType device, const Backend& backend) {
-  return backends().emplace(device, backend).second;
-}
-
-Backend& backend(c10::DeviceType device) { return backends().at(device); }
-
 }  // namespace stn_cuda
 
-// The same functions for every device: backend_of finds the kernels, or says what is missing. The
-// layouts that the checks refuse are registered so that they get to say so.
 #define STN_IMPLEMENT(KEY)                                                        \
   TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                                          \
     m.impl("sample", stn_cuda::sample);                                           \
@@ -404,14 +345,6 @@ Backend& backend(c10::DeviceType device) { return backends().at(device); }
     m.impl("sample_grad_warp_derivative", stn_cuda::sample_grad_warp_derivative); \
     m.impl("sample_with_derivative", stn_cuda::sample_with_derivative);           \
     m.impl("sample_with_gradient", stn_cuda::sample_with_gradient);               \
-    m.impl("warp_grid", stn_cuda::warp_grid);                                     \
-    m.impl("warp_grid_backward", stn_cuda::warp_grid_backward);                   \
   }
 
-STN_IMPLEMENT(CPU)
-STN_IMPLEMENT(CUDA)
-STN_IMPLEMENT(SparseCPU)
-STN_IMPLEMENT(SparseCUDA)
-STN_IMPLEMENT(SparseCsrCPU)
-STN_IMPLEMENT(SparseCsrCUDA)
-STN_IMPLEMENT(MkldnnCPU)
+STN_FOR_EACH_KEY(STN_IMPLEMENT)

@@ -55,5 +55,12 @@ at::Tensor warp_grid(const at::Tensor& warp, c10::string_view map, c10::SymIntAr
 at::Tensor warp_grid_backward(const at::Tensor& grad, const at::Tensor& warp, c10::string_view map,
                               bool align_corners);
 
+at::Tensor warp_grid_derivative(const at::Tensor& warp, const at::Tensor& tangent,
+                                c10::string_view map, c10::SymIntArrayRef size, bool align_corners);
+
+at::Tensor warp_grid_backward_derivative(const at::Tensor& grad, const at::Tensor& warp,
+                                         const at::Tensor& tangent, c10::string_view map,
+                                         bool align_corners);
+
 }  // namespace ops
 }  // namespace stn_cuda

@@ -7,11 +7,15 @@
 
 #include <cstdint>
 
+#include "maps.h"
+
 namespace stn_cuda {
 
 enum class Interpolation : int32_t { bilinear, nearest, bicubic };
 enum class Padding : int32_t { zeros, border, reflection };
-enum class MapKind : int32_t { grid, affine };
+#define STN_ENUMERATOR(name, Functor) name,
+enum class MapKind : int32_t { grid, STN_PARAMETRIC_MAPS(STN_ENUMERATOR) };
+#undef STN_ENUMERATOR
 // How looks move: not at all, as they do while the warp moves along a tangent, or by a pixel along
 // an axis of the image.
 enum class Direction : int32_t { none, tangent, axis };
@@ -35,8 +39,8 @@ struct Image {
 };
 
 // The tensor that a coordinate map reads (or its gradient): a grid (N, [Do,] Ho, Wo, dims) with
-// stride_k along the coordinate components and stride[] along the output's axes, or a
-// contiguous theta (N, dims, dims + 1), which uses stride_n only.
+// stride_k along the coordinate components and stride[] along the output's axes, or a parametric
+// map's contiguous parameters (N, rows, columns), which use stride_n only.
 struct Warp {
   void* data;
   ElementType type;
@@ -70,7 +74,7 @@ struct SampleParams {
 };
 
 // warp_grid writes a warp's normalised coordinates; its adjoint reduces a grid's gradient to the
-// warp's parameters.
+// warp's parameters. With a tangent (Direction), both do so of what these do along it.
 struct GridParams {
   int32_t dims;
   MapKind map;
@@ -78,6 +82,8 @@ struct GridParams {
   int64_t batch;
   int64_t output_size[3];
   Warp warp;
+  Direction direction;
+  Warp tangent;    // shaped like warp
   Warp grid;       // warp_grid: written. Its adjoint: the grid's gradient, read.
   Warp grad_warp;  // the adjoint only: written
 };

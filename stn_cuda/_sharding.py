@@ -94,6 +94,10 @@ RULES = {
     "sample_with_gradient": Rule({"input": _image, "warp": _warp}, (_values, _slopes), ("input",)),
     "warp_grid": Rule({"warp": _batch}, (_batch,)),
     "warp_grid_backward": Rule({"grad": _batch, "warp": _batch}, (_batch,), ("grad",)),
+    "warp_grid_derivative": Rule({"warp": _batch, "tangent": _batch}, (_batch,), ("tangent",)),
+    "warp_grid_backward_derivative": Rule(
+        {"grad": _batch, "warp": _batch, "tangent": _batch}, (_batch,), ("grad", "tangent")
+    ),
 }
 
 

@@ -171,3 +171,21 @@ def _warp_grid_backward(info, dims, grad, warp, *rest):
         fold.whole(grad, dims[0]), fold.whole(warp, dims[1]), *rest
     )
     return fold.apart(result), 0
+
+
+@_rule("warp_grid_derivative")
+def _warp_grid_derivative(info, dims, warp, tangent, *rest):
+    fold = _fold(info, (warp, dims[0]))
+    result = torch.ops.stn_cuda.warp_grid_derivative(
+        fold.whole(warp, dims[0]), fold.whole(tangent, dims[1]), *rest
+    )
+    return fold.apart(result), 0
+
+
+@_rule("warp_grid_backward_derivative")
+def _warp_grid_backward_derivative(info, dims, grad, warp, tangent, *rest):
+    fold = _fold(info, (grad, dims[0]))
+    result = torch.ops.stn_cuda.warp_grid_backward_derivative(
+        fold.whole(grad, dims[0]), fold.whole(warp, dims[1]), fold.whole(tangent, dims[2]), *rest
+    )
+    return fold.apart(result), 0

@@ -30,6 +30,12 @@ def _check_tensors(op: str, **tensors):
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
 
 
+def _overridden(function, overloads, image, warp, size, mode, padding_mode, align_corners):
+    """What the ``__torch_function__`` of one of the tensors makes of the call."""
+    settings = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+    return handle_torch_function(function, overloads, image, warp, size, **settings)
+
+
 def _settings(mode, padding_mode, align_corners):
     # String enums are strings; anything else is refused by name, among the known ones.
     mode = mode if isinstance(mode, str) else str(mode)
@@ -113,16 +119,8 @@ def sample(
     """
     parameters, map = _map_of(warp)
     if has_torch_function_variadic(input, parameters):
-        return handle_torch_function(
-            sample,
-            (input, parameters),
-            input,
-            warp,
-            size,
-            mode=mode,
-            padding_mode=padding_mode,
-            align_corners=align_corners,
-        )
+        overloads = (input, parameters)
+        return _overridden(sample, overloads, input, warp, size, mode, padding_mode, align_corners)
     _check_tensors("sample", input=input, **{map: parameters})
     size = _output_size("sample", map, size, input.shape[2:])
     settings = _settings(mode, padding_mode, align_corners)
@@ -167,15 +165,9 @@ def sample_with_gradient(
     """
     parameters, map = _map_of(warp)
     if has_torch_function_variadic(input, parameters):
-        return handle_torch_function(
-            sample_with_gradient,
-            (input, parameters),
-            input,
-            warp,
-            size,
-            mode=mode,
-            padding_mode=padding_mode,
-            align_corners=align_corners,
+        overloads = (input, parameters)
+        return _overridden(
+            sample_with_gradient, overloads, input, warp, size, mode, padding_mode, align_corners
         )
     _check_tensors("sample_with_gradient", input=input, **{map: parameters})
     size = _output_size("sample_with_gradient", map, size, input.shape[2:])
@@ -227,16 +219,8 @@ def splat(
     """
     parameters, map = _map_of(warp)
     if has_torch_function_variadic(values, parameters):
-        return handle_torch_function(
-            splat,
-            (values, parameters),
-            values,
-            warp,
-            size,
-            mode=mode,
-            padding_mode=padding_mode,
-            align_corners=align_corners,
-        )
+        overloads = (values, parameters)
+        return _overridden(splat, overloads, values, warp, size, mode, padding_mode, align_corners)
     _check_tensors("splat", values=values, **{map: parameters})
     size = values.shape[2:] if size is None else ops.extents("splat", size)
     _check_image_size("splat", size, values.dim() - 2)

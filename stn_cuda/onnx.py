@@ -52,13 +52,13 @@ def sample(
     align_corners: bool,
 ) -> Tensor:
     """``stn_cuda::sample``: the grid is written out, then sampled by F.grid_sample."""
-    _C.check_sample(input, warp, map, size, mode, padding_mode)
+    _C.check_sample("sample", input, warp, map, size, mode, padding_mode)
     # The ONNX standard leaves open where GridSample rounds: in low precision nowhere but at the
     # end, if both operands are float32.
     double = torch.float64 in (input.dtype, warp.dtype)
     dtype = torch.float64 if double else torch.float32
     image, parameters = input.to(dtype), warp.to(dtype)
-    grid = parameters if map == "grid" else _affine_grid(parameters, size, align_corners)
+    grid = parameters if map == "grid" else _GRIDS[map](parameters, size, align_corners)
     if image.shape[0] != grid.shape[0]:  # GridSample broadcasts no batch
         batch = grid.shape[0] if image.shape[0] == 1 else image.shape[0]
         image = image.expand(batch, *image.shape[1:])
@@ -69,14 +69,14 @@ def sample(
 
 
 def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) -> Tensor:
-    """``stn_cuda::warp_grid``: an affine map's grid."""
-    _C.check_warp_grid(warp, map, size)
+    """``stn_cuda::warp_grid``: a parametric map's grid."""
+    _C.check_warp_grid("warp_grid", warp, map, size)
     dtype = torch.float64 if warp.dtype == torch.float64 else torch.float32
-    return _affine_grid(warp.to(dtype), size, align_corners).to(warp.dtype)
+    return _GRIDS[map](warp.to(dtype), size, align_corners).to(warp.dtype)
 
 
 def _affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """theta (N, dims, dims + 1) at every point of an output of ``size``: (N, *size, dims).
+    """theta (N, rows, dims + 1) at every point of an output of ``size``: (N, *size, rows).
 
     Out of one vector per axis. F.affine_grid is exported with a constant of the output's size, and
     ONNX' AffineGrid places the points of an axis of extent 1 elsewhere (align_corners), is absent
@@ -92,3 +92,20 @@ def _affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Ten
         position = (centres / span).reshape(-1, *[1] * (axis + 1))
         grid = grid + columns[axis] * position
     return grid
+
+
+def _projective_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """theta (N, dims + 1, dims + 1): the affine map of homogeneous coordinates, divided."""
+    homogeneous = _affine_grid(theta, size, align_corners)
+    positions, last = homogeneous[..., :-1], homogeneous[..., -1:]
+    far = torch.where(positions < 0, -_FAR, _FAR)
+    return torch.where(last > 0, positions / torch.where(last > 0, last, 1.0), far)
+
+
+# Beyond any image, and whole pixels are still exact.
+_FAR = float(2**20)
+
+_GRIDS: dict[str, Callable[[Tensor, Sequence[int], bool], Tensor]] = {
+    "affine": _affine_grid,
+    "projective": _projective_grid,
+}

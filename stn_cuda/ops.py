@@ -62,8 +62,8 @@ def sample(
 
 
 @torch.library.register_fake("stn_cuda::sample")
-def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners):
-    _C.check_sample(input, warp, map, size, mode, padding_mode)
+def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op="sample"):
+    _C.check_sample(op, input, warp, map, size, mode, padding_mode)
     spatial = warp.shape[1:-1] if map == "grid" else size
     batch = warp.shape[0] if input.shape[0] == 1 else input.shape[0]
     output = input.new_empty((batch, input.shape[1], *spatial))
@@ -92,8 +92,10 @@ def splat(
 
 
 @torch.library.register_fake("stn_cuda::splat")
-def _splat_fake(values, warp, map, shape, channels_last, mode, padding_mode, align_corners):
-    _C.check_splat(values, warp, map, shape, mode, padding_mode)
+def _splat_fake(
+    values, warp, map, shape, channels_last, mode, padding_mode, align_corners, op="splat"
+):
+    _C.check_splat(op, values, warp, map, shape, mode, padding_mode)
     image = values.new_empty(shape)
     return image.contiguous(memory_format=_format(channels_last, values.dim() - 2))
 
@@ -119,8 +121,10 @@ def sample_grad_warp(
 
 
 @torch.library.register_fake("stn_cuda::sample_grad_warp")
-def _sample_grad_warp_fake(grad, input, warp, map, mode, padding_mode, align_corners):
-    _C.check_sample_grad_warp(grad, input, warp, map, mode, padding_mode)
+def _sample_grad_warp_fake(
+    grad, input, warp, map, mode, padding_mode, align_corners, op="sample_grad_warp"
+):
+    _C.check_sample_grad_warp(op, grad, input, warp, map, mode, padding_mode)
     return warp.new_empty(warp.shape)
 
 
@@ -146,7 +150,8 @@ def sample_with_gradient(
 
 @torch.library.register_fake("stn_cuda::sample_with_gradient")
 def _sample_with_gradient_fake(input, warp, map, size, mode, padding_mode, align_corners):
-    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners)
+    op = "sample_with_gradient"
+    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op)
     batch, channels, *spatial = value.shape
     dims = len(spatial)
     if suggest_memory_format(input) == torch.contiguous_format:
@@ -158,8 +163,9 @@ def _sample_with_gradient_fake(input, warp, map, size, mode, padding_mode, align
 def _sample_with_derivative_fake(
     input, warp, tangent, map, size, mode, padding_mode, align_corners
 ):
-    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners)
-    _C.check_direction("sample", warp, tangent, -1, input.dim() - 2)
+    op = "sample_with_derivative"
+    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op)
+    _C.check_direction(op, warp, tangent, -1, input.dim() - 2)
     return value, torch.empty_like(value)
 
 
@@ -167,8 +173,9 @@ def _sample_with_derivative_fake(
 def _sample_derivative_fake(
     input, warp, tangent, axis, map, size, mode, padding_mode, align_corners
 ):
-    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners)
-    _C.check_direction("sample", warp, tangent, axis, input.dim() - 2)
+    op = "sample_derivative"
+    value = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op)
+    _C.check_direction(op, warp, tangent, axis, input.dim() - 2)
     return value
 
 
@@ -176,16 +183,23 @@ def _sample_derivative_fake(
 def _splat_derivative_fake(
     values, warp, tangent, axis, map, shape, channels_last, mode, padding_mode, align_corners
 ):
-    _C.check_direction("splat", warp, tangent, axis, values.dim() - 2)
-    return _splat_fake(values, warp, map, shape, channels_last, mode, padding_mode, align_corners)
+    op = "splat_derivative"
+    settings = (mode, padding_mode, align_corners)
+    image = _splat_fake(values, warp, map, shape, channels_last, *settings, op)
+    _C.check_direction(op, warp, tangent, axis, values.dim() - 2)
+    return image
 
 
 @torch.library.register_fake("stn_cuda::sample_grad_warp_derivative")
 def _sample_grad_warp_derivative_fake(
     grad, input, warp, tangent, axis, map, mode, padding_mode, align_corners
 ):
-    _C.check_direction("sample_grad_warp", warp, tangent, axis, input.dim() - 2)
-    return _sample_grad_warp_fake(grad, input, warp, map, mode, padding_mode, align_corners)
+    op = "sample_grad_warp_derivative"
+    grad_warp = _sample_grad_warp_fake(
+        grad, input, warp, map, mode, padding_mode, align_corners, op
+    )
+    _C.check_direction(op, warp, tangent, axis, input.dim() - 2)
+    return grad_warp
 
 
 # --- a warp as a grid -------------------------------------------------------------------------
@@ -202,11 +216,27 @@ def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) 
 
 @torch.library.register_fake("stn_cuda::warp_grid")
 def _warp_grid_fake(warp, map, size, align_corners):
-    _C.check_warp_grid(warp, map, size)
+    _C.check_warp_grid("warp_grid", warp, map, size)
     return warp.new_empty((warp.shape[0], *size, len(size)))
 
 
 @torch.library.register_fake("stn_cuda::warp_grid_backward")
 def _warp_grid_backward_fake(grad, warp, map, align_corners):
-    _C.check_warp_grid_backward(grad, warp, map)
+    _C.check_warp_grid_backward("warp_grid_backward", grad, warp, map)
+    return warp.new_empty(warp.shape)
+
+
+@torch.library.register_fake("stn_cuda::warp_grid_derivative")
+def _warp_grid_derivative_fake(warp, tangent, map, size, align_corners):
+    op = "warp_grid_derivative"
+    _C.check_warp_grid(op, warp, map, size)
+    _C.check_direction(op, warp, tangent, -1, len(size))
+    return warp.new_empty((warp.shape[0], *size, len(size)))
+
+
+@torch.library.register_fake("stn_cuda::warp_grid_backward_derivative")
+def _warp_grid_backward_derivative_fake(grad, warp, tangent, map, align_corners):
+    op = "warp_grid_backward_derivative"
+    _C.check_warp_grid_backward(op, grad, warp, map)
+    _C.check_direction(op, warp, tangent, -1, grad.dim() - 2)
     return warp.new_empty(warp.shape)

@@ -2,10 +2,11 @@
 
 Every formula of the product stands here a second time, in its plainest form and without a look at
 the kernels: normalised -> pixel coordinate, boundary rule, interpolation weights, weighted sum.
-All of it is torch arithmetic, so that autograd supplies the gradients.
+All of it is torch arithmetic, so that autograd supplies the gradients, of any order.
 
-Axes are in coordinate order (x, y[, z]), which is the reverse of the tensor's (..., H, W). `test_
-reference.py` holds this file against torch's float64 kernels.
+Axes are in coordinate order (x, y[, z]), which is the
+reverse of the tensor's (..., H, W). `tests/test_reference.py` holds this file against torch's
+float64 kernels.
 """
 
 import itertools
@@ -179,3 +180,16 @@ def affine_grid(theta, size, align_corners=False):
         ],
         dim=-1,
     )
+
+
+def projective_grid(theta, size, align_corners=False):
+    """The grid (N, *size, dims) of homographies (N, dims + 1, dims + 1), in float64.
+
+    Points where the last homogeneous coordinate is not positive look far outside.
+    """
+    base = base_coordinates(size, align_corners).to(theta.device)
+    homogeneous = torch.einsum("nrc,...c->n...r", theta.double(), base)
+    last = homogeneous[..., -1:]
+    front = last > 0
+    far = torch.where(homogeneous[..., :-1] < 0, -HUGE, HUGE)
+    return torch.where(front, homogeneous[..., :-1] / torch.where(front, last, 1), far)

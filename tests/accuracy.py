@@ -21,8 +21,9 @@ their gradients (for nearest, their values) say nothing: `smooth_points` leaves 
 
 import math
 
-import reference
 import torch
+
+from stn_cuda import reference
 
 UNIT_ROUNDOFF = {
     torch.float64: 2.0**-53,
@@ -65,12 +66,27 @@ def coordinate_error(call):
     warp = call.warp.detach().cpu().double().nan_to_num(nan=1.0, posinf=1e30, neginf=-1e30)
     if call.map == "grid":
         reach = warp.abs() + 1
+    elif call.map == "projective":
+        reach = _projective_reach(call, warp)
     else:
         reach = warp.abs().sum(-1) + 1
         reach = reach.reshape(-1, *[1] * call.dims, call.dims)
         reach = reach.expand(-1, *call.output_size, call.dims)
     delta = 8 * coordinate_roundoff(call) * reach * size
     return torch.where(_out_of_reach(call, delta), 0.0, delta)
+
+
+def _projective_reach(call, theta):
+    """Of a quotient g = a / b, |g| < |a + da| / |b + db| with the products' errors da and db.
+
+    |dg| <= (|da| + |g| |db|) / b, each with its row's sum of |theta|; and two roundings of g.
+    """
+    base = reference.base_coordinates(call.output_size, call.align_corners)
+    last = torch.einsum("nc,...c->n...", theta[:, -1], base)
+    rows = theta.abs().sum(-1).reshape(-1, *[1] * call.dims, call.dims + 1)
+    g = reference.projective_grid(theta, call.output_size, call.align_corners).abs()
+    reach = (rows[..., :-1] + g * rows[..., -1:]) / last.clamp_min(1e-300)[..., None]
+    return torch.where(last[..., None] > 0, reach, 0.0) + g + 1
 
 
 def _pixels(call):

@@ -8,12 +8,13 @@ import contextlib
 import itertools
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import reference
 import torch
 
 import stn_cuda
+from stn_cuda import reference
 
 PADDINGS = ("zeros", "border", "reflection")
 LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -186,9 +187,35 @@ def poisoned_memory(device):
         torch.use_deterministic_algorithms(before)
 
 
+def homographies(batch, dims, dtype=torch.float32, key=0, spread=0.4):
+    """Near the identity, in front of the horizon wherever an output's point may be."""
+    theta = thetas(batch, dims, torch.float64, ("homography", key), spread)
+    noise = torch.rand(
+        batch, 1, dims, generator=generator("horizon", batch, dims, key), dtype=torch.float64
+    )
+    # The last coordinate is 1 give or take 0.6.
+    last = torch.cat((1.2 / dims * (noise - 0.5), torch.ones(batch, 1, 1)), 2)
+    return torch.cat((theta, last), 1).to(dtype)
+
+
+@dataclass(frozen=True)
+class Map:
+    """A parametric map: the product's warp, the reference's grid, and parameters for tests."""
+
+    warp: type
+    grid: Callable
+    parameters: Callable
+
+
+WARPS = {
+    "affine": Map(stn_cuda.Affine, reference.affine_grid, thetas),
+    "projective": Map(stn_cuda.Projective, reference.projective_grid, homographies),
+}
+
+
 @dataclass(frozen=True)
 class Call:
-    """One call of stn_cuda.sample. map is "grid" or "affine"; size is the output's (affine)."""
+    """One call of stn_cuda.sample. map: "grid", or one of WARPS, with the output's size."""
 
     input: torch.Tensor
     warp: torch.Tensor
@@ -237,8 +264,9 @@ class Call:
         input = self.input if input is None else input
         warp = self.warp if warp is None else warp
         with poisoned_memory(self.input.device):
-            if self.map == "affine":
-                return stn_cuda.sample(input, stn_cuda.Affine(warp), self.size, **self.keywords)
+            if self.map != "grid":
+                warp = WARPS[self.map].warp(warp)
+                return stn_cuda.sample(input, warp, self.size, **self.keywords)
             return stn_cuda.sample(input, warp, **self.keywords)
 
     def grid64(self, warp=None):
@@ -246,7 +274,7 @@ class Call:
         warp = (self.warp if warp is None else warp).cpu().double()
         if self.map == "grid":
             return warp
-        return reference.affine_grid(warp, self.output_size, self.align_corners)
+        return WARPS[self.map].grid(warp, self.output_size, self.align_corners)
 
     def expect(self, oracle=reference.sample, input=None, warp=None):
         """The oracle's answer in float64 on the same (quantised) values."""
@@ -286,10 +314,11 @@ def sample_inputs(dtype=torch.float64, maps=("grid", "affine")):
     for dims, mode, padding, align in CONFIGURATIONS:
         for kind in maps:
             shape, size = ((2, 3, 4, 5), (3, 6)) if dims == 2 else ((2, 2, 3, 4, 3), (2, 3, 4))
+            key = (mode, padding, align)
             if kind == "grid":
-                warp = scattered_grid(shape[0], size, dtype, key=(mode, padding, align))
+                warp = scattered_grid(shape[0], size, dtype, key=key)
             else:
-                warp = thetas(shape[0], dims, dtype, key=(mode, padding, align))
+                warp = WARPS[kind].parameters(shape[0], dims, dtype, key=key)
             yield Call(
                 image(shape, dtype),
                 warp,

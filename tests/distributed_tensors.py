@@ -189,6 +189,90 @@ def second_derivatives_through_the_image():
     close(result.full_tensor(), expected)
 
 
+# Placements of input and warp, for derivatives that need no exchange.
+ALONE = {"batch": (N, N), "replicated": (R, R)}
+
+
+def second_derivatives(map, x, warp, cotangent, direction):
+    """What a penalty on the warp's gradient sends back to all that it depends on."""
+    leaves = [tensor.detach().requires_grad_() for tensor in (x, warp, cotangent)]
+    y = call(map, *leaves[:2])
+    first = torch.autograd.grad(y, leaves[:2], leaves[2], create_graph=True)
+    return torch.autograd.grad(first, leaves, [t.detach() for t in direction])
+
+
+def check_second_derivatives(mesh, map, placed, dims):
+    x, warp = randn(4, 2, *(7, 5, 4)[:dims]), make_warp(map, 4, dims)
+    cotangent = randn(*call(map, x, warp).shape)
+    direction = [randn(*x.shape), randn(*warp.shape)]
+    expected = second_derivatives(map, x, warp, cotangent, direction)
+    image, of_warp = placed
+    there = [
+        distribute_tensor(tensor, mesh, [placement])
+        for tensor, placement in (
+            (x, image), (warp, of_warp), (cotangent, image), (direction[0], image),
+            (direction[1], of_warp),
+        )
+    ]  # fmt: skip
+    with CommDebugMode() as communication:
+        results = second_derivatives(map, *there[:3], there[3:])
+    for result, reference in zip(results, expected, strict=True):
+        close(result.full_tensor(), reference)
+    return communication.get_total_counts(), [result.placements for result in results]
+
+
+@check("tensors")
+def second_derivatives_stay_sharded():
+    mesh = init_device_mesh("cpu", (2,))
+    for map in ("affine", "grid"):
+        for dims in (2, 3):
+            for image, of_warp in ALONE.values():
+                moved, placed = check_second_derivatives(mesh, map, (image, of_warp), dims)
+                assert moved == 0, (map, dims, image)
+                assert placed == [(image,), (of_warp,), (image,)], (map, dims, placed)
+
+
+@check("tensors")
+def second_derivatives_of_channels():
+    mesh = init_device_mesh("cpu", (2,))
+    for map in ("affine", "grid"):
+        _, placed = check_second_derivatives(mesh, map, (C, R), 2)
+        assert placed[0] == placed[2] == (C,), placed
+
+
+@check("tensors")
+def values_with_gradients():
+    mesh = init_device_mesh("cpu", (2,))
+    for map in ("affine", "grid"):
+        x, warp = randn(4, 2, 6, 5), make_warp(map, 4)
+        size = {"size": (4, 6)} if map == "affine" else {}
+
+        def both(x, warp, map=map, size=size):
+            return stn_cuda.sample_with_gradient(
+                x, stn_cuda.Affine(warp) if map == "affine" else warp, **size
+            )
+
+        x.requires_grad_(), warp.requires_grad_()
+        value, slope = both(x, warp)
+        cotangents = [randn(*value.shape), randn(*slope.shape)]
+        grads = torch.autograd.grad((value, slope), (x, warp), cotangents)
+        for image, of_warp, grad_placed in ((N, N, [N, N]), (R, R, [R, R]), (C, R, [C, P])):
+            there = [
+                distribute_tensor(t.detach(), mesh, [placed]).requires_grad_()
+                for t, placed in ((x, image), (warp, of_warp))
+            ]
+            cotangents_there = [distribute_tensor(t, mesh, [image]) for t in cotangents]
+            with CommDebugMode() as communication:
+                results = both(*there)
+                back = torch.autograd.grad(results, there, cotangents_there)
+            assert communication.get_total_counts() == 0, (map, image)
+            assert [t.placements for t in (*results, *back)] == [
+                (placed,) for placed in (image, image, *grad_placed)
+            ]
+            for result, reference in zip((*results, *back), (value, slope, *grads), strict=True):
+                close(result.full_tensor(), reference.detach())
+
+
 @check("tensors")
 def compiled():
     mesh = init_device_mesh("cpu", (2,))

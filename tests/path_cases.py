@@ -15,7 +15,8 @@ from cases import (
     thetas,
 )
 from machine import MACHINES
-from reference import affine_grid
+
+from stn_cuda.reference import affine_grid
 
 GATHER, AVX512, AVX2_GATHER, AVX2, BASELINE = ({name} for name in MACHINES)
 ALL = set(MACHINES)

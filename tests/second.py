@@ -15,7 +15,6 @@ with one derivative more, times V.
 
 import math
 
-import reference
 import torch
 from accuracy import (
     ROUNDINGS,
@@ -33,7 +32,9 @@ from accuracy import (
     smooth_points,
     weight_roundoff,
 )
-from cases import Call, generator
+from cases import WARPS, Call, generator
+
+from stn_cuda import reference
 
 # The largest sum over one axis' taps of |weight'''|.
 S3 = {"nearest": 0.0, "bilinear": 0.0, "bicubic": 24.0}
@@ -72,8 +73,8 @@ def product(call, g, a, b):
 def oracle(call, g, a, b):
     def run(x, warp):
         grid = warp
-        if call.map == "affine":
-            grid = reference.affine_grid(warp, call.output_size, call.align_corners)
+        if call.map != "grid":
+            grid = WARPS[call.map].grid(warp, call.output_size, call.align_corners)
         return reference.sample(x, grid, **call.keywords)
 
     return second(run, *(t.detach().cpu().double() for t in (g, call.input, call.warp, a, b)))

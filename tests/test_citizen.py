@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from cases import image, scattered_grid, thetas
+from cases import homographies, image, scattered_grid, thetas
 from torch.utils.data import DataLoader, Dataset
 
 import stn_cuda
@@ -18,6 +18,8 @@ from stn_cuda.tutorial import TutorialLocalization
 WARPS = {
     "affine 2-D": (stn_cuda.Affine, thetas(3, 2)),
     "affine 3-D": (stn_cuda.Affine, thetas(3, 3)),
+    "projective 2-D": (stn_cuda.Projective, homographies(3, 2)),
+    "projective 3-D": (stn_cuda.Projective, homographies(3, 3)),
 }
 
 
@@ -59,7 +61,7 @@ def test_warps_can_be_copied_and_saved(name, how):
     assert type(copied) is make
     assert torch.equal(copied.parameters, parameters)
     assert (copied.parameters is parameters) == (how == "copy")
-    size = (5, 6, 4)[: parameters.shape[1]]
+    size = (5, 6, 4)[: parameters.shape[2] - 1]
     assert torch.equal(copied.grid(size), warp.grid(size))
 
 

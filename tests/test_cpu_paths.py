@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import reference
 import torch
 from accuracy import (
     Checks,
@@ -35,6 +34,8 @@ from path_cases import (
     diagonal,
     path_cases,
 )
+
+from stn_cuda import reference
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}

@@ -4,7 +4,6 @@ On a GPU where there is one, and walked on the CPU.
 """
 
 import pytest
-import reference
 import torch
 from accuracy import Checks, check_call
 from cases import (
@@ -22,6 +21,8 @@ from cases import (
     torch_sample,
 )
 from conftest import cuda_problem
+
+from stn_cuda import reference
 
 
 def warps(batch, size, dtype=torch.float32):

@@ -291,16 +291,6 @@ def test_empty():
 
 
 @pytest.mark.quick
-def test_autocast(device):
-    """Under autocast a call with mixed dtypes works and the output keeps the input's dtype."""
-    x, grid, theta = X.to(device), GRID.to(device), THETA.to(device)
-    with torch.autocast(device, dtype=torch.bfloat16):
-        y = sample(x.bfloat16(), grid)
-        z = sample(x, Affine(theta.bfloat16()))
-    assert y.dtype == torch.bfloat16 and z.dtype == torch.float32
-
-
-@pytest.mark.quick
 def test_inputs_are_not_changed():
     x, grid, theta = X.clone(), GRID.clone(), THETA.clone()
     for warp in (grid, Affine(theta)):

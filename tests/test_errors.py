@@ -283,6 +283,10 @@ def test_ops_check_their_arguments_too():
         lambda: ops.warp_grid_backward(GRID[:1], THETA, "affine", False),
         lambda: ops.warp_grid_backward(GRID[0], THETA, "affine", False),
         lambda: ops.warp_grid_backward(GRID.double(), THETA, "affine", False),
+        lambda: ops.warp_grid_derivative(THETA, THETA[:1], "affine", [4, 5], False),
+        lambda: ops.warp_grid_derivative(THETA, THETA.double(), "affine", [4, 5], False),
+        lambda: ops.warp_grid_derivative(THETA, THETA, "projective", [4, 5], False),
+        lambda: ops.warp_grid_backward_derivative(GRID, THETA, THETA[:1], "affine", False),
     ]
     for number, call in enumerate(nonsense):
         with pytest.raises((RuntimeError, ValueError)):

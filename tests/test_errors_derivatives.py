@@ -1,7 +1,4 @@
-"""Refusals of splat, of sample_with_gradient and of the ops of derivatives: as in test_errors.py.
-
-What sample_with_gradient shares with sample is checked, and said, as sample's.
-"""
+"""Refusals of splat, sample_with_gradient and the ops of derivatives: as in test_errors.py."""
 
 from contextlib import nullcontext
 
@@ -106,12 +103,20 @@ SPLAT = {
         ValueError,
         "theta must have shape (N, 3, 4) for 3 spatial dimensions, got shape (2, 2, 3)",
     ),
-    "values meta": (lambda: splat(V.to("meta"), GRID), RuntimeError, "grid must be on values"),
-    "grid meta": (lambda: splat(V, GRID.to("meta")), RuntimeError, "grid must be on values"),
+    "values meta": (
+        lambda: splat(V.to("meta"), GRID),
+        RuntimeError,
+        "grid must be on meta, like values, got cpu",
+    ),
+    "grid meta": (
+        lambda: splat(V, GRID.to("meta")),
+        RuntimeError,
+        "grid must be on cpu, like values, got meta",
+    ),
     "theta meta": (
         lambda: splat(V, Affine(THETA.to("meta"))),
         RuntimeError,
-        "theta must be on values",
+        "theta must be on cpu, like values, got meta",
     ),
     # size
     "size short": (
@@ -171,7 +176,9 @@ SPLAT = {
         RuntimeError,
         "mode 'bicubic' must be used with a 4-D input, got a 5-D input",
     ),
-    # the derivative's direction
+}
+
+SPLAT_DERIVATIVE = {
     "no direction": (
         lambda: OPS.splat_derivative(V, GRID, None, -1, "grid", [2, 3, 5, 6], False, *HOW),
         ValueError,
@@ -187,6 +194,18 @@ SPLAT = {
         RuntimeError,
         "tangent must have the warp's shape (2, 4, 7, 2) and dtype Float, got shape (2, 4, 7, 2) "
         "and dtype Int",
+    ),
+    "values 1-D": (
+        lambda: OPS.splat_derivative(V[0, 0, 0], GRID, None, 0, "grid", [2, 3, 5, 6], False, *HOW),
+        RuntimeError,
+        "values must be (N, C, H, W) or (N, C, D, H, W), got shape (7,)",
+    ),
+    "values' device": (
+        lambda: OPS.splat_derivative(
+            V, GRID.to("meta"), None, 0, "grid", [2, 3, 5, 6], False, *HOW
+        ),
+        RuntimeError,
+        "grid must be on cpu, like values, got meta",
     ),
 }
 
@@ -211,14 +230,6 @@ GRADIENT = {
         TypeError,
         "size must be a sequence of integers, got 4",
     ),
-}
-
-
-def derivative(warp, tangent, axis):
-    return OPS.sample_derivative(X, warp, tangent, axis, "grid", [], *HOW)
-
-
-SAMPLE = {
     "input int": (
         lambda: sample_with_gradient(X.int(), GRID),
         RuntimeError,
@@ -242,7 +253,7 @@ SAMPLE = {
     "grid meta": (
         lambda: sample_with_gradient(X, GRID.to("meta")),
         RuntimeError,
-        "grid must be on input's device cpu, got meta",
+        "grid must be on cpu, like input, got meta",
     ),
     "batches": (
         lambda: sample_with_gradient(X, scattered_grid(3, (4, 7))),
@@ -274,6 +285,14 @@ SAMPLE = {
         RuntimeError,
         "mode 'bicubic' must be used with a 4-D input, got a 5-D input",
     ),
+}
+
+
+def derivative(warp, tangent, axis):
+    return OPS.sample_derivative(X, warp, tangent, axis, "grid", [], *HOW)
+
+
+SAMPLE_DERIVATIVE = {
     "tangent's batch": (
         lambda: derivative(GRID, GRID[:1], -1),
         RuntimeError,
@@ -288,17 +307,12 @@ SAMPLE = {
     "tangent's device": (
         lambda: derivative(GRID, GRID.to("meta"), -1),
         RuntimeError,
-        "tangent must be on warp's device cpu, got meta",
+        "tangent must be on cpu, like warp, got meta",
     ),
     "tangent sparse": (
         lambda: derivative(GRID, GRID.to_sparse(), -1),
         RuntimeError,
         "tangent must be a dense tensor, got layout Sparse",
-    ),
-    "tangent in one pass": (
-        lambda: OPS.sample_with_derivative(X, GRID, GRID[0], "grid", [], *HOW),
-        RuntimeError,
-        "tangent must have the warp's shape (2, 4, 7, 2) and dtype Float, got shape (4, 7, 2)",
     ),
     "tangent and axis": (
         lambda: derivative(GRID, GRID, 0),
@@ -312,7 +326,15 @@ SAMPLE = {
     ),
 }
 
-SAMPLE_GRAD_WARP = {
+SAMPLE_WITH_DERIVATIVE = {
+    "tangent": (
+        lambda: OPS.sample_with_derivative(X, GRID, GRID[0], "grid", [], *HOW),
+        RuntimeError,
+        "tangent must have the warp's shape (2, 4, 7, 2) and dtype Float, got shape (4, 7, 2)",
+    ),
+}
+
+SAMPLE_GRAD_WARP_DERIVATIVE = {
     "tangent": (
         lambda: OPS.sample_grad_warp_derivative(V, X, GRID, GRID[..., :1], -1, "grid", *HOW),
         RuntimeError,
@@ -329,9 +351,11 @@ ERRORS = {
     (op, name): case
     for op, cases in (
         ("splat", SPLAT),
+        ("splat_derivative", SPLAT_DERIVATIVE),
         ("sample_with_gradient", GRADIENT),
-        ("sample", SAMPLE),
-        ("sample_grad_warp", SAMPLE_GRAD_WARP),
+        ("sample_derivative", SAMPLE_DERIVATIVE),
+        ("sample_with_derivative", SAMPLE_WITH_DERIVATIVE),
+        ("sample_grad_warp_derivative", SAMPLE_GRAD_WARP_DERIVATIVE),
     )
     for name, case in cases.items()
 }

@@ -5,13 +5,13 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from accuracy import Checks
 from cases import CONFIGURATIONS, Call, configuration_id, image, scattered_grid, thetas
-from reference import affine_grid
-from reference import sample as oracle
 from second import like
 from test_gradients import away_from_kinks
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import stn_cuda
+from stn_cuda.reference import affine_grid
+from stn_cuda.reference import sample as oracle
 
 F64 = torch.float64
 

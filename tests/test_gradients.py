@@ -1,7 +1,6 @@
 """Gradients against the mathematics: finite differences, the adjoint, linearity."""
 
 import pytest
-import reference
 import torch
 from accuracy import Checks, grad_input_bound, grad_warp_bound, smooth_points
 from cases import (
@@ -21,6 +20,7 @@ from cases import (
 )
 
 import stn_cuda
+from stn_cuda import reference
 
 # gradcheck moves each entry by 1e-6: a pixel coordinate by up to 1e-6 x size, so points that are
 # 1e-4 pixels away from a kink stay on their side of it.

@@ -55,6 +55,64 @@ def test_starts_at_the_identity():
     assert torch.equal(SpatialTransformer(TutorialLocalization())(images), images)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("warp", ["affine", "attention", "projective"])
+def test_the_last_layer_is_set_to_the_identity(warp, dims):
+    """Whatever the net's earlier layers say, and from there it learns."""
+    numbers = {"affine": dims * (dims + 1), "attention": dims + 1, "projective": (dims + 1) ** 2}
+    size = (6, 7, 5)[:dims]
+    layers = torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(torch.Size(size).numel(), 4),
+        torch.nn.Linear(4, numbers[warp]),
+    )
+    transformer = SpatialTransformer(layers, warp)
+    images = torch.randn(5, 1, *size)
+    assert torch.equal(transformer(images), images)
+    transformer(images).square().sum().backward()
+    assert layers[-1].weight.grad.abs().max() > 0
+    # A last layer of another size is not ours to set.
+    other = torch.nn.Linear(4, 2 + numbers[warp])
+    before = other.weight.clone()
+    SpatialTransformer(other, warp)
+    assert torch.equal(other.weight, before)
+    mine = torch.nn.Linear(4, numbers[warp])
+    before = mine.weight.clone()
+    SpatialTransformer(mine, warp, identity=False)
+    assert torch.equal(mine.weight, before)
+
+
+def test_other_families_of_warps():
+    images = torch.randn(2, 1, 6, 7)
+    theta = torch.tensor([0.5, 0.1, -0.2])
+    y = SpatialTransformer(Constant(theta), "attention")(images)
+    expected = stn_cuda.sample(images, stn_cuda.Affine.attention(0.5, (0.1, -0.2)))
+    assert torch.equal(y, expected)
+    homography = torch.eye(3) + 0.1 * torch.randn(3, 3)
+    y = SpatialTransformer(Constant(homography), "projective", size=(4, 5))(images)
+    expected = stn_cuda.sample(images, stn_cuda.Projective(homography[None]), (4, 5))
+    assert torch.equal(y, expected)
+
+    def turned(angle):
+        return stn_cuda.Affine.rotation(angle[:, 0])
+
+    y = SpatialTransformer(Constant(torch.tensor([0.3])), turned, size=(4, 5))(images)
+    expected = stn_cuda.sample(images, stn_cuda.Affine.rotation(torch.tensor([0.3])), (4, 5))
+    assert torch.equal(y, expected)
+    grids = SpatialTransformer(Constant(torch.rand(3, 4, 2)), lambda grid: grid)
+    assert grids(images).shape == (2, 1, 3, 4)
+    assert "warp='turned'" in repr(SpatialTransformer(Constant(torch.tensor([0.3])), turned))
+
+
+def test_downsampling():
+    images = torch.randn(2, 1, 60, 61)
+    transformer = SpatialTransformer(Constant(torch.eye(2, 3)), downsample=3)
+    assert transformer(images).shape == (2, 1, 20, 20)
+    assert "size=input's / 3" in repr(transformer)
+    expected = stn_cuda.sample(images, stn_cuda.Affine.identity(), (20, 20))
+    assert torch.equal(transformer(images), expected)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_copies_compute_the_same(copied):
     transformer = SpatialTransformer(Constant(torch.eye(2, 3) * 0.8), size=(5, 4), mode="nearest")
@@ -74,6 +132,16 @@ WRONG = {
     "localization": (lambda: SpatialTransformer(lambda x: x), TypeError, "localization must be"),
     "warp": (lambda: SpatialTransformer(Constant(IMAGES), "tps"), ValueError, "'affine'.*'tps'"),
     "size": (lambda: SpatialTransformer(Constant(IMAGES), size=28), ValueError, "size must be"),
+    "downsample": (
+        lambda: SpatialTransformer(Constant(IMAGES), downsample=0),
+        ValueError,
+        "downsample must be a positive number, without a size, got 0 and size None",
+    ),
+    "size and downsample": (
+        lambda: SpatialTransformer(Constant(IMAGES), size=(2, 3), downsample=2),
+        ValueError,
+        "downsample must be a positive number, without a size",
+    ),
     "input": (
         lambda: SpatialTransformer(Constant(torch.eye(2, 3)))(IMAGES[0]),
         ValueError,

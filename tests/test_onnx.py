@@ -208,9 +208,8 @@ def test_exported_program():
 def test_spatial_transformer(tmp_path):
     """The module, as a user exports it: nothing but dynamo=True."""
     localization = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 6 * 7, 6))
-    torch.nn.init.zeros_(localization[1].weight)
-    localization[1].bias.data = thetas(1, 2).flatten()
     module = stn_cuda.nn.SpatialTransformer(localization, size=(5, 4)).eval()
+    localization[1].bias.data = thetas(1, 2).flatten()
     x = image((3, 2, 6, 7))
     program = torch.onnx.export(module, (x,), tmp_path / "stn.onnx", dynamo=True, verbose=False)
     assert len(samplers(program)) == 1

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from cases import Call, image, sample_inputs, scattered_grid, thetas
+from cases import WARPS, Call, image, sample_inputs, scattered_grid, thetas
 
 import stn_cuda
 
 NAMESPACE = "stn_cuda::"
+MAPS = ("grid", *WARPS)
+REGULAR = len(list(sample_inputs(maps=MAPS)))  # calls of the regular kinds, which come first
 CHEAP = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
@@ -19,7 +21,7 @@ def registered_ops():
 
 def calls(dtype=torch.float64):
     """Small calls of every kind, and those whose shapes are special."""
-    yield from sample_inputs(dtype)
+    yield from sample_inputs(dtype, maps=MAPS)
     for warp, kind in ((scattered_grid(1, (3, 4), dtype), "grid"), (thetas(1, 2, dtype), "affine")):
         yield Call(image((3, 2, 4, 5), dtype), warp, kind, (3, 4))  # batches broadcast
         yield Call(image((1, 2, 4, 5), dtype), warp.expand(3, *warp.shape[1:]), kind, (3, 4))
@@ -108,6 +110,20 @@ def warp_grid_backward_arguments(call):
     return grad.requires_grad_(), warp, call.map, call.align_corners
 
 
+def warp_grid_derivative_arguments(call):
+    if call.map == "grid":
+        return None
+    warp, tangent = detached(call.warp, call.warp)
+    return warp, tangent.requires_grad_(), call.map, size_of(call), call.align_corners
+
+
+def warp_grid_backward_derivative_arguments(call):
+    if call.map == "grid":
+        return None
+    grad, warp, tangent = detached(call.grid64().to(call.warp.dtype), call.warp, call.warp)
+    return grad, warp, tangent.requires_grad_(), call.map, call.align_corners
+
+
 ARGUMENTS = {
     "sample": sample_arguments,
     "splat": splat_arguments,
@@ -119,6 +135,8 @@ ARGUMENTS = {
     "sample_grad_warp_derivative": sample_grad_warp_derivative_arguments,
     "warp_grid": warp_grid_arguments,
     "warp_grid_backward": warp_grid_backward_arguments,
+    "warp_grid_derivative": warp_grid_derivative_arguments,
+    "warp_grid_backward_derivative": warp_grid_backward_derivative_arguments,
 }
 
 
@@ -144,14 +162,14 @@ def test_opcheck(name):
     """Schema, autograd registration, fake tensors, and AOT dispatch with dynamic shapes."""
     for number, call in enumerate(calls()):
         # AOT dispatch traces and compiles; every fifth of the regular samples tells enough.
-        cheap = number % 5 and number < 60
+        cheap = number % 5 and number < REGULAR
         check(name, call, test_utils=CHEAP if cheap else (*CHEAP, "test_aot_dispatch_dynamic"))
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_opcheck_quick(name):
-    for call in (*list(sample_inputs())[::13], *list(calls())[60:]):
+    for call in (*list(calls())[:REGULAR:13], *list(calls())[REGULAR:]):
         check(name, call, test_utils=CHEAP)
 
 

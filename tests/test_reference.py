@@ -1,7 +1,6 @@
 """The reference is itself held against torch's float64 kernels, where those are right."""
 
 import pytest
-import reference
 import torch
 from accuracy import Checks, smooth_points
 from cases import (
@@ -15,6 +14,8 @@ from cases import (
     thetas,
     torch_sample,
 )
+
+from stn_cuda import reference
 
 # Both sides are float64 sums of at most 64 terms of magnitude 10; gradients scale with the size.
 CLOSE = 1e-11

@@ -1,7 +1,6 @@
 """`sample` on a grid against torch's float64 kernels on the same values, over the whole matrix."""
 
 import pytest
-import reference
 import torch
 from accuracy import Checks, check_call, forward_bound, smooth_points
 from cases import (
@@ -21,6 +20,7 @@ from cases import (
 )
 
 import stn_cuda
+from stn_cuda import reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:Default grid_sample")
 

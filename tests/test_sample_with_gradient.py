@@ -4,7 +4,6 @@ import itertools
 import math
 
 import pytest
-import reference
 import torch
 from accuracy import (
     ROUNDINGS,
@@ -42,6 +41,7 @@ from path_cases import path_cases
 from test_gradients import away_from_kinks
 
 import stn_cuda
+from stn_cuda import reference
 
 F64 = torch.float64
 

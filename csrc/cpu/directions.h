@@ -8,11 +8,19 @@ namespace cpu {
 inline namespace STN_ISA {
 
 // Along the tangent. (One copy for all kernels: there are many maps.)
-template <class T, int D>
-__attribute__((noinline)) void find_tangents(const SampleParams& p, int64_t n, const Tile<D>& tile,
+template <class Params, class T, int D>
+__attribute__((noinline)) void find_tangents(const Params& p, int64_t n, const Tile<D>& tile,
                                              const Frame<T, D>& frame, T (&x)[D][kRoom]) {
   with_map<T, D>(p.map, p.tangent, n, tangent_frame(frame), p.output_size, p.align_corners,
-                 [&](const auto& map) { coordinates(map, tile, x); });
+                 [&](const auto& tangent) {
+                   using Map = typename std::decay<decltype(tangent)>::type;
+                   if constexpr (Map::linear) {
+                     coordinates(tangent, tile, x);
+                   } else {
+                     const Map map(p.warp, n, frame, p.output_size, p.align_corners);
+                     coordinates(Moving<Map>{map, tangent}, tile, x);
+                   }
+                 });
 }
 
 // Before the boundary rule. Without a direction, 1 along each axis. A: the type of weights and

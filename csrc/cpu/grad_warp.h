@@ -62,12 +62,14 @@ STN_HD void combine(const TileTaps<A, K, D>& taps, const TapNumbers<A, K, D>& do
   using V = Native<A>;
   for (int d = 0; d < D; ++d) {
     int order[D];
-    for (int e = 0; e < D; ++e) order[e] = e == d;
+    order_along(d, order);
     for (int i = first; i < last; i += kLanes<A>) {
-      V sum{};
+      V at[D], sum{};
+      if (Along) load_direction(direction, i, at);
       for (int k = 0; k < TapProduct<K, D>::count; ++k) {
+        const auto factors = factors_at(taps, i);
         const V coefficient =
-            Along ? tap_weight_along(taps, direction, order, k, i) : tap_weight(taps, order, k, i);
+            Along ? tap_weight_along<K>(at, order, k, factors) : tap_weight<K>(order, k, factors);
         const V term = coefficient * load<V>(&dots.of[k][i]);
         sum += coefficient != 0 ? term : V{};
       }
@@ -98,20 +100,24 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int6
   });
 }
 
+#define STN_SUMS(name, Functor) Functor<float, 3>::sums,
+constexpr int kMostSums = std::max({STN_PARAMETRIC_MAPS(STN_SUMS)});
+#undef STN_SUMS
+
 // The sums of a task's tiles, lane by lane: each lane has its own, in double, until the task ends.
 struct LaneSums {
   static constexpr int kLanesKept = kLanes<float>;
-  double of[12][kLanesKept] = {};  // as many as a map may have
+  double of[kMostSums][kLanesKept] = {};
 };
 
-// Parameters: the tile's part of their sums.
+// Parameters: the tile's part of the sums that the map makes of the coordinates' gradients.
 template <class Map, class A, int D>
 STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
                          LaneSums& total) {
-  using T = typename std::decay<decltype(map.half[0])>::type;
+  using T = typename Map::coordinate_type;
   using V = Native<T>;
   constexpr int L = kLanes<T>;
-  static_assert(Map::sums <= 12 && L <= LaneSums::kLanesKept, "LaneSums is too small");
+  static_assert(L <= LaneSums::kLanesKept, "LaneSums is too small");
   V sums[Map::sums] = {};
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     for (int j = 0; j < tile.width; j += L) {
@@ -141,6 +147,21 @@ __attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const Sample
       sum_gradient(map, tile, grad, total);
     } else {
       write_gradient(map, p, add, n, tile, grad);
+    }
+  });
+}
+
+// The parameters' gradient along a tangent: what becomes of the coordinates' gradient as the map
+// moves.
+template <class Params, class T, class A, int D>
+__attribute__((noinline)) void bend_map(const AnyMap<T, D>& any, const Params& p,
+                                        const Frame<T, D>& frame, int64_t n, const Tile<D>& tile,
+                                        const A (&grad)[D][kRoom], LaneSums& total) {
+  any.visit([&](const auto& map) {
+    using Map = typename std::decay<decltype(map)>::type;
+    if constexpr (!Map::linear) {
+      const Map tangent(p.tangent, n, tangent_frame(frame), p.output_size, p.align_corners);
+      sum_gradient(Bending<Map>{map, tangent}, tile, grad, total);
     }
   });
 }
@@ -188,6 +209,7 @@ STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>,
 template <class Element, int K, int D>
 STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
                          BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
+                         const Accumulate<Element> (&direction)[D][kRoom],
                          Accumulate<Element> (&grad)[D][kRoom]) {
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
@@ -198,7 +220,7 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
           return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
         };
         grad_marked<false, Element, K, channels.value>(p, groups, first, n, c, windows.used, view,
-                                                       grad, grad);
+                                                       direction, grad);
       });
     }
   };
@@ -274,7 +296,7 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
     }
     if constexpr (kWindows<D> && !Along) {  // what windows gain is small beside so much arithmetic
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        grad_windows<Element, K>(p, groups, images, windows, grad);
+        grad_windows<Element, K>(p, groups, images, windows, direction, grad);
       }
     }
     bool any_nan = false;  // a group that looks at one has no window
@@ -296,9 +318,6 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
   return true;
 }
 
-// The parameters of a parametric map.
-STN_HD int parameter_count(MapKind, int dims) { return dims * (dims + 1); }
-
 // Tasks: (warp, group of consecutive tiles). The gradient of nearest is 0: ops.cpp returns zeros.
 template <bool Along>
 void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
@@ -308,6 +327,7 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
     if constexpr (K > 1) {
       const Layout layout = layout_of<K, D>(p);
       const PaddedCall call(p);
+      const bool bends = p.direction == Direction::tangent && !facts_of<D>(p.map).linear;
       const int64_t groups = (plan.tiles + plan.tiles_per_task - 1) / plan.tiles_per_task;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % groups * plan.tiles_per_task;
@@ -315,16 +335,22 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
         const int64_t n = task / groups;
         const BatchRange images = images_of_warp(p, n);
         LaneSums total;
-        alignas(64) Accumulate<decltype(element)> grad[D][kRoom];
-        bool any = false;
+        alignas(64) Accumulate<decltype(element)> grad[D][kRoom], still[D][kRoom];
+        bool any = false, any_still = false;
         for_each_tile<D>(
             p, plan, n, first, last,
             [&](const auto& tile, const auto& looks) {
-              any = grad_warp_tile<Along, decltype(element), K>(call.of<K>(looks), plan, layout, n,
-                                                                images, tile, looks, grad);
+              const SampleParams& inner = call.of<K>(looks);
+              any = grad_warp_tile<Along, decltype(element), K>(inner, plan, layout, n, images,
+                                                                tile, looks, grad);
+              if (Along && bends) {
+                any_still = grad_warp_tile<false, decltype(element), K>(inner, plan, layout, n,
+                                                                        images, tile, looks, still);
+              }
             },
-            [&](const auto& map, const Tile<D>& tile) {
+            [&](const auto& map, const auto& looks, const Tile<D>& tile) {
               if (any) hand_to_map(map, p, plan.add, n, tile, grad, total);
+              if (any_still) bend_map(map, p, looks.frame, n, tile, still, total);
             });
         if (p.map != MapKind::grid) {
           const int count = parameter_count(p.map, D);

@@ -10,8 +10,13 @@ inline namespace STN_ISA {
 template <class T, int D>
 void write_grid(const GridParams& p, int64_t n, const Tile<D>& tile) {
   alignas(64) T x[D][kRoom];
-  with_map<T, D>(p.map, p.warp, n, normalised_frame<T, D>(), p.output_size, p.align_corners,
-                 [&](const auto& map) { coordinates(map, tile, x); });
+  const auto frame = normalised_frame<T, D>();
+  if (p.direction == Direction::tangent) {
+    find_tangents(p, n, tile, frame, x);
+  } else {
+    with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners,
+                   [&](const auto& map) { coordinates(map, tile, x); });
+  }
   with_element(p.grid.type, [&](auto element) {
     using Element = decltype(element);
     Element* data = static_cast<Element*>(p.grid.data) + n * p.grid.stride_n;
@@ -62,11 +67,14 @@ void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, LaneSums& tot
       }
     });
   });
-  with_map<T, D>(p.map, p.warp, n, normalised_frame<T, D>(), p.output_size, p.align_corners,
-                 [&](const auto& map) {
-                   using Map = typename std::decay<decltype(map)>::type;
-                   if constexpr (Map::parametric) sum_gradient(map, tile, grad, total);
-                 });
+  const auto frame = normalised_frame<T, D>();
+  const AnyMap<T, D> any(p.map, p.warp, n, frame, p.output_size, p.align_corners);
+  if (p.direction == Direction::tangent) return bend_map(any, p, frame, n, tile, grad, total);
+  any.visit([&](const auto& map) {
+    if constexpr (std::decay<decltype(map)>::type::parametric) {
+      sum_gradient(map, tile, grad, total);
+    }
+  });
 }
 
 // Tasks: (warp, group of consecutive tiles).

@@ -209,8 +209,8 @@ __attribute__((noinline)) void look_through(const AnyMap<T, D>& any, const Tile<
   });
 }
 
-// Calls f(tile, looks), then after(map, tile), for each of the tiles [first, last) of warp n.
-// Coordinates are computed in float32, in float64 where the grid or theta is float64.
+// Calls f(tile, looks), then after(map, looks, tile), for each of the tiles [first, last) of warp
+// n. Coordinates are computed in float32, in float64 where the grid or theta is float64.
 template <int D, class F, class After>
 STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
                           int64_t last, F&& f, After&& after) {
@@ -224,7 +224,7 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
       const Tile<D> tile(plan, t);
       look_through(map, tile, looks);
       f(tile, looks);
-      after(map, tile);
+      after(map, looks, tile);
     }
   };
   p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
@@ -232,7 +232,7 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
 template <int D, class F>
 STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
                           int64_t last, F&& f) {
-  for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&) {});
+  for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&, const auto&) {});
 }
 
 // Whether a tile is known to see nothing but the image's inside, where all paddings are the same.

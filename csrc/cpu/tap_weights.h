@@ -27,35 +27,19 @@ STN_HD int64_t tap_offset(const int64_t (&stride)[3],
   return offset;
 }
 
-// The weight of tap k at the points from i on, differentiated order[d] times along axis d.
+// The factors of the weights at the points from i on.
 template <class A, int K, int D>
-STN_HD Native<A> tap_weight(const TileTaps<A, K, D>& taps, const int (&order)[D], int k, int i) {
-  using V = Native<A>;
-  const int tap[3] = {k % K, k / K % K, k / (K * K)};
-  V product = all<V>(1);
-  for (int d = 0; d < D; ++d) {
-    const auto& of = order[d] == 0 ? taps.weight : (order[d] == 1 ? taps.slope : taps.curve);
-    product *= load<V>(&of[d][tap[d]][i]);
-  }
-  return product;
+STN_HD auto factors_at(const TileTaps<A, K, D>& taps, int i) {
+  return [&taps, i](int d, int tap, int order) {
+    const auto& of = order == 0 ? taps.weight : (order == 1 ? taps.slope : taps.curve);
+    return load<Native<A>>(&of[d][tap][i]);
+  };
 }
 
-// The sum over the axes k of direction[k] times the derivative along k of what `order` says. A
-// derivative that is 0 does not count, whatever the direction.
-template <class A, int K, int D>
-STN_HD Native<A> tap_weight_along(const TileTaps<A, K, D>& taps, const A (&direction)[D][kRoom],
-                                  const int (&order)[D], int k, int i) {
-  using V = Native<A>;
-  V sum{};
-  for (int d = 0; d < D; ++d) {
-    int next[D];
-    for (int e = 0; e < D; ++e) next[e] = order[e] + (e == d ? 1 : 0);
-    if (K == 2 && next[d] == 2) continue;
-    const V weight = tap_weight(taps, next, k, i);
-    const V term = weight * load<V>(&direction[d][i]);
-    sum += weight != 0 ? term : V{};
-  }
-  return sum;
+// A direction at the points from i on.
+template <class A, int D>
+STN_HD void load_direction(const A (&direction)[D][kRoom], int i, Native<A> (&at)[D]) {
+  for (int d = 0; d < D; ++d) at[d] = load<Native<A>>(&direction[d][i]);
 }
 
 // What a tap's weight does along a direction.
@@ -65,7 +49,9 @@ void weigh_along(const TileTaps<A, K, D>& taps, const A (&direction)[D][kRoom], 
   const int none[D] = {};
   for (int k = 0; k < TapProduct<K, D>::count; ++k) {
     for (int i = 0; i < slots; i += kLanes<A>) {
-      store<kLanes<A>>(&weights.of[k][i], tap_weight_along(taps, direction, none, k, i));
+      Native<A> at[D];
+      load_direction(direction, i, at);
+      store<kLanes<A>>(&weights.of[k][i], tap_weight_along<K>(at, none, k, factors_at(taps, i)));
     }
   }
 }
@@ -74,10 +60,10 @@ void weigh_along(const TileTaps<A, K, D>& taps, const A (&direction)[D][kRoom], 
 template <class A, int K, int D>
 void weigh(const TileTaps<A, K, D>& taps, int axis, int slots, TapNumbers<A, K, D>& weights) {
   int order[D];
-  for (int d = 0; d < D; ++d) order[d] = d == axis;
+  order_along(axis, order);
   for (int k = 0; k < TapProduct<K, D>::count; ++k) {
     for (int i = 0; i < slots; i += kLanes<A>) {
-      store<kLanes<A>>(&weights.of[k][i], tap_weight(taps, order, k, i));
+      store<kLanes<A>>(&weights.of[k][i], tap_weight<K>(order, k, factors_at(taps, i)));
     }
   }
 }

@@ -94,7 +94,10 @@ class AnyMap {
 
   template <class F>
   STN_HD void with_type(F&& f) const {
-    if (kind_ == MapKind::affine) return f(Type<AffineMap<T, D>>{});
+#define STN_CASE(name, Functor) \
+  if (kind_ == MapKind::name) return f(Type<Functor<T, D>>{});
+    STN_PARAMETRIC_MAPS(STN_CASE)
+#undef STN_CASE
     const auto grid = [&](auto element) {
       using Element = decltype(element);
       packed_ ? f(Type<GridMap<T, D, Element, true>>{}) : f(Type<GridMap<T, D, Element, false>>{});

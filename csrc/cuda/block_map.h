@@ -11,17 +11,13 @@ namespace cuda {
 inline namespace STN_ISA {
 
 // A parametric map costs loads and divisions: one thread makes it, in the block's memory, for all.
-template <class Map>
-class BlockMap;
-
-template <class T, int D>
-class BlockMap<AffineMap<T, D>> {
+template <class Map, bool = Map::parametric>
+class BlockMap {
  public:
-  using Map = AffineMap<T, D>;
-
-  template <class Block, class Params>
+  template <class Block, class Params, class T, int D>
   STN_HD const Map& make(const Block& block, const Params& p, const Frame<T, D>& frame, int64_t n) {
-    block.once([&] { new (bytes_) Map(p.warp, n, frame, p.output_size, p.align_corners); });
+    block.once(
+        [&] { make_map<Map>(bytes_, p.map, p.warp, n, frame, p.output_size, p.align_corners); });
     return *reinterpret_cast<const Map*>(bytes_);
   }
 
@@ -30,7 +26,7 @@ class BlockMap<AffineMap<T, D>> {
 };
 
 template <class T, int D>
-class BlockMap<AnyGrid<T, D>> {
+class BlockMap<AnyGrid<T, D>, false> {
  public:
   template <class Block, class Params>
   STN_HD AnyGrid<T, D> make(const Block&, const Params& p, const Frame<T, D>& frame, int64_t n) {
@@ -39,34 +35,53 @@ class BlockMap<AnyGrid<T, D>> {
 };
 
 // How the points' looks move (params.h), as the threads of a block see it: of(p, x), in pixels,
-// along each axis by 1 where there is no direction.
-template <class Map>
-class BlockDirection;
-
-template <class T, int D>
-class BlockDirection<AffineMap<T, D>> {
+// along each axis by 1 where there is no direction; and how a map's sums do.
+template <class Map, bool = Map::parametric>
+class BlockDirection {
  public:
-  using Map = AffineMap<T, D>;
-
-  template <class Block>
-  STN_HD void make(const Block& block, const SampleParams& p, const Frame<T, D>& frame, int64_t n) {
+  template <class Block, class Params, class T, int D>
+  STN_HD void make(const Block& block, const Params& p, const Frame<T, D>& frame, int64_t n) {
     if (p.direction != Direction::tangent) return;
     block.once([&] {
-      new (bytes_) Map(p.tangent, n, tangent_frame(frame), p.output_size, p.align_corners);
+      const auto make = [&](void* there, const Warp& warp, const Frame<T, D>& of) {
+        make_map<Map>(there, p.map, warp, n, of, p.output_size, p.align_corners);
+      };
+      make(tangent_, p.tangent, tangent_frame(frame));
+      if constexpr (!Map::linear) make(map_, p.warp, frame);
     });
   }
 
-  STN_HD void along_tangent(const SampleParams&, const Frame<T, D>&, int64_t, const int32_t (&p)[D],
+  template <class Params, class T, int D>
+  STN_HD void along_tangent(const Params&, const Frame<T, D>&, int64_t, const int32_t (&p)[D],
                             T (&x)[D]) const {
-    look(*reinterpret_cast<const Map*>(bytes_), p, x);
+    T at[D];
+    position(p, at);
+    if constexpr (Map::linear) {
+      tangent().coordinate(at, x);
+    } else {
+      map().move(at, tangent(), x);
+    }
+  }
+
+  template <class T, int D>
+  STN_HD void bend(const int32_t (&p)[D], const T (&g)[D], T (&s)[Map::sums]) const {
+    if constexpr (!Map::linear) {
+      T at[D];
+      position(p, at);
+      map().bend(at, tangent(), g, s);
+    }
   }
 
  private:
-  alignas(Map) unsigned char bytes_[sizeof(Map)];
+  STN_HD const Map& tangent() const { return *reinterpret_cast<const Map*>(tangent_); }
+  STN_HD const Map& map() const { return *reinterpret_cast<const Map*>(map_); }
+
+  alignas(Map) unsigned char tangent_[sizeof(Map)];
+  alignas(Map) unsigned char map_[Map::linear ? 1 : sizeof(Map)];
 };
 
 template <class T, int D>
-class BlockDirection<AnyGrid<T, D>> {
+class BlockDirection<AnyGrid<T, D>, false> {
  public:
   template <class Block>
   STN_HD void make(const Block&, const SampleParams&, const Frame<T, D>&, int64_t) {}

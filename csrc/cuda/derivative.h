@@ -14,10 +14,12 @@ inline namespace STN_ISA {
 template <class Index, class A, int K, int D>
 STN_HD A weighted_sum(const PointTaps<Index, A, K, D>& taps, const A (&number)[kTaps<K, D>],
                       int axis) {
+  int order[D];
+  order_along(axis, order);
   A sum = 0;
   STN_UNROLL
   for (int k = 0; k < kTaps<K, D>; ++k) {
-    const A coefficient = tap_weight(taps, axis, -1, k);
+    const A coefficient = tap_weight<K>(order, k, factors_of(taps));
     if (coefficient != 0) sum += coefficient * number[k];
   }
   return sum;
@@ -27,10 +29,12 @@ STN_HD A weighted_sum(const PointTaps<Index, A, K, D>& taps, const A (&number)[k
 template <class Index, class A, int K, int D>
 STN_HD A weighted_sum_along(const PointTaps<Index, A, K, D>& taps, const A (&direction)[D],
                             const A (&number)[kTaps<K, D>], int axis) {
+  int order[D];
+  order_along(axis, order);
   A sum = 0;
   STN_UNROLL
   for (int k = 0; k < kTaps<K, D>; ++k) {
-    const A coefficient = tap_weight_along(taps, direction, axis, k);
+    const A coefficient = tap_weight_along<K>(direction, order, k, factors_of(taps));
     if (coefficient != 0) sum += coefficient * number[k];
   }
   return sum;
@@ -53,10 +57,10 @@ STN_HD void derive_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   if (!spot.inside) return;
   T x[D];
   look(map, spot.p, x);
-  PointTaps<typename Chosen::Index, A, K, D> taps;
-  make_taps(launch.frame, p.padding, x, p.input.stride, taps);
   A direction[D];
   direction_of(moves, p, launch.frame, place.warp, spot.p, direction);
+  PointTaps<typename Chosen::Index, A, K, D> taps;
+  make_taps(launch.frame, p.padding, x, p.input.stride, taps);
   const int64_t point = offset_of(spot.p, p.derivative.stride);
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
     for (int64_t c = place.channel_begin + spot.share; c < place.channel_end;

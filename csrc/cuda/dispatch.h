@@ -1,6 +1,7 @@
 // From what the parameters say at run time to the kernels' template arguments (host).
 #pragma once
 
+#include "cuda/other_map.h"
 #include "cuda/point.h"
 
 namespace stn_cuda {
@@ -49,10 +50,12 @@ auto with_taps(Interpolation interpolation, int dims, F&& f) {
   return dims == 2 ? f(bilinear, Number<2>{}) : f(bilinear, Number<3>{});
 }
 
-// f(Type<map>), its coordinates in float32, in float64 where the grid or theta is float64.
+// f(Type<map>), its coordinates in float32, in float64 where the grid or theta is float64. Grids
+// and the affine map have kernels of their own, all other maps share theirs.
 template <class T, int D, class F>
 auto with_map_of(MapKind kind, F&& f) {
-  return kind == MapKind::affine ? f(Type<AffineMap<T, D>>{}) : f(Type<AnyGrid<T, D>>{});
+  if (kind == MapKind::grid) return f(Type<AnyGrid<T, D>>{});
+  return kind == MapKind::affine ? f(Type<AffineMap<T, D>>{}) : f(Type<OtherMap<T, D>>{});
 }
 template <int D, class F>
 auto with_map(MapKind kind, ElementType type, F&& f) {

@@ -14,20 +14,37 @@ namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
+// Whether the sums of a map move as it does.
+template <class Chosen>
+constexpr bool kBends = Chosen::along && !Chosen::Map::linear;
+
+// A gradient of coordinates, and beside one along a direction that without, where the map's sums
+// move, too.
+template <class A, int D, bool Bends>
+struct Gradient {
+  A of[D];
+};
+template <class A, int D>
+struct Gradient<A, D, true> {
+  A of[D], still[D];
+};
+template <class Chosen>
+using GradientOf = Gradient<Accumulate<typename Chosen::Element>, Chosen::D, kBends<Chosen>>;
+
 // This thread's part of the gradient of its point's pixel coordinates: over the images and channels
 // of the block that fall to it; what that does along a direction, if there is one. 0 outside the
 // output. N: channels per step, as in sample_thread.
 template <class Chosen, int N, class Map, class Moves, class T, int D>
 STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map,
                                 const Moves& moves, const Place& place, const Spot<D>& spot,
-                                Accumulate<typename Chosen::Element> (&grad)[D]) {
+                                GradientOf<Chosen>& grad) {
   constexpr int K = Chosen::K;
   using Element = typename Chosen::Element;
   using Index = typename Chosen::Index;
   using A = Accumulate<Element>;
   using Values = Pack<Element, N>;
   const SampleParams& p = launch.p;
-  for (int d = 0; d < D; ++d) grad[d] = A(0);
+  grad = {};
   if (!spot.inside) return;
   T x[D];
   look(map, spot.p, x);
@@ -55,10 +72,13 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
     A direction[D];
     direction_of(moves, p, launch.frame, place.warp, spot.p, direction);
     STN_UNROLL
-    for (int d = 0; d < D; ++d) grad[d] = weighted_sum_along(taps, direction, dot, d);
+    for (int d = 0; d < D; ++d) {
+      grad.of[d] = weighted_sum_along(taps, direction, dot, d);
+      if constexpr (kBends<Chosen>) grad.still[d] = weighted_sum(taps, dot, d);
+    }
   } else {
     STN_UNROLL
-    for (int d = 0; d < D; ++d) grad[d] = weighted_sum(taps, dot, d);
+    for (int d = 0; d < D; ++d) grad.of[d] = weighted_sum(taps, dot, d);
   }
 }
 
@@ -115,9 +135,10 @@ struct GradWarpKernel {
     BlockSums<Map> sums;
   };
   static constexpr bool kWide = sizeof(A) == 8 || !Chosen::fast;  // elements, or offsets
-  static constexpr int kBlocks = Chosen::along || Chosen::K == 4 || (D == 3 && sizeof(A) == 8) ? 1
-                                 : kWide || D == 3 ? 2
-                                                   : (N > 1 ? 2 : (Map::parametric ? 3 : 0));
+  static constexpr int kBlocks =
+      Chosen::along || !Map::linear || Chosen::K == 4 || (D == 3 && sizeof(A) == 8) ? 1
+      : kWide || D == 3 ? 2
+                        : (N > 1 ? 2 : (Map::parametric ? 3 : 0));
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
@@ -126,31 +147,47 @@ struct GradWarpKernel {
     const Place place = place_of(sample.work, block.index());
     shared.moves.make(block, p, sample.frame, place.warp);
     const auto& map = shared.map.make(block, p, sample.frame, place.warp);
-    typename Block::template PerThread<Numbers<A, D>> grad;
+    typename Block::template PerThread<GradientOf<Chosen>> grad;
     typename Block::template PerThread<Spot<D>> spot;
     block.each([&](int thread) {
       spot[thread] = spot_of<D>(sample.work, p.output_size, place.tile, thread);
-      coordinate_gradient<Chosen, N>(sample, map, shared.moves, place, spot[thread],
-                                     grad[thread].of);
+      coordinate_gradient<Chosen, N>(sample, map, shared.moves, place, spot[thread], grad[thread]);
     });
-    STN_UNROLL
-    for (int d = 0; d < D; ++d) {
-      block.add_neighbours(sample.work.log_share,
-                           [&](int thread) -> A& { return grad[thread].of[d]; });
-    }
-    const auto finish = [&](int thread, auto&& f) {
+    const auto gather = [&](auto&& of) {
+      STN_UNROLL
+      for (int d = 0; d < D; ++d) {
+        block.add_neighbours(sample.work.log_share,
+                             [&](int thread) -> A& { return of(grad[thread])[d]; });
+      }
+    };
+    // f(g) of a thread that has its point's.
+    const auto finish = [&](int thread, const A(&of)[D], auto&& f) {
       if (!spot[thread].inside || spot[thread].share != 0) return;
       T g[D];
       STN_UNROLL
-      for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[thread].of[d]);
-      f(spot[thread], g);
+      for (int d = 0; d < D; ++d) g[d] = static_cast<T>(of[d]);
+      f(g);
     };
+    gather([](auto& part) -> auto& { return part.of; });
+    if constexpr (kBends<Chosen>) gather([](auto& part) -> auto& { return part.still; });
     if constexpr (Map::parametric) {
-      store_block_sums(block, shared.sums, map, finish, launch.partial);
+      const auto add = [&](int thread, auto& sums) {
+        finish(thread, grad[thread].of, [&](T(&g)[D]) {
+          T at[D];
+          position(spot[thread].p, at);
+          map.accumulate(at, g, sums);
+        });
+        if constexpr (kBends<Chosen>) {
+          if (p.direction != Direction::tangent) return;
+          finish(thread, grad[thread].still,
+                 [&](T(&g)[D]) { shared.moves.bend(spot[thread].p, g, sums); });
+        }
+      };
+      store_block_sums(block, shared.sums, add, launch.partial);
     } else {
       block.each([&](int thread) {
-        finish(thread,
-               [&](const Spot<D>& at, T(&g)[D]) { write_gradient(map, p.grad_warp, at, g); });
+        finish(thread, grad[thread].of,
+               [&](T(&g)[D]) { write_gradient(map, p.grad_warp, spot[thread], g); });
       });
     }
   }

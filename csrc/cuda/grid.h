@@ -40,18 +40,26 @@ struct WarpGridKernel {
   using T = Coordinate<Map>;
   static constexpr int D = CoordinateOf<Map>::dims;
   using Launch = GridLaunch<T, D>;
-  using Shared = BlockMap<Map>;
+  struct Shared {
+    BlockMap<Map> map;
+    BlockDirection<Map> moves;
+  };
   static constexpr int kBlocks = 0;
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     const Place place = place_of(launch.work, block.index());
-    const auto& map = shared.make(block, launch.p, launch.frame, place.warp);
+    shared.moves.make(block, launch.p, launch.frame, place.warp);
+    const auto& map = shared.map.make(block, launch.p, launch.frame, place.warp);
     block.each([&](int thread) {
       with_spot(launch, place, thread, [&](const Spot<D>& spot, int64_t at) {
         const Warp& grid = launch.p.grid;
         T x[D];
-        look(map, spot.p, x);
+        if (launch.p.direction == Direction::tangent) {
+          shared.moves.along_tangent(launch.p, launch.frame, place.warp, spot.p, x);
+        } else {
+          look(map, spot.p, x);
+        }
         for (int d = 0; d < D; ++d) store_as(grid.data, grid.type, at + d * grid.stride_k, x[d]);
       });
     });
@@ -65,6 +73,7 @@ struct WarpGridBackwardKernel {
   using Launch = GridLaunch<T, D>;
   struct Shared {
     BlockMap<Map> map;
+    BlockDirection<Map> moves;
     BlockSums<Map> sums;
   };
   static constexpr int kBlocks = 0;
@@ -72,16 +81,20 @@ struct WarpGridBackwardKernel {
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     const Place place = place_of(launch.work, block.index());
+    shared.moves.make(block, launch.p, launch.frame, place.warp);
     const auto& map = shared.map.make(block, launch.p, launch.frame, place.warp);
-    const auto point = [&](int thread, auto&& f) {
+    const auto add = [&](int thread, auto& sums) {
       with_spot(launch, place, thread, [&](const Spot<D>& spot, int64_t at) {
         const Warp& grid = launch.p.grid;
         T g[D];
         for (int d = 0; d < D; ++d) g[d] = load_as<T>(grid.data, grid.type, at + d * grid.stride_k);
-        f(spot, g);
+        if (launch.p.direction == Direction::tangent) return shared.moves.bend(spot.p, g, sums);
+        T from[D];
+        position(spot.p, from);
+        map.accumulate(from, g, sums);
       });
     };
-    store_block_sums(block, shared.sums, map, point, launch.partial);
+    store_block_sums(block, shared.sums, add, launch.partial);
   }
 };
 

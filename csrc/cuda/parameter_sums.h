@@ -48,29 +48,36 @@ STN_HD void sum_over_block(const Block& block, BlockSums<Map>& shared, Values& v
   });
 }
 
-// Of the points' gradients, which point(thread, f) hands over as f(spot, g): the block's row.
-template <class Map, class Block, class Point>
-STN_HD void store_block_sums(const Block& block, BlockSums<Map>& shared, const Map& map,
-                             const Point& point, double* partial) {
+// The sums to which add(thread, sums) adds what the threads' points contribute: the block's row.
+template <class Map, class Block, class Add>
+STN_HD void store_block_sums(const Block& block, BlockSums<Map>& shared, const Add& add,
+                             double* partial) {
   constexpr int S = Map::sums;
   using T = Coordinate<Map>;
   typename Block::template PerThread<Numbers<T, S>> sums;
   block.each([&](int thread) {
     STN_UNROLL
     for (int k = 0; k < S; ++k) sums[thread].of[k] = T(0);
-    point(thread, [&](const auto& spot, const auto& g) {
-      T at[CoordinateOf<Map>::dims];
-      position(spot.p, at);
-      map.accumulate(at, g, sums[thread].of);
-    });
+    add(thread, sums[thread].of);
   });
   double* row = partial + int64_t(block.index()) * S;
   sum_over_block<Map>(block, shared, sums, [&](int k, double total) { row[k] = total; });
 }
 
+// Whether there is a parameter k of the map.
+template <class Map>
+STN_HD bool has_parameter(const Map&, int) {
+  return true;
+}
+template <class T, int D>
+STN_HD bool has_parameter(const OtherMap<T, D>& map, int k) {
+  return map.has(k);
+}
+
 // What the last step is told: `per_warp` consecutive rows of partial sums for each warp.
 template <int D>
 struct FinishLaunch {
+  MapKind map;
   Warp warp, grad_warp;
   Frame<double, D> frame;
   int64_t output_size[3];
@@ -102,7 +109,11 @@ struct FinishKernel {
       }
     });
     sum_over_block<Map>(block, shared, sums, [&](int k, double sum) {
-      const Map map(launch.warp, n, launch.frame, launch.output_size, launch.align_corners);
+      alignas(Map) unsigned char bytes[sizeof(Map)];
+      make_map<Map>(bytes, launch.map, launch.warp, n, launch.frame, launch.output_size,
+                    launch.align_corners);
+      const Map& map = *reinterpret_cast<const Map*>(bytes);
+      if (!has_parameter(map, k)) return;
       store_as(launch.grad_warp.data, launch.grad_warp.type, n * launch.grad_warp.stride_n + k,
                map.finish(k, sum));
     });
@@ -112,7 +123,8 @@ struct FinishKernel {
 template <class Map, class Params, int D, class Launcher>
 void finish_sums(const Params& p, const Frame<double, D>& frame, const Work& work,
                  const double* partial, Launcher& launcher) {
-  const FinishLaunch<D> launch{p.warp,
+  const FinishLaunch<D> launch{p.map,
+                               p.warp,
                                p.grad_warp,
                                frame,
                                {p.output_size[0], p.output_size[1], p.output_size[2]},

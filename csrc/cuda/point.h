@@ -13,6 +13,7 @@ inline namespace STN_ISA {
 template <class T, int D>
 struct AnyGrid {
   static constexpr bool parametric = false;
+  static constexpr bool linear = true;
 
   const Warp* warp;
   const Frame<T, D>* frame;
@@ -45,8 +46,8 @@ STN_HD void position(const int32_t (&p)[D], T (&at)[D]) {
   for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
 }
 
-template <class T, int D>
-STN_HD void look(const AffineMap<T, D>& map, const int32_t (&p)[D], T (&x)[D]) {
+template <class Map, class T, int D>
+STN_HD void look(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
   T at[D];
   position(p, at);
   map.coordinate(at, x);
@@ -108,33 +109,13 @@ STN_HD Index tap_offset(const PointTaps<Index, A, K, D>& taps, int k) {
   return offset;
 }
 
-// The weight of tap k, differentiated along `axis` and along `other`; -1: not at all.
+// The factors of the taps' weights.
 template <class Index, class A, int K, int D>
-STN_HD A tap_weight(const PointTaps<Index, A, K, D>& taps, int axis, int other, int k) {
-  const int tap[3] = {k % K, k / K % K, k / (K * K)};
-  A product = 1;
-  STN_UNROLL
-  for (int d = 0; d < D; ++d) {
-    const int order = (d == axis) + (d == other);
-    product *= order == 0 ? taps.weight[d][tap[d]]
-                          : (order == 1 ? taps.slope[d][tap[d]] : taps.curve[d][tap[d]]);
-  }
-  return product;
-}
-
-// The same along a direction, in place of `other`. A derivative that is 0 does not count, whatever
-// the direction.
-template <class Index, class A, int K, int D>
-STN_HD A tap_weight_along(const PointTaps<Index, A, K, D>& taps, const A (&direction)[D], int axis,
-                          int k) {
-  A sum = 0;
-  STN_UNROLL
-  for (int d = 0; d < D; ++d) {
-    if (K == 2 && d == axis) continue;  // linear along each axis
-    const A weight = tap_weight(taps, axis, d, k);
-    if (weight != 0) sum += weight * direction[d];
-  }
-  return sum;
+STN_HD auto factors_of(const PointTaps<Index, A, K, D>& taps) {
+  return [&taps](int d, int tap, int order) {
+    return order == 0 ? taps.weight[d][tap]
+                      : (order == 1 ? taps.slope[d][tap] : taps.curve[d][tap]);
+  };
 }
 
 // The offset of point p in an image's plane.

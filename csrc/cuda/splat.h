@@ -41,12 +41,12 @@ STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& m
   T x[D];
   look(map, spot.p, x);
   if (launch.gathered(place.warp) && is_gathered(launch.sample.frame, p.padding, x)) return;
-  PointTaps<typename Chosen::Index, A, K, D> taps;
-  make_taps(launch.sample.frame, p.padding, x, p.input.stride, taps);
   [[maybe_unused]] A direction[D];
   if constexpr (Chosen::along) {
     direction_of(moves, p, launch.sample.frame, place.warp, spot.p, direction);
   }
+  PointTaps<typename Chosen::Index, A, K, D> taps;
+  make_taps(launch.sample.frame, p.padding, x, p.input.stride, taps);
   const auto adder = launch.sums.adder();
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << work.log_share;
@@ -61,7 +61,10 @@ STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& m
       for (int j = 0; j < N; ++j) value[j] = widen(pack.of[j]);
       const int64_t plane = image + c * p.input.stride_c;
       for_each_tap(taps, [&](int k, auto offset, A weight) {
-        if constexpr (Chosen::along) weight = tap_weight_along(taps, direction, -1, k);
+        if constexpr (Chosen::along) {
+          const int order[D] = {};
+          weight = tap_weight_along<K>(direction, order, k, factors_of(taps));
+        }
         if (weight != 0) adder.add(plane + offset, weight, value);
       });
     }
@@ -86,7 +89,8 @@ struct ScatterKernel {
     MovesOf<Chosen> moves;
   };
   static constexpr bool kUsual = Chosen::fast && !Chosen::Map::parametric;  // 0: as they come
-  static constexpr int kBlocks = Chosen::along    ? 1
+  static constexpr bool kMany = Chosen::along || !Chosen::Map::linear;      // registers
+  static constexpr int kBlocks = kMany            ? 1
                                  : Chosen::K == 1 ? 4
                                  : Chosen::K == 4 ? (Chosen::Map::parametric ? 2 : 1)
                                  : Chosen::D == 3 ? 2

@@ -250,7 +250,9 @@ struct TurnKernel {
 // Whether maps are turned round: affine ones, for linear interpolation. (A bicubic look mixes
 // inside and outside, and has four times as many candidates.)
 template <class Chosen>
-constexpr bool kTurns = Chosen::Map::parametric && Chosen::K == 2 && !Chosen::along;
+constexpr bool kTurns =
+    std::is_same_v<typename Chosen::Map, AffineMap<typename Chosen::T, Chosen::D>> &&
+    Chosen::K == 2 && !Chosen::along;
 
 // The launch of the pixels, in steps of `pack` channels.
 template <class T, int D, class Sums>

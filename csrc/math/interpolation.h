@@ -216,5 +216,40 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
   }
 }
 
+// How often a derivative along `axis` differentiates along each axis; -1: not at all.
+template <int D>
+STN_HD void order_along(int axis, int (&order)[D]) {
+  STN_UNROLL
+  for (int d = 0; d < D; ++d) order[d] = d == axis;
+}
+
+// The weight of tap k of a point's K^D, differentiated order[d] times along axis d. factor(d, tap,
+// order): that of axis d alone.
+template <int K, int D, class Factor>
+STN_HD auto tap_weight(const int (&order)[D], int k, Factor&& factor) {
+  const int tap[3] = {k % K, k / K % K, k / (K * K)};
+  auto product = factor(0, tap[0], order[0]);
+  STN_UNROLL
+  for (int d = 1; d < D; ++d) product *= factor(d, tap[d], order[d]);
+  return product;
+}
+
+// The sum over the axes of direction[d] times the derivative along d of what `order` says. A
+// derivative that is 0 does not count, whatever the direction.
+template <int K, class V, int D, class Factor>
+STN_HD V tap_weight_along(const V (&direction)[D], const int (&order)[D], int k, Factor&& factor) {
+  V sum{};
+  STN_UNROLL
+  for (int d = 0; d < D; ++d) {
+    if (K == 2 && order[d] == 1) continue;  // linear along each axis
+    int next[D];
+    STN_UNROLL
+    for (int e = 0; e < D; ++e) next[e] = order[e] + (e == d);
+    const V weight = tap_weight<K>(next, k, factor);
+    sum += weight != 0 ? V(weight * direction[d]) : V{};
+  }
+  return sum;
+}
+
 }  // namespace STN_ISA
 }  // namespace stn_cuda

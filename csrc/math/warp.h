@@ -4,10 +4,14 @@
 //   coordinate(p, x)     in the input's pixel coordinates (warp_grid: normalised ones)
 //   accumulate(p, g, s)  the point's part of the sums from which finish(k, s[k]) makes the gradient
 //                        of parameter k
+// A map that is not linear in its parameters also says what these do while the parameters move as
+// `tangent`, the same map of their derivatives, in tangent_frame:
+//   move(p, tangent, x)     the derivative of the coordinates
+//   bend(p, tangent, g, s)  the derivative of accumulate, adding up
 // Free maps (a grid) hold a value per point, in memory:
 //   value(p, x)          the normalised coordinates
 //   gradient(g)          from the pixel coordinates' gradient to the values'
-// A new warp is a new functor here.
+// A new warp is a new functor here, and a line in maps.h.
 #pragma once
 
 #include "math/boundary.h"
@@ -46,8 +50,8 @@ STN_HD Frame<T, D> normalised_frame() {
   return frame;
 }
 
-// The frame in which a map's derivative is a map of the same kind: where a point's look moves as
-// the map's values or parameters do. The maps are linear in these, and a derivative has no offset.
+// The frame of a map of derivatives: where a point's look moves as a linear map's values or
+// parameters do. A derivative has no offset.
 template <class T, int D>
 STN_HD Frame<T, D> tangent_frame(Frame<T, D> frame) {
   for (int d = 0; d < D; ++d) {
@@ -99,6 +103,7 @@ template <class T, int D, class Element, bool Packed>
 struct GridMap {
   static constexpr bool parametric = false;
   static constexpr bool monotonic = false;
+  static constexpr bool linear = true;
   using element = Element;
 
   Frame<T, D> frame;
@@ -135,7 +140,9 @@ template <class T, int D>
 struct AffineMap {
   static constexpr bool parametric = true;
   static constexpr bool monotonic = true;  // each coordinate, along rows of points and across them
-  static constexpr int sums = D * (D + 1);
+  static constexpr bool linear = true;     // in its parameters
+  static constexpr int rows = D, columns = D + 1, sums = rows * columns;
+  using coordinate_type = T;
 
   T matrix[D][D], offset[D], centre[D];
   T scale[D][D], half[D];  // d matrix / d theta, d offset / d theta
@@ -180,6 +187,176 @@ struct AffineMap {
     return sum * static_cast<S>(c == D ? half[r] : scale[r][c < D ? c : 0]);
   }
 };
+
+// A homography (Hartley and Zisserman 2004, eq. 2.6): (normalised input, 1) ~ theta * (normalised
+// output, 1). Written about the centres as the affine map is, and exact for the identity. Points at
+// the horizon and behind it, where the last row's product is not positive, look far outside of the
+// image, at the side to which those in front of it tend, and move with nothing.
+template <class T, int D>
+struct ProjectiveMap {
+  static constexpr bool parametric = true;
+  static constexpr bool monotonic = true;  // in front of the horizon, and nothing is seen behind
+  static constexpr bool linear = false;
+  static constexpr int rows = D + 1, columns = D + 1, sums = rows * columns;
+  using coordinate_type = T;
+
+  T matrix[D + 1][D + 1], origin[D], centre[D];
+  T scale[D + 1][D + 1];  // d matrix / d theta
+  T horizon;              // up to where a product of the last row is 0 but for rounding
+
+  STN_HD ProjectiveMap(const Warp& warp, int64_t n, const Frame<T, D>& frame,
+                       const int64_t (&output_size)[3], bool align_corners) {
+    horizon = T(0);
+    for (int c = 0; c <= D; ++c) {
+      const int64_t extent = c == D ? 2 : (align_corners ? output_size[c] - 1 : output_size[c]);
+      if (c < D) origin[c] = static_cast<T>(output_size[c] - 1) / 2;
+      for (int r = 0; r <= D; ++r) {
+        const T unit = r == D ? T(2) : frame.extent[r];
+        // A single output point with align_corners lies at the centre, whatever the matrix.
+        scale[r][c] = extent > 0 ? unit / static_cast<T>(extent) : T(0);
+        const int64_t k = n * warp.stride_n + r * (D + 1) + c;
+        matrix[r][c] = load_as<T>(warp.data, warp.type, k) * scale[r][c];
+      }
+      horizon += absolute(matrix[D][c]) * (c == D ? T(1) : origin[c]);
+    }
+    horizon *= 8 * (sizeof(T) == 8 ? T(1.1102230246251565e-16) : T(5.9604645e-8));
+    for (int r = 0; r < D; ++r) centre[r] = frame.centre[r];
+  }
+
+  // The homogeneous pixel coordinates about the centres.
+  template <class V>
+  STN_HD void homogeneous(const V (&p)[D], V (&h)[D + 1]) const {
+    for (int r = 0; r <= D; ++r) {
+      h[r] = all<V>(matrix[r][D]);
+      for (int c = D - 1; c >= 0; --c) h[r] = multiply_add(matrix[r][c], V(p[c] - origin[c]), h[r]);
+    }
+  }
+
+  // The same, and what the coordinates are made of: 1 / the last one, 0 where nothing moves.
+  template <class V>
+  STN_HD V divisor(const V (&p)[D], V (&h)[D + 1]) const {
+    homogeneous(p, h);
+    return h[D] > horizon ? V(1 / h[D]) : V{};
+  }
+
+  template <class V>
+  STN_HD void coordinate(const V (&p)[D], V (&x)[D]) const {
+    V h[D + 1];
+    const V inverse = divisor(p, h);
+    const V far = all<V>(coordinate_limit<T>());
+    for (int r = 0; r < D; ++r) {
+      const V outside = h[r] < 0 ? V(-far) : far;
+      const V otherwise = h[D] == h[D] ? outside : h[D];  // NaN stays NaN
+      x[r] = h[D] > horizon ? V(h[r] * inverse + centre[r]) : otherwise;
+    }
+  }
+
+  template <class V>
+  STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums]) const {
+    V h[D + 1], part[D + 1];
+    const V inverse = divisor(p, h);
+    part[D] = V{};
+    for (int r = 0; r < D; ++r) {
+      part[r] = g[r] * inverse;
+      part[D] -= part[r] * numbers_of(V(h[r] * inverse));
+    }
+    add_products(p, part, s);
+  }
+
+  template <class V>
+  STN_HD void move(const V (&p)[D], const ProjectiveMap& tangent, V (&x)[D]) const {
+    V h[D + 1], moved[D + 1];
+    const V inverse = divisor(p, h);
+    tangent.homogeneous(p, moved);
+    for (int r = 0; r < D; ++r) x[r] = (moved[r] - h[r] * inverse * moved[D]) * inverse;
+  }
+
+  template <class V>
+  STN_HD void bend(const V (&p)[D], const ProjectiveMap& tangent, const V (&g)[D],
+                   V (&s)[sums]) const {
+    V h[D + 1], moved[D + 1], part[D + 1], x[D];
+    const V inverse = divisor(p, h);
+    tangent.homogeneous(p, moved);
+    move(p, tangent, x);
+    part[D] = V{};
+    for (int r = 0; r < D; ++r) {
+      part[r] = -g[r] * inverse * (moved[D] * inverse);
+      part[D] -= part[r] * (h[r] * inverse) + g[r] * inverse * x[r];
+    }
+    add_products(p, part, s);
+  }
+
+  // The gradient of parameter k from its sum.
+  template <class S>
+  STN_HD S finish(int k, S sum) const {
+    return sum * static_cast<S>(scale[k / (D + 1)][k % (D + 1)]);
+  }
+
+ private:
+  // 0 for NaN, the look of a matrix that is NaN, whose gradient is 0.
+  template <class V>
+  STN_HD static V numbers_of(V x) {
+    return x == x ? x : V{};
+  }
+
+  template <class V>
+  STN_HD void add_products(const V (&p)[D], const V (&part)[D + 1], V (&s)[sums]) const {
+    for (int r = 0; r <= D; ++r) {
+      for (int c = 0; c < D; ++c) s[r * (D + 1) + c] += part[r] * (p[c] - origin[c]);
+      s[r * (D + 1) + D] += part[r];
+    }
+  }
+};
+
+// How the coordinates of a map that is not linear move with its parameters, as a map.
+template <class Map>
+struct Moving {
+  const Map &map, &tangent;
+
+  template <class V, int D>
+  STN_HD void coordinate(const V (&p)[D], V (&x)[D]) const {
+    map.move(p, tangent, x);
+  }
+};
+
+// How its sums do.
+template <class Map>
+struct Bending {
+  static constexpr int sums = Map::sums;
+  using coordinate_type = typename Map::coordinate_type;
+  const Map &map, &tangent;
+
+  template <class V, int D>
+  STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums]) const {
+    map.bend(p, tangent, g, s);
+  }
+};
+
+// What can be said of a parametric map by its name.
+struct MapFacts {
+  bool linear;
+  int rows, columns;  // of its parameters
+};
+
+template <int D>
+STN_HD MapFacts facts_of(MapKind kind) {
+#define STN_CASE(name, Functor) \
+  case MapKind::name:           \
+    return {Functor<float, D>::linear, Functor<float, D>::rows, Functor<float, D>::columns};
+  switch (kind) {
+    STN_PARAMETRIC_MAPS(STN_CASE)
+    default:
+      return {true, 0, 0};
+  }
+#undef STN_CASE
+}
+STN_HD MapFacts facts_of(MapKind kind, int64_t dims) {
+  return dims == 2 ? facts_of<2>(kind) : facts_of<3>(kind);
+}
+STN_HD int parameter_count(MapKind kind, int64_t dims) {
+  const MapFacts facts = facts_of(kind, dims);
+  return facts.rows * facts.columns;
+}
 
 }  // namespace STN_ISA
 }  // namespace stn_cuda

@@ -1,0 +1,7 @@
+// The parametric maps: a name, as Python has it, and its functor (math/warp.h), which also says
+// what shape the parameters have. A line here registers a map everywhere.
+#pragma once
+
+#define STN_PARAMETRIC_MAPS(MAP) \
+  MAP(affine, AffineMap)         \
+  MAP(projective, ProjectiveMap)

@@ -1,0 +1,12 @@
+"""Warps: coordinate maps from the points of an output to positions in an input."""
+
+import torch
+
+from stn_cuda.warps.affine import Affine
+from stn_cuda.warps.base import Warp
+from stn_cuda.warps.projective import Projective
+
+__all__ = ["Affine", "Projective", "Warp"]
+
+# A warp is a tensor and a class of ours: nothing that torch.load need not trust.
+torch.serialization.add_safe_globals([Affine, Projective])

@@ -80,7 +80,7 @@ def bytes_moved(made: problem.Problem) -> int:
     image, warp, output = (
         t.numel() * t.element_size() for t in (made.input, made.warp, made.grad_output)
     )
-    grid = warp if made.case.op != "affine" else 0  # theta is nothing
+    grid = warp if not made.case.is_parametric else 0  # theta is nothing
     forward = image + grid + output
     splat = output + grid + image
     grad_warp = output + image + 2 * grid

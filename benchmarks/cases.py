@@ -17,8 +17,9 @@ FIRST = ("forward", "backward")
 class Case:
     """One piece of work to time.
 
-    op         "affine": `sample(x, Affine(theta), size)`; "smooth" and "random": `sample(x, grid)`
-               with a grid that is affine plus half a pixel of noise, or uniform over the image
+    op         "affine": `sample(x, Affine(theta), size)`; "projective": the same of a homography;
+               "smooth" and "random": `sample(x, grid)` with a grid that is affine plus half a
+               pixel of noise, or uniform over the image
     shape      of the input, (N, C, H, W) or (N, C, D, H, W)
     size       spatial size of the output; None: the input's
     suite      the smallest suite that holds the case
@@ -65,9 +66,14 @@ class Case:
         return count
 
     @property
+    def is_parametric(self) -> bool:
+        """Whether the warp is a map of a few parameters: a family of `warps.py`."""
+        return self.op not in ("smooth", "random")
+
+    @property
     def group(self) -> str:
         """The line of the summary that the case belongs to."""
-        kind = "affine" if self.op == "affine" else "grid"
+        kind = self.op if self.is_parametric else "grid"
         precision = "" if self.dtype in ("float32", "float64") else ", half types"
         return f"{kind} {len(self.shape) - 2}-D {self.mode}{precision}"
 
@@ -192,6 +198,15 @@ VOLUMES = [
     Case("random", (2, 16, 32, 32, 32), channels_last=True),
 ]
 
+# Homographies, beside the affine maps of the same shapes.
+PROJECTIVE = [
+    Case("projective", (64, 1, 28, 28), suite="default"),
+    Case("projective", (8, 3, 256, 256), suite="default"),
+    Case("projective", (1, 3, 512, 512)),
+    Case("projective", (16, 64, 64, 64)),
+    Case("projective", (1, 1, 64, 64, 64)),
+]
+
 HALF = [
     Case("affine", (8, 3, 512, 512), dtype="float16"),
     Case("affine", (8, 3, 512, 512), dtype="bfloat16"),
@@ -254,7 +269,7 @@ def _both_directions(cases: Iterable[Case]) -> list[Case]:
 
 
 CASES: list[Case] = [
-    *_both_directions(AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + HALF),
+    *_both_directions(AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + PROJECTIVE + HALF),
     *GRID_2D_WARP_ONLY,
     *INTERPOLATIONS,
     *BOUNDARIES,

@@ -96,7 +96,7 @@ def _compare(name: str, got: torch.Tensor, want: torch.Tensor, expected: Referen
     # A flipped point changes its value by about the value's own size.
     flips = 4 * math.sqrt(expected.jumps) if jumping else 0.0
 
-    is_sum = name == "grad_warp" and case.op == "affine"  # over all points: no single outlier
+    is_sum = name == "grad_warp" and case.is_parametric  # over all points: no single outlier
     terms = math.prod(case.output_shape[1:]) if is_sum else 2**dims * SLOPE
     limit = rounding + flips + 4 * sum_unit * math.sqrt(terms)
     scale = want.norm().item() or 1.0

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 from .problem import Forward, Problem, Results, pixels_of
+from .warps import FAMILIES
 
 # (input, warp) -> (value, its derivative)
 Both = Callable[[torch.Tensor, torch.Tensor], Results]
@@ -199,7 +200,7 @@ def _batched(tensor: torch.Tensor, batch: int) -> torch.Tensor:
 def _grid_of(problem: Problem) -> Callable[[torch.Tensor], torch.Tensor]:
     case = problem.case
     batch = case.output_shape[0]
-    if case.op != "affine":
+    if not case.is_parametric:
         return lambda grid: _batched(grid, batch)
-    shape = list(case.output_shape)
-    return lambda theta: F.affine_grid(_batched(theta, batch), shape, case.align_corners)
+    write = FAMILIES[case.op].grid(case, problem.warp)
+    return lambda parameters: write(_batched(parameters, batch))

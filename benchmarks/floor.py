@@ -17,14 +17,14 @@ def traffic(problem: Problem) -> dict[str, int]:
     Forward: the pixels that are looked at, a given grid, the output. Backward, which is a call of
     its own: grad_output and a given grid, and as they are wanted grad_input, all of it, and the
     pixels again with the grid's gradient. A theta is nothing. A method that reads something
-    twice, or writes a grid for an affine map, moves more.
+    twice, or writes a grid for a parametric map, moves more.
     """
     case = problem.case
     pixel = case.shape[1] * problem.input.element_size()  # in all channels
     seen = pixels_seen(problem) * pixel
     image = case.shape[0] * math.prod(case.shape[2:]) * pixel
     output = case.elements * problem.input.element_size()
-    grid = 0 if case.op == "affine" else problem.warp.numel() * problem.warp.element_size()
+    grid = 0 if case.is_parametric else problem.warp.numel() * problem.warp.element_size()
     moved = touched = seen + grid + output
     if case.direction in ("jvp", "gradient"):
         # Of the tangents, the image's where it is seen.

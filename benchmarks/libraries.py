@@ -40,7 +40,7 @@ def opencv(problem: Problem) -> Forward:
         images, shape = images[..., 0], shape[:-1]
     constant = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": 0}
 
-    if case.op == "affine":
+    if case.op == "affine":  # a homography is given as maps, as OpenCV itself makes them
         warps = [matrix.numpy() for matrix in _pixel_matrices(problem)]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 

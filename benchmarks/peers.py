@@ -16,6 +16,7 @@ from .cases import FIRST
 from .labels import DIRECTIONS
 from .problem import DOUBLE, Forward, Problem
 from .timing import Context
+from .warps import FAMILIES
 
 OURS = "stn_cuda"
 # Ours again, under torch.use_deterministic_algorithms(True); "unfilled": without what that does to
@@ -57,7 +58,7 @@ class Peer:
 
 
 def ours(problem: Problem) -> Forward:
-    """`stn_cuda.sample`, or `sample_with_gradient`, fused for an affine warp."""
+    """`stn_cuda.sample`, or `sample_with_gradient`, fused for a parametric warp."""
     import stn_cuda  # imported late: --list and --render need no built extension
 
     case = problem.case
@@ -70,13 +71,16 @@ def ours(problem: Problem) -> Forward:
     gradient = case.direction == "gradient"
     function = stn_cuda.sample_with_gradient if gradient else stn_cuda.sample
 
-    def of_theta(image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-        return function(image, stn_cuda.Affine(theta), size, **options)
+    def of_parameters(image: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        return function(image, make(parameters), size, **options)
 
     def of_grid(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         return function(image, grid, **options)
 
-    forward = of_theta if case.op == "affine" else of_grid
+    if case.is_parametric:
+        make, forward = FAMILIES[case.op].make, of_parameters
+    else:
+        forward = of_grid
     return derivatives.forward_mode(problem, forward) if case.direction == "jvp" else forward
 
 
@@ -122,13 +126,15 @@ def exact(problem: Problem) -> Forward:
 
 
 def torch_eager(problem: Problem) -> Forward:
-    """`F.affine_grid` + `F.grid_sample`, or `F.grid_sample` alone for a given grid."""
+    """`F.affine_grid`, or a warp's grid in elementary operations, and `F.grid_sample`.
+
+    `F.grid_sample` alone for a given grid.
+    """
     case = problem.case
     shape = case.output_shape
     prepare = []  # only the steps that the case needs, so that torch pays for no empty one
-    if case.op == "affine":
-        grid_shape = (problem.warp.shape[0], *shape[1:])
-        prepare.append(lambda theta: F.affine_grid(theta, grid_shape, case.align_corners))
+    if case.is_parametric:
+        prepare.append(FAMILIES[case.op].grid(case, problem.warp))
     if case.dtype != case.warp_dtype:  # torch takes one dtype only
         prepare.append(lambda grid: grid.to(problem.input.dtype))
     if problem.warp.shape[0] != shape[0]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .cases import Case
+from .warps import FAMILIES
 
 SEED = 0
 
@@ -25,7 +26,7 @@ class Problem:
     """A case with its data: what every peer is given.
 
     input        of the case's shape, dtype and layout, uniform in [0, 1)
-    warp         theta (N, 2, 3) / (N, 3, 4), or a grid (N, ..., 2 | 3)
+    warp         a map's parameters, such as theta (N, 2, 3) / (N, 3, 4), or a grid (N, ..., 2 | 3)
     grad_output  of the output's shape and the input's dtype and layout; None where there is no
                  backward
     tangents     one for each of `case.wrt`, of its shape, dtype and layout: the direction in which
@@ -50,7 +51,10 @@ def build(case: Case, device: str = "cpu") -> Problem:
 
     image = torch.rand(case.shape, generator=generator)
     theta = _theta(case, generator)
-    warp = theta if case.op == "affine" else _grid(case, theta, generator)
+    if case.is_parametric:
+        warp = FAMILIES[case.op].parameters(theta, generator)
+    else:
+        warp = _grid(case, theta, generator)
     grad_output = None
     if case.direction in ("backward", *DOUBLE):
         grad_output = torch.randn(case.output_shape, generator=generator)
@@ -142,9 +146,7 @@ def _call(problem: Problem, forward: Forward) -> Callable[[], Results]:
 def grid_of(problem: Problem) -> torch.Tensor:
     """The normalised positions in the input that the outputs look at, in float64."""
     case, grid = problem.case, problem.warp.double()
-    if case.op != "affine":
-        return grid
-    return F.affine_grid(grid, [grid.shape[0], *case.output_shape[1:]], case.align_corners)
+    return FAMILIES[case.op].grid(case, grid)(grid) if case.is_parametric else grid
 
 
 def pixels_of(grid: torch.Tensor, case: Case) -> torch.Tensor:

@@ -1,0 +1,67 @@
+"""The parametric warps of the matrix: ours, and the same maps in torch's operations, as grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .cases import Case
+
+GridOf = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of parametric warp.
+
+    ours         the name of our class of it
+    parameters   (theta, generator) -> the parameters for that theta, (N, dims, dims + 1)
+    grid         (case, like) -> function parameters -> grid, in the dtype and on the device of
+                 `like`; what does not depend on the parameters is made once
+    """
+
+    ours: str
+    parameters: Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+    grid: Callable[[Case, torch.Tensor], GridOf]
+
+    def make(self, parameters: torch.Tensor):
+        """Our warp of them."""
+        import stn_cuda  # imported late: --list and --render need no built extension
+
+        return getattr(stn_cuda, self.ours)(parameters)
+
+
+def _affine_grid(case: Case, like: torch.Tensor) -> GridOf:
+    shape = case.output_shape[1:]
+    return lambda theta: F.affine_grid(theta, (theta.shape[0], *shape), case.align_corners)
+
+
+def _homographies(theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The affine maps, tilted: the last coordinate is 1 give or take a few tenths."""
+    count, dims, _ = theta.shape
+    tilt = 0.2 * torch.rand(count, 1, dims, generator=generator) - 0.1
+    return torch.cat((theta, torch.cat((tilt, torch.ones(count, 1, 1)), 2)), 1)
+
+
+def _projective_grid(case: Case, like: torch.Tensor) -> GridOf:
+    size = case.output_shape[2:]
+    dims = len(size)
+    identity = torch.eye(dims, dims + 1, dtype=like.dtype, device=like.device)[None]
+    base = F.affine_grid(identity, (1, 1, *size), case.align_corners).reshape(1, -1, dims)
+    base = F.pad(base, (0, 1), value=1.0)
+
+    def grid(theta: torch.Tensor) -> torch.Tensor:
+        homogeneous = base @ theta.mT
+        positions = homogeneous[..., :dims] / homogeneous[..., dims:]
+        return positions.view(theta.shape[0], *size, dims)
+
+    return grid
+
+
+FAMILIES = {
+    "affine": Family("Affine", lambda theta, _: theta, _affine_grid),
+    "projective": Family("Projective", _homographies, _projective_grid),
+}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import stn_cuda
+from stn_cuda import viz
 from stn_cuda._files import replacing
 from stn_cuda.data import denormalise
 
@@ -102,17 +103,6 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def tiled(images: Tensor, columns: int = 8, gap: int = 2) -> Tensor:
-    """Images (N, 1, H, W) side by side in one, ``columns`` to a row, ``gap`` pixels apart."""
-    count, _, height, width = images.shape
-    rows = -(-count // columns)
-    canvas = images.new_zeros(rows * (height + gap) + gap, columns * (width + gap) + gap)
-    for i in range(count):
-        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = images[i, 0]
-    return canvas
-
-
 def write_picture(folder: Path, images: Tensor, transformed: Tensor) -> None:
     """Write the tutorial's picture: images as they are, and as the transformer passes them on.
 
@@ -121,19 +111,7 @@ def write_picture(folder: Path, images: Tensor, transformed: Tensor) -> None:
         images (Tensor[N, 1, H, W]): normalised images.
         transformed (Tensor[N, 1, H, W]): the same after the spatial transformer.
     """
-    # Not pyplot: it would choose a window system and keep the figure alive.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 5.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    titles = ("Dataset Images", "Transformed Images")
-    for axes, title, batch in zip(
-        figure.subplots(1, 2), titles, (images, transformed), strict=True
-    ):
-        grey = tiled(denormalise(batch.cpu())).clamp(0, 1)
-        axes.imshow(grey.numpy(), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(title)
-        axes.set_axis_off()
+    halves = (denormalise(batch.cpu()).clamp(0, 1) for batch in (images, transformed))
+    figure = viz.before_after(*halves, titles=("Dataset Images", "Transformed Images"))
     with replacing(folder / PICTURE) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

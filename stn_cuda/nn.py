@@ -1,8 +1,8 @@
-"""Modules: the spatial transformer."""
+"""Modules: the spatial transformer, and several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from stn_cuda.functional import sample
 from stn_cuda.warps import Affine, Projective, Warp
 
-__all__ = ["SpatialTransformer"]
+__all__ = ["ParallelTransformers", "SpatialTransformer"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,101 @@ _WARPS = {
 }
 
 
-class SpatialTransformer(torch.nn.Module):
+class _Transformer(torch.nn.Module):
+    """How a warp is made of what a localisation net says, and how the input is looked at."""
+
+    def __init__(self, warp, size, mode, padding_mode, align_corners, downsample) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if not callable(warp) and warp not in _WARPS:
+            known = ", ".join(repr(name) for name in _WARPS)
+            raise ValueError(f"{name}: warp must be one of {known} or a callable, got {warp!r}")
+        if downsample is not None and (size is not None or not downsample > 0):
+            raise ValueError(
+                f"{name}: downsample must be a positive number, without a size, got "
+                f"{downsample!r} and size {size!r}"
+            )
+        if size is not None:
+            if isinstance(size, int) or len(size) not in (2, 3):
+                raise ValueError(
+                    f"{name}: size must be (height, width) or (depth, height, width), got {size!r}"
+                )
+            size = tuple(int(length) for length in size)
+        self.warp = warp
+        self.size = size
+        self.mode = mode
+        self.padding_mode = padding_mode
+        self.align_corners = align_corners
+        self.downsample = downsample
+
+    def extra_repr(self) -> str:
+        size = "input's" if self.size is None else self.size
+        if self.downsample is not None:
+            size = f"input's / {self.downsample}"
+        warp = getattr(self.warp, "__name__", self.warp) if callable(self.warp) else self.warp
+        return (
+            f"warp={warp!r}, size={size}, mode={self.mode!r}, "
+            f"padding_mode={self.padding_mode!r}, align_corners={self.align_corners}"
+        )
+
+    def _start_at_identity(self, localization: torch.nn.Module, count: int = 1) -> None:
+        """Have the net's last layer, if it is linear, say ``count`` times that there is no warp."""
+        layers = [layer for layer in localization.modules() if not list(layer.children())]
+        last = layers[-1] if layers else None
+        if callable(self.warp) or not isinstance(last, torch.nn.Linear) or last.bias is None:
+            return
+        for dims in (2, 3):
+            values = _WARPS[self.warp].identity(dims).flatten().repeat(count)
+            if len(values) == last.out_features:
+                torch.nn.init.zeros_(last.weight)
+                with torch.no_grad():
+                    last.bias.copy_(values)
+
+    def _shape(self, input: Tensor) -> torch.Size:
+        """That of the parameters of one warp for the input."""
+        dims = input.dim() - 2
+        if dims not in (2, 3):
+            raise ValueError(
+                f"{type(self).__name__}: input must be (N, C, H, W) or (N, C, D, H, W), "
+                f"got shape {tuple(input.shape)}"
+            )
+        return _WARPS[self.warp].identity(dims).shape
+
+    def _parameters_of(self, said: Tensor, input: Tensor, count: int = 1) -> Tensor:
+        """What a localisation net said of the input as the parameters of ``count`` warps."""
+        name = type(self).__name__
+        if not isinstance(said, Tensor):
+            raise TypeError(f"{name}: localization must return a tensor, got {type(said).__name__}")
+        if callable(self.warp):
+            return said if count == 1 else said.reshape(len(said), count, -1)
+        several = () if count == 1 else (count,)
+        full = (input.shape[0], *several, *self._shape(input))
+        flat = (input.shape[0], count * self._shape(input).numel())
+        if said.shape != full and said.shape != flat:
+            raise ValueError(
+                f"{name}: localization must return theta of shape {full} or {flat} "
+                f"for a {input.dim()}-D input with batch {input.shape[0]}, "
+                f"got {tuple(said.shape)}"
+            )
+        return said.reshape(full)
+
+    def _look(self, input: Tensor, parameters: Tensor) -> Tensor:
+        make = self.warp if callable(self.warp) else _WARPS[self.warp].make
+        warp = make(parameters)
+        size = self.size
+        if self.downsample is not None:
+            size = [max(1, int(extent / self.downsample)) for extent in input.shape[2:]]
+        return sample(
+            input,
+            warp,
+            size if isinstance(warp, Warp) else None,
+            mode=self.mode,
+            padding_mode=self.padding_mode,
+            align_corners=self.align_corners,
+        )
+
+
+class SpatialTransformer(_Transformer):
     r"""Looks at the input, decides on a warp, and returns the warped input.
 
     The spatial transformer of Jaderberg et al., "Spatial Transformer Networks" (2015), arXiv
@@ -112,48 +206,15 @@ class SpatialTransformer(torch.nn.Module):
         downsample: float | None = None,
         identity: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(warp, size, mode, padding_mode, align_corners, downsample)
         if not isinstance(localization, torch.nn.Module):
             raise TypeError(
                 "SpatialTransformer: localization must be a torch.nn.Module, "
                 f"got {type(localization).__name__}"
             )
-        if not callable(warp) and warp not in _WARPS:
-            known = ", ".join(repr(name) for name in _WARPS)
-            raise ValueError(
-                f"SpatialTransformer: warp must be one of {known} or a callable, got {warp!r}"
-            )
-        if downsample is not None and (size is not None or not downsample > 0):
-            raise ValueError(
-                "SpatialTransformer: downsample must be a positive number, without a size, got "
-                f"{downsample!r} and size {size!r}"
-            )
-        if size is not None:
-            if isinstance(size, int) or len(size) not in (2, 3):
-                raise ValueError(
-                    "SpatialTransformer: size must be (height, width) or (depth, height, width), "
-                    f"got {size!r}"
-                )
-            size = tuple(int(length) for length in size)
         self.localization = localization
-        self.warp = warp
-        self.size = size
-        self.mode = mode
-        self.padding_mode = padding_mode
-        self.align_corners = align_corners
-        self.downsample = downsample
-        if identity and not callable(warp):
-            _start_at(_WARPS[warp].identity, localization)
-
-    def extra_repr(self) -> str:
-        size = "input's" if self.size is None else self.size
-        if self.downsample is not None:
-            size = f"input's / {self.downsample}"
-        warp = getattr(self.warp, "__name__", self.warp) if callable(self.warp) else self.warp
-        return (
-            f"warp={warp!r}, size={size}, mode={self.mode!r}, "
-            f"padding_mode={self.padding_mode!r}, align_corners={self.align_corners}"
-        )
+        if identity:
+            self._start_at_identity(localization)
 
     def theta(self, input: Tensor) -> Tensor:
         """The warp's parameters that the localisation net predicts for ``input``.
@@ -170,55 +231,93 @@ class SpatialTransformer(torch.nn.Module):
             theta = transformer.theta(images)
             shift_in_pixels = theta[:, :, 2] * images.new_tensor([width / 2, height / 2])
         """
-        dims = input.dim() - 2
-        if dims not in (2, 3):
-            raise ValueError(
-                "SpatialTransformer: input must be (N, C, H, W) or (N, C, D, H, W), "
-                f"got shape {tuple(input.shape)}"
-            )
-        theta = self.localization(input)
-        if callable(self.warp):
-            return theta
-        parameters = _WARPS[self.warp].identity(dims).shape
-        if not isinstance(theta, Tensor):
-            raise TypeError(
-                f"SpatialTransformer: localization must return a tensor, got {type(theta).__name__}"
-            )
-        full = (input.shape[0], *parameters)
-        flat = (input.shape[0], parameters.numel())
-        if theta.shape != full and theta.shape != flat:
-            raise ValueError(
-                f"SpatialTransformer: localization must return theta of shape {full} or {flat} "
-                f"for a {input.dim()}-D input with batch {input.shape[0]}, "
-                f"got {tuple(theta.shape)}"
-            )
-        return theta.reshape(full)
+        if not callable(self.warp):
+            self._shape(input)  # before the net meets what it does not know
+        return self._parameters_of(self.localization(input), input)
 
     def forward(self, input: Tensor) -> Tensor:
-        make = self.warp if callable(self.warp) else _WARPS[self.warp].make
-        warp = make(self.theta(input))
-        size = self.size
-        if self.downsample is not None:
-            size = [max(1, int(extent / self.downsample)) for extent in input.shape[2:]]
-        return sample(
-            input,
-            warp,
-            size if isinstance(warp, Warp) else None,
-            mode=self.mode,
-            padding_mode=self.padding_mode,
-            align_corners=self.align_corners,
+        return self._look(input, self.theta(input))
+
+
+class ParallelTransformers(_Transformer):
+    r"""Several spatial transformers that look at the same input, side by side.
+
+    As in Jaderberg et al. 2015 (arXiv 1506.02025), where two of them share the digits to be added
+    (appendix A.2), and two or four a bird to be named (section 4.3). What they see is concatenated
+    along the channels.
+
+    Args:
+        localization (Sequence[torch.nn.Module] or torch.nn.Module): a localisation net for each of
+            the transformers; or one for all of them, which says ``count`` times the parameters of
+            one, one transformer's after the other's.
+        warp, size, mode, padding_mode, align_corners, downsample, identity: as in
+            :class:`SpatialTransformer`, for each of them.
+        count (int, optional): the number of transformers that one localisation net steers.
+
+    Shape:
+        - Input: (N, C, H, W) or (N, C, D, H, W), any floating dtype.
+        - Output: (N, count * C, Ho, Wo) or (N, count * C, Do, Ho, Wo), in the input's dtype.
+
+    Raises:
+        TypeError: ``localization`` is neither a module nor modules.
+        ValueError: ``count`` does not belong to what is given, or a localisation net returns
+            another number of parameters; and what :class:`SpatialTransformer` raises.
+
+    Example::
+
+        glimpses = ParallelTransformers(localization, "attention", size=(24, 24), count=2)
+        left, right = glimpses(images).chunk(2, dim=1)
+    """
+
+    def __init__(
+        self,
+        localization: torch.nn.Module | Sequence[torch.nn.Module],
+        warp: str | Callable[[Tensor], Warp | Tensor] = "affine",
+        size: Sequence[int] | None = None,
+        mode: str = "bilinear",
+        padding_mode: str = "zeros",
+        align_corners: bool = False,
+        downsample: float | None = None,
+        identity: bool = True,
+        count: int | None = None,
+    ) -> None:
+        super().__init__(warp, size, mode, padding_mode, align_corners, downsample)
+        several = not isinstance(localization, torch.nn.Module) or isinstance(
+            localization, torch.nn.ModuleList
         )
+        nets = list(localization) if several and isinstance(localization, Iterable) else []
+        if several and not (nets and all(isinstance(net, torch.nn.Module) for net in nets)):
+            raise TypeError(
+                "ParallelTransformers: localization must be a module or a sequence of modules, "
+                f"got {localization!r}"
+            )
+        if several and count not in (None, len(nets)):
+            raise ValueError(
+                f"ParallelTransformers: count must be None or {len(nets)} with as many "
+                f"localisation nets, got {count!r}"
+            )
+        if not several and (not isinstance(count, int) or count < 1):
+            raise ValueError(
+                "ParallelTransformers: count must be a positive integer with one localisation "
+                f"net, got {count!r}"
+            )
+        self.count = len(nets) if several else count
+        self.localization = torch.nn.ModuleList(nets) if several else localization
+        if identity:
+            for net in nets:
+                self._start_at_identity(net)
+            if not several:
+                self._start_at_identity(localization, count)
 
+    def extra_repr(self) -> str:
+        return f"count={self.count}, {super().extra_repr()}"
 
-def _start_at(identity: Callable[[int], Tensor], localization: torch.nn.Module) -> None:
-    """Have the net's last layer, if it is linear, return the parameters of no warp."""
-    layers = [layer for layer in localization.modules() if not list(layer.children())]
-    last = layers[-1] if layers else None
-    if not isinstance(last, torch.nn.Linear) or last.bias is None:
-        return
-    for dims in (2, 3):
-        values = identity(dims).flatten()
-        if len(values) == last.out_features:
-            torch.nn.init.zeros_(last.weight)
-            with torch.no_grad():
-                last.bias.copy_(values)
+    def forward(self, input: Tensor) -> Tensor:
+        if not callable(self.warp):
+            self._shape(input)
+        if isinstance(self.localization, torch.nn.ModuleList):
+            each = [self._parameters_of(net(input), input) for net in self.localization]
+        else:
+            said = self._parameters_of(self.localization(input), input, self.count)
+            each = [said] if self.count == 1 else said.unbind(1)
+        return torch.cat([self._look(input, parameters) for parameters in each], 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import stn_cuda
-from stn_cuda.nn import SpatialTransformer
+from stn_cuda.nn import ParallelTransformers, SpatialTransformer
 from stn_cuda.tutorial import TutorialLocalization, TutorialNet
 
 pytestmark = pytest.mark.quick
@@ -127,6 +127,62 @@ def test_repr_says_what_it_does():
         assert part in text
 
 
+# --- several side by side -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("warp", ["affine", "attention", "projective"])
+def test_parallel_transformers_are_their_parts(warp, dims):
+    """With a net for each, and with one net that says the same for all."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, *(9, 8, 7)[:dims])
+    options = {"size": (6, 5, 4)[:dims], "mode": "nearest", "padding_mode": "border"}
+    shape = {"affine": (dims, dims + 1), "attention": (dims + 1,), "projective": (dims + 1,) * 2}
+    thetas = torch.eye(dims + 1)[:dims].flatten()[: torch.Size(shape[warp]).numel()]
+    thetas = torch.nn.functional.pad(
+        thetas, (0, torch.Size(shape[warp]).numel() - len(thetas)), value=1.0
+    )
+    thetas = thetas.reshape(shape[warp]) + 0.1 * torch.randn(3, *shape[warp])
+    nets = [Constant(theta) for theta in thetas]
+    expected = torch.cat([SpatialTransformer(net, warp, **options)(images) for net in nets], 1)
+    for parallel in (
+        ParallelTransformers(nets, warp, **options),
+        ParallelTransformers(torch.nn.ModuleList(nets), warp, **options, count=3),
+        ParallelTransformers(Constant(thetas), warp, **options, count=3),
+        ParallelTransformers(Constant(thetas.flatten()), warp, **options, count=3),
+    ):
+        assert torch.equal(parallel(images), expected)
+        assert "count=3, " in repr(parallel) and f"warp={warp!r}" in repr(parallel)
+
+
+def test_parallel_transformers_start_at_the_identity_and_learn():
+    images = torch.randn(4, 2, 6, 7)
+    shared = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(84, 3 * 6))
+    own = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(84, 6)) for _ in range(3)]
+    for parallel in (ParallelTransformers(shared, count=3), ParallelTransformers(own)):
+        y = parallel(images)
+        assert torch.equal(y, images.repeat(1, 3, 1, 1))
+        y.square().sum().backward()
+        assert all(p.grad.abs().max() > 0 for p in parallel.parameters())
+        again = copy.deepcopy(parallel)
+        again.load_state_dict(parallel.state_dict())
+        assert torch.equal(again(images), y)
+    one = ParallelTransformers(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(84, 6)), count=1
+    )
+    assert torch.equal(one(images), images)
+
+
+def test_parallel_transformers_of_a_callable():
+    def turned(angle):
+        return stn_cuda.Affine.rotation(angle[:, 0])
+
+    images, angles = torch.randn(2, 1, 6, 7), torch.tensor([0.3, -0.2])
+    y = ParallelTransformers(Constant(angles), turned, count=2)(images)
+    expected = [stn_cuda.sample(images, stn_cuda.Affine.rotation(a)) for a in angles]
+    assert torch.equal(y, torch.cat(expected, 1))
+
+
 IMAGES = torch.zeros(2, 1, 6, 6)
 WRONG = {
     "localization": (lambda: SpatialTransformer(lambda x: x), TypeError, "localization must be"),
@@ -136,6 +192,31 @@ WRONG = {
         lambda: SpatialTransformer(Constant(IMAGES), downsample=0),
         ValueError,
         "downsample must be a positive number, without a size, got 0 and size None",
+    ),
+    "no count": (
+        lambda: ParallelTransformers(Constant(IMAGES)),
+        ValueError,
+        "count must be a positive integer with one localisation net, got None",
+    ),
+    "another count": (
+        lambda: ParallelTransformers([Constant(IMAGES)], count=2),
+        ValueError,
+        "count must be None or 1 with as many localisation nets, got 2",
+    ),
+    "no nets": (
+        lambda: ParallelTransformers([]),
+        TypeError,
+        "localization must be a module or a sequence of modules",
+    ),
+    "nets that are none": (
+        lambda: ParallelTransformers([lambda x: x]),
+        TypeError,
+        "localization must be a module or a sequence of modules",
+    ),
+    "too few numbers for all": (
+        lambda: ParallelTransformers(Constant(torch.zeros(6)), count=2)(IMAGES),
+        ValueError,
+        r"Transformers: localization must return theta of shape \(2, 2, 2, 3\) or \(2, 12\)",
     ),
     "size and downsample": (
         lambda: SpatialTransformer(Constant(IMAGES), size=(2, 3), downsample=2),

@@ -26,8 +26,8 @@ class Dataset:
     """Images and labels of a training and a test set.
 
     Attributes:
-        name (str): ``"mnist"`` or ``"digits"``.
-        train_images, test_images (Tensor[N, 1, 28, 28]): float32, ``(grey - 0.1307) / 0.3081``
+        name (str): ``"mnist"``, ``"digits"`` or ``"cluttered"``.
+        train_images, test_images (Tensor[N, 1, H, W]): float32, ``(grey - 0.1307) / 0.3081``
             with grey values in [0, 1].
         train_labels, test_labels (Tensor[N]): int64, 0 to 9.
     """

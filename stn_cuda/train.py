@@ -1,8 +1,9 @@
-"""Train the spatial transformer network of PyTorch's tutorial: ``python -m stn_cuda.train``.
+"""Train a spatial transformer network: ``python -m stn_cuda.train``.
 
 https://docs.pytorch.org/tutorials/intermediate/spatial_transformer_tutorial.html, with this
 package's sampler in the place of `F.affine_grid` + `F.grid_sample`; ``--sampler torch`` puts those
-back. Network, loss, optimiser, batch size and normalisation are the tutorial's.
+back. Network, loss, optimiser, batch size and normalisation are the tutorial's. With
+``--dataset cluttered`` they are those of Lasagne's recipe (``stn_cuda/cluttered.py``).
 
 Started by ``torchrun``, its processes share every batch, and the first of them speaks and writes.
 """
@@ -25,11 +26,10 @@ import torch
 
 import stn_cuda
 from stn_cuda import artifacts
-from stn_cuda.data import load_digits, load_mnist
 from stn_cuda.mnist import DataError, DataUnavailableError, mnist_files
 from stn_cuda.processes import ElsewhereError, Processes, process_group
+from stn_cuda.recipes import RECIPES
 from stn_cuda.training import Config, Training, TrainingError
-from stn_cuda.tutorial import SAMPLERS
 
 __all__ = ["main"]
 
@@ -64,26 +64,30 @@ def _parser() -> argparse.ArgumentParser:
     default = Config()
     parser = argparse.ArgumentParser(
         prog="python -m stn_cuda.train",
-        description="Train the spatial transformer network of PyTorch's tutorial.",
+        description="Train the spatial transformer network of PyTorch's tutorial, or of Lasagne's "
+        "recipe for cluttered MNIST.",
         epilog="OUT gets metrics.json, model.pt (the checkpoint that --resume continues from; both "
         "after every epoch) and transformed.png. Files of an earlier run there are replaced.",
     )
     option = parser.add_argument
     option(
         "--dataset",
-        choices=("mnist", "digits", "auto"),
+        choices=(*RECIPES, "auto"),
         default="auto",
         help="mnist: found or downloaded; digits: scikit-learn's, warped, needs no download; "
+        "cluttered: cluttered MNIST, 40x40, found; "
         "auto: mnist if it can be had, else digits (default)",
     )
     option("--out", type=Path, help="folder for the results (default: out/DATASET)")
-    for name, kind, value, text in (
-        ("--epochs", _positive, default.epochs, "how often to go through the training set"),
-        ("--batch-size", _positive, default.batch_size, "images per step"),
-        ("--lr", _number(float, 0.0, "a positive number"), default.lr, "learning rate"),
-        ("--seed", _number(int, 0, "a non-negative integer"), default.seed, "random seed"),
+    for name, kind, text in (
+        ("epochs", _positive, "how often to go through the training set"),
+        ("batch_size", _positive, "images per step"),
+        ("lr", _number(float, 0.0, "a positive number"), "learning rate"),
     ):
-        option(name, type=kind, default=value, help=f"{text} (default: {value})")
+        values = ", ".join(f"{getattr(r, name)} ({key})" for key, r in RECIPES.items())
+        option(f"--{name.replace('_', '-')}", type=kind, help=f"{text} (default: {values})")
+    seed = _number(int, 0, "a non-negative integer")
+    option("--seed", type=seed, default=default.seed, help="random seed (default: 0)")
     option(
         "--schedule",
         choices=("constant", "cosine"),
@@ -92,9 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     option(
         "--sampler",
-        choices=tuple(SAMPLERS),
+        choices=("stn_cuda", "torch", "none"),
         default=default.sampler,
-        help="this package, or torch's affine_grid + grid_sample (default: stn_cuda)",
+        help="this package, or torch's affine_grid + grid_sample (default: stn_cuda); none, with "
+        "cluttered: a plain network of the same size, to compare with",
     )
     option("--device", choices=("cpu", "cuda"), help="default: cuda if there is one, else cpu")
     option("--limit", type=_positive, metavar="N", help="first N training images only")
@@ -116,7 +121,7 @@ def _require_packages() -> None:
 
 def _resolved_dataset(name: str) -> str:
     """``name``, with ``"auto"`` decided; MNIST's files are there afterwards."""
-    if name == "digits":
+    if name in ("digits", "cluttered"):
         return name
     try:
         mnist_files()
@@ -140,7 +145,7 @@ def _resolved_device(name: str | None, sampler: str) -> str:
             f"every process needs a GPU of its own, got {gpus} for process {gpu} (from 0); use "
             "--device cpu or fewer processes"
         )
-    if sampler == "torch" or stn_cuda.build_info()["cuda"] is not None:
+    if sampler != "stn_cuda" or stn_cuda.build_info()["cuda"] is not None:
         return "cuda"
     if name is None:
         return "cpu"
@@ -202,11 +207,16 @@ def _prepared(
     options: argparse.Namespace, device: str
 ) -> tuple[Config, Path, dict[str, Any] | None]:
     """The run's settings, its folder, which is there afterwards, and what it continues from."""
+    dataset = _resolved_dataset(options.dataset)
+    recipe = RECIPES[dataset]
+    if options.sampler not in recipe.networks:
+        known = ", ".join(recipe.networks)
+        raise OptionError(f"--sampler: must be one of {known} for {dataset}, got {options.sampler}")
     config = Config(
-        _resolved_dataset(options.dataset),
-        options.epochs,
-        options.batch_size,
-        options.lr,
+        dataset,
+        options.epochs or recipe.epochs,
+        options.batch_size or recipe.batch_size,
+        options.lr or recipe.lr,
         options.seed,
         options.sampler,
         device,
@@ -233,7 +243,7 @@ def _train(options: argparse.Namespace, device: str, processes: Processes) -> No
     several = processes.count > 1
     devices = [torch.cuda.current_device()] if several and device == "cuda" else None
     with _torch_settings(options.threads, devices):
-        data = load_mnist() if config.dataset == "mnist" else load_digits(config.seed)
+        data = RECIPES[config.dataset].load(config.seed)
         data = data.limited(config.limit).to(torch.device(device))
         training = Training(config, data, state, processes)
         if processes.is_first:
@@ -258,8 +268,8 @@ def _train(options: argparse.Namespace, device: str, processes: Processes) -> No
                     flush=True,
                 )
         if processes.is_first:
-            training.write_picture(folder)
-            print(f"dataset and transformed images: {folder / artifacts.PICTURE}")
+            if training.write_picture(folder):
+                print(f"dataset and transformed images: {folder / artifacts.PICTURE}")
             print(f"test accuracy {training.history[-1]['test_accuracy']:.4f}")
 
 

@@ -1,4 +1,4 @@
-"""A training run of the tutorial's network: the loop, the test, and what a checkpoint holds."""
+"""A training run: the loop, the test, and what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import stn_cuda
 from stn_cuda import artifacts
 from stn_cuda.data import Dataset
 from stn_cuda.processes import Processes
-from stn_cuda.tutorial import TutorialNet
+from stn_cuda.recipes import RECIPES
 
 __all__ = ["Config", "Training", "TrainingError", "evaluate", "train_epoch"]
 
@@ -33,15 +33,16 @@ class Config:
     """The settings of a run; the defaults are the tutorial's.
 
     Attributes:
-        dataset (str): ``"mnist"`` or ``"digits"``.
+        dataset (str): ``"mnist"``, ``"digits"`` or ``"cluttered"``, which decides on the network
+            and the optimiser, too (``stn_cuda/recipes.py``).
         epochs (int): how often to go through the training set.
         batch_size (int): images per step.
-        lr (float): step size of plain gradient descent.
+        lr (float): the optimiser's step size.
         schedule (str): ``"constant"``, as the tutorial, or ``"cosine"``: from ``lr`` towards 0 over
             the epochs (Loshchilov & Hutter 2017, without restarts).
         seed (int): draws the initial weights, the order of the images, the dropout, and the warps
             of the digits.
-        sampler (str): ``"stn_cuda"`` or ``"torch"``.
+        sampler (str): ``"stn_cuda"`` or ``"torch"``; ``"none"``: a network without transformer.
         device (str): ``"cpu"`` or ``"cuda"``.
         limit (int, optional): use the first so many training images only. Default: all.
     """
@@ -77,9 +78,9 @@ def train_epoch(
     """Go through the training set once, in an order that ``generator`` draws.
 
     Args:
-        model (torch.nn.Module): (N, 1, 28, 28) -> log-probabilities (N, 10).
+        model (torch.nn.Module): (N, 1, H, W) -> log-probabilities (N, 10).
         optimizer (torch.optim.Optimizer): over the model's parameters.
-        images (Tensor[N, 1, 28, 28]), labels (Tensor[N]): on the model's device.
+        images (Tensor[N, 1, H, W]), labels (Tensor[N]): on the model's device.
         batch_size (int): images per step; the last step takes what is left.
         generator (torch.Generator): on the CPU, so that the order is the same on every device.
         on_step (callable, optional): told every step's loss, of this process's images.
@@ -118,7 +119,7 @@ EVALUATION_BATCH = 1000
 def evaluate(
     model: torch.nn.Module, images: Tensor, labels: Tensor, processes: Processes | None = None
 ) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) of ``model`` on images (N, 1, 28, 28), labels (N,).
+    """Mean loss and accuracy (0 to 1) of ``model`` on images (N, 1, H, W), labels (N,).
 
     Of several ``processes`` each takes its part of the images; all get the same result.
     """
@@ -150,7 +151,7 @@ class Training:
             and dropout, which draws its own in each. Default: this process alone.
 
     Attributes:
-        model (TutorialNet): the network.
+        model (torch.nn.Module): the network of the config's recipe.
         history (list[dict]): for every epoch done: ``epoch``, ``train_loss``, ``test_loss``,
             ``test_accuracy``, ``seconds``.
 
@@ -173,8 +174,9 @@ class Training:
         torch.manual_seed(config.seed)
         self._order = torch.Generator().manual_seed(config.seed)
         # Made on the CPU: the same seed then gives the same weights on every device.
-        self.model = TutorialNet(config.sampler).to(config.device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.lr)
+        recipe = RECIPES[config.dataset]
+        self.model = recipe.networks[config.sampler]().to(config.device)
+        self.optimizer = recipe.optimizer(self.model.parameters(), lr=config.lr)
         self.history: list[dict[str, Any]] = []
         if state is not None:
             self._restore(state)
@@ -271,11 +273,17 @@ class Training:
         }
 
     @torch.inference_mode()
-    def write_picture(self, folder: Path) -> None:
-        """Write the first 64 test images, before and after the transformer, as a picture."""
+    def write_picture(self, folder: Path) -> bool:
+        """Write the first 64 test images, before and after the transformer, as a picture.
+
+        Whether there is a transformer.
+        """
+        if not hasattr(self.model, "transformer"):
+            return False
         self.model.eval()
         images = self.data.test_images[:64]
         artifacts.write_picture(folder, images, self.model.transformer(images))
+        return True
 
 
 @contextmanager

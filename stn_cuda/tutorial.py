@@ -58,6 +58,7 @@ class TorchSpatialTransformer(nn.Module):
 
     Args:
         localization (torch.nn.Module): maps (N, C, H, W) to theta, (N, 2, 3) or (N, 6).
+        size (tuple[int, int], optional): of the output. Default: the input's.
 
     Example::
 
@@ -65,13 +66,15 @@ class TorchSpatialTransformer(nn.Module):
         straightened = reference(images)
     """
 
-    def __init__(self, localization: nn.Module) -> None:
+    def __init__(self, localization: nn.Module, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.localization = localization
+        self.size = size
 
     def forward(self, input: Tensor) -> Tensor:
         theta = self.localization(input).view(-1, 2, 3)
-        grid = F.affine_grid(theta, input.shape, align_corners=False)
+        size = self.size or input.shape[2:]
+        grid = F.affine_grid(theta, [*input.shape[:2], *size], align_corners=False)
         return F.grid_sample(input, grid, align_corners=False)
 
 

@@ -10,7 +10,7 @@ from stn_cuda.acceleration import accelerate
 from stn_cuda.functional import affine_grid, grid_sample, sample, sample_with_gradient, splat
 from stn_cuda.warps import Affine, Projective, Warp
 
-from stn_cuda import nn, onnx  # isort: skip  (their modules use the names above)
+from stn_cuda import nn, onnx, viz  # isort: skip  (their modules use the names above)
 from stn_cuda import _sharding, _vmap  # isort: skip
 
 _sharding.register()
@@ -30,4 +30,5 @@ __all__ = [
     "sample",
     "sample_with_gradient",
     "splat",
+    "viz",
 ]

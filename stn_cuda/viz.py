@@ -119,12 +119,12 @@ def lattice(
     pixels = warp[0].detach().cpu().double() * half + (lengths - 1) / 2
     # Beyond the horizon of a homography there is nothing to be drawn.
     pixels = torch.where(pixels.abs() < 10 * lengths.max(), pixels, torch.nan).numpy()
-    rows, columns = pixels.shape[:2]
-    step = max(1, max(rows, columns) // lines)
+    step = max(pixels.shape[:2]) / lines
+    rows, columns = (_evenly(length, step) for length in pixels.shape[:2])
     figure = _figure(6, 6 * height / width)
     axes = figure.subplots()
     _show(axes, image.detach().cpu())
-    for line in (*pixels[::step], pixels[-1], *pixels.swapaxes(0, 1)[::step], pixels[:, -1]):
+    for line in (*pixels[rows], *pixels[:, columns].swapaxes(0, 1)):
         axes.plot(line[:, 0], line[:, 1], color="tab:orange", linewidth=1)
     return figure
 
@@ -164,6 +164,12 @@ def animation(
     options = {"save_all": True, "append_images": pictures[1:], "duration": 1e3 / fps, "loop": 0}
     with replacing(Path(path)) as temporary:
         pictures[0].save(temporary, format="GIF", **options)
+
+
+def _evenly(length: int, step: float) -> list[int]:
+    """Whole numbers from 0 to length - 1, about ``step`` apart."""
+    count = max(1, round((length - 1) / step))
+    return sorted({round(k * (length - 1) / count) for k in range(count + 1)})
 
 
 def _figure(width: float, height: float) -> Figure:

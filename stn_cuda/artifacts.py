@@ -18,7 +18,6 @@ from torch import Tensor
 import stn_cuda
 from stn_cuda import viz
 from stn_cuda._files import replacing
-from stn_cuda.data import denormalise
 
 __all__ = [
     "CHECKPOINT",
@@ -108,10 +107,10 @@ def write_picture(folder: Path, images: Tensor, transformed: Tensor) -> None:
 
     Args:
         folder (Path): gets transformed.png.
-        images (Tensor[N, 1, H, W]): normalised images.
-        transformed (Tensor[N, 1, H, W]): the same after the spatial transformer.
+        images (Tensor[N, C, H, W]): images with values in [0, 1], grey or RGB.
+        transformed (Tensor[N, C, H, W]): the same after the spatial transformer.
     """
-    halves = (denormalise(batch.cpu()).clamp(0, 1) for batch in (images, transformed))
+    halves = (batch.cpu().clamp(0, 1) for batch in (images, transformed))
     figure = viz.before_after(*halves, titles=("Dataset Images", "Transformed Images"))
     with replacing(folder / PICTURE) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -26,10 +26,11 @@ class Dataset:
     """Images and labels of a training and a test set.
 
     Attributes:
-        name (str): ``"mnist"``, ``"digits"`` or ``"cluttered"``.
+        name (str): ``"mnist"``, ``"digits"``, ``"cluttered"`` or ``"cifar10"``.
         train_images, test_images (Tensor[N, 1, H, W]): float32, ``(grey - 0.1307) / 0.3081``
             with grey values in [0, 1].
         train_labels, test_labels (Tensor[N]): int64, 0 to 9.
+        pixel_mean, pixel_std (float): by which the images are normalised; MNIST's.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Dataset:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    pixel_mean: float = PIXEL_MEAN
+    pixel_std: float = PIXEL_STD
+
+    def denormalised(self, images: Tensor) -> Tensor:
+        """Images of the net's scale with values in [0, 1]."""
+        return images * self.pixel_std + self.pixel_mean
 
     def limited(self, count: int | None) -> Dataset:
         """This data with the first ``count`` training images only (``None``: all)."""
@@ -48,13 +55,8 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         """This data on ``device``."""
-        return Dataset(
-            self.name,
-            self.train_images.to(device),
-            self.train_labels.to(device),
-            self.test_images.to(device),
-            self.test_labels.to(device),
-        )
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def normalise(grey: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from stn_cuda.cifar10 import Cifar10Net, load_cifar10
 from stn_cuda.cluttered import ClutteredNet, PlainNet, load_cluttered
 from stn_cuda.data import Dataset, load_digits, load_mnist
 from stn_cuda.tutorial import TutorialNet
@@ -51,6 +52,18 @@ RECIPES = {
         torch.optim.Adam,
         epochs=50,
         batch_size=256,
+        lr=0.001,
+    ),
+    "cifar10": Recipe(
+        lambda seed: load_cifar10(),
+        {
+            "stn_cuda": Cifar10Net,
+            "torch": lambda: Cifar10Net("torch"),
+            "none": lambda: Cifar10Net("none"),
+        },
+        torch.optim.Adam,
+        epochs=20,
+        batch_size=64,
         lr=0.001,
     ),
 }

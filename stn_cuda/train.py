@@ -3,7 +3,8 @@
 https://docs.pytorch.org/tutorials/intermediate/spatial_transformer_tutorial.html, with this
 package's sampler in the place of `F.affine_grid` + `F.grid_sample`; ``--sampler torch`` puts those
 back. Network, loss, optimiser, batch size and normalisation are the tutorial's. With
-``--dataset cluttered`` they are those of Lasagne's recipe (``stn_cuda/cluttered.py``).
+``--dataset cluttered`` they are those of Lasagne's recipe (``stn_cuda/cluttered.py``), and
+``--dataset cifar10`` has a network for photographs (``stn_cuda/cifar10.py``).
 
 Started by ``torchrun``, its processes share every batch, and the first of them speaks and writes.
 """
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m stn_cuda.train",
         description="Train the spatial transformer network of PyTorch's tutorial, or of Lasagne's "
-        "recipe for cluttered MNIST.",
+        "recipe for cluttered MNIST, or one for CIFAR-10.",
         epilog="OUT gets metrics.json, model.pt (the checkpoint that --resume continues from; both "
         "after every epoch) and transformed.png. Files of an earlier run there are replaced.",
     )
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=(*RECIPES, "auto"),
         default="auto",
         help="mnist: found or downloaded; digits: scikit-learn's, warped, needs no download; "
-        "cluttered: cluttered MNIST, 40x40, found; "
+        "cluttered: cluttered MNIST, 40x40, and cifar10: found, not downloaded; "
         "auto: mnist if it can be had, else digits (default)",
     )
     option("--out", type=Path, help="folder for the results (default: out/DATASET)")
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("stn_cuda", "torch", "none"),
         default=default.sampler,
         help="this package, or torch's affine_grid + grid_sample (default: stn_cuda); none, with "
-        "cluttered: a plain network of the same size, to compare with",
+        "cluttered (of the same size) and cifar10: a plain network, to compare with",
     )
     option("--device", choices=("cpu", "cuda"), help="default: cuda if there is one, else cpu")
     option("--limit", type=_positive, metavar="N", help="first N training images only")
@@ -121,7 +122,7 @@ def _require_packages() -> None:
 
 def _resolved_dataset(name: str) -> str:
     """``name``, with ``"auto"`` decided; MNIST's files are there afterwards."""
-    if name in ("digits", "cluttered"):
+    if name in ("digits", "cluttered", "cifar10"):
         return name
     try:
         mnist_files()

@@ -33,8 +33,8 @@ class Config:
     """The settings of a run; the defaults are the tutorial's.
 
     Attributes:
-        dataset (str): ``"mnist"``, ``"digits"`` or ``"cluttered"``, which decides on the network
-            and the optimiser, too (``stn_cuda/recipes.py``).
+        dataset (str): ``"mnist"``, ``"digits"``, ``"cluttered"`` or ``"cifar10"``, which decides on
+            the network and the optimiser, too (``stn_cuda/recipes.py``).
         epochs (int): how often to go through the training set.
         batch_size (int): images per step.
         lr (float): the optimiser's step size.
@@ -78,9 +78,9 @@ def train_epoch(
     """Go through the training set once, in an order that ``generator`` draws.
 
     Args:
-        model (torch.nn.Module): (N, 1, H, W) -> log-probabilities (N, 10).
+        model (torch.nn.Module): (N, C, H, W) -> log-probabilities (N, 10).
         optimizer (torch.optim.Optimizer): over the model's parameters.
-        images (Tensor[N, 1, H, W]), labels (Tensor[N]): on the model's device.
+        images (Tensor[N, C, H, W]), labels (Tensor[N]): on the model's device.
         batch_size (int): images per step; the last step takes what is left.
         generator (torch.Generator): on the CPU, so that the order is the same on every device.
         on_step (callable, optional): told every step's loss, of this process's images.
@@ -119,7 +119,7 @@ EVALUATION_BATCH = 1000
 def evaluate(
     model: torch.nn.Module, images: Tensor, labels: Tensor, processes: Processes | None = None
 ) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) of ``model`` on images (N, 1, H, W), labels (N,).
+    """Mean loss and accuracy (0 to 1) of ``model`` on images (N, C, H, W), labels (N,).
 
     Of several ``processes`` each takes its part of the images; all get the same result.
     """
@@ -282,7 +282,8 @@ class Training:
             return False
         self.model.eval()
         images = self.data.test_images[:64]
-        artifacts.write_picture(folder, images, self.model.transformer(images))
+        shown = (self.data.denormalised(x) for x in (images, self.model.transformer(images)))
+        artifacts.write_picture(folder, *shown)
         return True
 
 

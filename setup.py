@@ -240,8 +240,8 @@ def main():
             module = Path(self.get_ext_fullpath("stn_cuda._C"))  # in the source tree if editable
             write_config(module.parent / "_build_config.py", facts)
 
-    # As system headers, torch's own cause no warnings.
-    system = ["-isystem" + path for path in cpp_extension.include_paths()]
+    # As system headers, torch's own cause no warnings. (ccache does not know the two as one word.)
+    system = [part for path in cpp_extension.include_paths() for part in ("-isystem", path)]
     extension = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     setup(
         ext_modules=[

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.overrides import has_torch_function_unary, has_torch_function_variadic
 
-from stn_cuda import ops
-from stn_cuda._extension import build_info
+from stn_cuda._extension import _C, build_info
 
 # As torch.grid_sampler numbers them.
 _MODES = {0: "bilinear", 1: "nearest", 2: "bicubic"}
@@ -171,8 +170,16 @@ def _eager() -> bool:
 def _served(tensor: Tensor) -> bool:
     """Whether our kernels take this kind of tensor."""
     # Fake, functional, distributed tensors ...: each op is theirs to answer.
-    return getattr(type(tensor), "__torch_dispatch__", None) is Tensor.__torch_dispatch__ and (
-        tensor.is_cpu or (_HAS_CUDA and tensor.is_cuda)
+    kind = type(tensor)
+    return (
+        kind is Tensor or getattr(kind, "__torch_dispatch__", None) is Tensor.__torch_dispatch__
+    ) and (tensor.is_cpu or (_HAS_CUDA and tensor.is_cuda))
+
+
+def _autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on where the tensor is. (The first question is the cheap one.)"""
+    return torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(
+        "cpu" if tensor.is_cpu else "cuda"
     )
 
 
@@ -192,7 +199,7 @@ def _autocast(input: Tensor, grid: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _sample(input, grid, interpolation_mode, padding_mode, align_corners) -> Tensor | None:
-    if torch.is_autocast_enabled("cpu" if input.is_cpu else "cuda"):
+    if _autocasts(input):
         cast = _autocast(input, grid)
         if cast is None:
             return None
@@ -205,7 +212,7 @@ def _sample(input, grid, interpolation_mode, padding_mode, align_corners) -> Ten
     ):
         return None
     mode, padding = _MODES[interpolation_mode], _PADDING_MODES[padding_mode]
-    output = ops.sample(input, grid, "grid", (), mode, padding, align_corners)
+    output = _sample_kernel(input, grid, "grid", (), mode, padding, align_corners)
     # Ours keeps channels_last; code around torch's may count on .view().
     return output if output.is_contiguous() else output.contiguous()
 
@@ -215,12 +222,14 @@ def _grid(theta, size, align_corners) -> Tensor | None:
         theta.shape[0] != size[0]  # which would be broadcast
         or type(align_corners) is not bool
         # Autocast reaches into torch's kernel, whose matrix product comes out in half precision.
-        or torch.is_autocast_enabled("cpu" if theta.is_cpu else "cuda")
+        or _autocasts(theta)
     ):
         return None
-    return ops.warp_grid(theta, "affine", size[2:], align_corners)
+    return _grid_kernel(theta, "affine", size[2:], align_corners)
 
 
+# Directly: whether something compiles or traces has been asked.
+_sample_kernel, _grid_kernel = _C.sample, _C.warp_grid
 _torch_grid_sampler = torch.grid_sampler
 _torch_affine_grid_generator = torch.affine_grid_generator
 

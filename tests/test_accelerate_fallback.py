@@ -124,7 +124,7 @@ def test_what_our_checks_refuse_is_left_to_torch(monkeypatch):
     def refuse(*arguments):
         raise kind("no")
 
-    monkeypatch.setattr(stn_cuda.ops, "sample", refuse)
+    monkeypatch.setattr(stn_cuda.acceleration, "_sample_kernel", refuse)
     for kind in (RuntimeError, NotImplementedError, ValueError, TypeError):  # noqa: B007
         with stn_cuda.accelerate():
             assert torch.equal(sampled(), expected)

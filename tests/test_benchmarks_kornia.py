@@ -80,7 +80,7 @@ def test_elsewhere_is_not_here():
 
 @pytest.mark.quick
 def test_a_wrong_result_is_not_timed(monkeypatch):
-    monkeypatch.setattr(stn_cuda.ops, "sample", lambda input, *_: 1.1 * input)
+    monkeypatch.setattr(stn_cuda.acceleration, "_sample_kernel", lambda x, *_: 1.1 * x)
     grid = F.affine_grid(torch.eye(2, 3).expand(2, 2, 3), X.shape, align_corners=False)
     with pytest.raises(RuntimeError, match="accelerated, the results are off by 10.0%"):
         kornia_calls.measure(

@@ -24,7 +24,11 @@ def batch(name, count=6):
 
 def write_python(folder, name, **changes):
     images, labels = batch(name)
-    content = {b"data": images, b"labels": [int(label) for label in labels], b"batch_label": b"of a test"}
+    content = {
+        b"data": images,
+        b"labels": [int(label) for label in labels],
+        b"batch_label": b"of a test",
+    }
     (folder / name).write_bytes(pickle.dumps(content | changes, protocol=2))
 
 

@@ -44,7 +44,7 @@ struct WarpGridKernel {
     BlockMap<Map> map;
     BlockDirection<Map> moves;
   };
-  static constexpr int kBlocks = 0;
+  static constexpr int kBlocks = Map::linear ? 0 : 1;
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
@@ -76,7 +76,7 @@ struct WarpGridBackwardKernel {
     BlockDirection<Map> moves;
     BlockSums<Map> sums;
   };
-  static constexpr int kBlocks = 0;
+  static constexpr int kBlocks = Map::linear ? 0 : 1;
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {

@@ -158,7 +158,7 @@ struct FarthestKernel {
   static constexpr int D = CoordinateOf<Map>::dims;
   using Launch = ScatterLaunch<T, D, Sums>;
   using Shared = BlockDirection<Map>;
-  static constexpr int kBlocks = 0;
+  static constexpr int kBlocks = Map::linear ? 0 : 1;
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {

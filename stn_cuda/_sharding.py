@@ -131,6 +131,8 @@ def _choices(rule: Rule, tensors: dict, labels: dict, results: list, dim: int) -
                 [placed(names, label, Partial("sum")) for names in results],
             )
     for name in rule.linear:
+        if name not in tensors:  # a tangent that is None
+            continue
         have = tensors[name].placements[dim]
         if have.is_partial() and have.reduce_op == "sum":
             yield {**replicated, name: have}, [have for _ in results]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stn_cuda.data import Dataset
 from stn_cuda.mnist import CorruptDataError, DataUnavailableError, cache_folder
 from stn_cuda.nn import SpatialTransformer
-from stn_cuda.tutorial import TorchSpatialTransformer
+from stn_cuda.tutorial import TorchSpatialTransformer, identity_layer
 
 __all__ = ["Cifar10Localization", "Cifar10Net", "load_cifar10"]
 
@@ -46,7 +46,7 @@ class Cifar10Localization(nn.Sequential):
     """
 
     def __init__(self) -> None:
-        theta = nn.Linear(256, 6)
+        theta = identity_layer(256)
         super().__init__(
             nn.Conv2d(3, 64, kernel_size=7),
             nn.MaxPool2d(2),
@@ -59,9 +59,6 @@ class Cifar10Localization(nn.Sequential):
             nn.ReLU(),
             theta,
         )
-        nn.init.zeros_(theta.weight)
-        with torch.no_grad():
-            theta.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
 
 
 class Cifar10Net(nn.Module):

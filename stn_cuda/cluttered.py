@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stn_cuda.data import Dataset, normalise
 from stn_cuda.mnist import CorruptDataError, DataUnavailableError, cache_folder
 from stn_cuda.nn import SpatialTransformer
-from stn_cuda.tutorial import TorchSpatialTransformer
+from stn_cuda.tutorial import TorchSpatialTransformer, identity_layer
 
 __all__ = ["ClutteredLocalization", "ClutteredNet", "PlainNet", "load_cluttered"]
 
@@ -45,7 +45,7 @@ class ClutteredLocalization(nn.Sequential):
     """
 
     def __init__(self) -> None:
-        theta = nn.Linear(50, 6)
+        theta = identity_layer(50)
         super().__init__(
             nn.MaxPool2d(2),
             nn.Conv2d(1, 20, kernel_size=5),
@@ -58,9 +58,6 @@ class ClutteredLocalization(nn.Sequential):
             nn.ReLU(),
             theta,
         )
-        nn.init.zeros_(theta.weight)
-        with torch.no_grad():
-            theta.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
 
 
 def _classifier(features: int, hidden: int) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,20 +21,27 @@ class _Family:
 
     Attributes:
         make: the warp, from the net's output of the shape below.
-        identity (dims -> Tensor): the output, for images of so many dimensions, that is no warp.
+        shape (dims -> tuple): of one warp's parameters, for images of so many dimensions.
+
+    The identity has ones on the diagonal.
     """
 
     make: Callable[[Tensor], Warp]
-    identity: Callable[[int], Tensor]
+    shape: Callable[[int], tuple[int, ...]]
+
+    def identity(self, dims: int) -> Tensor:
+        """The parameters, flat, that are no warp."""
+        rows, columns = (1, *self.shape(dims))[-2:]
+        return torch.eye(rows, columns).flatten()
 
 
 _WARPS = {
-    "affine": _Family(Affine, lambda dims: torch.eye(dims, dims + 1)),
+    "affine": _Family(Affine, lambda dims: (dims, dims + 1)),
     "attention": _Family(
         lambda theta: Affine.attention(theta[:, 0], theta[:, 1:]),
-        lambda dims: torch.eye(1, dims + 1)[0],
+        lambda dims: (dims + 1,),
     ),
-    "projective": _Family(Projective, lambda dims: torch.eye(dims + 1)),
+    "projective": _Family(Projective, lambda dims: (dims + 1, dims + 1)),
 }
 
 
@@ -81,13 +89,13 @@ class _Transformer(torch.nn.Module):
         if callable(self.warp) or not isinstance(last, torch.nn.Linear) or last.bias is None:
             return
         for dims in (2, 3):
-            values = _WARPS[self.warp].identity(dims).flatten().repeat(count)
+            values = _WARPS[self.warp].identity(dims).repeat(count)
             if len(values) == last.out_features:
                 torch.nn.init.zeros_(last.weight)
                 with torch.no_grad():
                     last.bias.copy_(values)
 
-    def _shape(self, input: Tensor) -> torch.Size:
+    def _shape(self, input: Tensor) -> tuple[int, ...]:
         """That of the parameters of one warp for the input."""
         dims = input.dim() - 2
         if dims not in (2, 3):
@@ -95,7 +103,7 @@ class _Transformer(torch.nn.Module):
                 f"{type(self).__name__}: input must be (N, C, H, W) or (N, C, D, H, W), "
                 f"got shape {tuple(input.shape)}"
             )
-        return _WARPS[self.warp].identity(dims).shape
+        return _WARPS[self.warp].shape(dims)
 
     def _parameters_of(self, said: Tensor, input: Tensor, count: int = 1) -> Tensor:
         """What a localisation net said of the input as the parameters of ``count`` warps."""
@@ -105,8 +113,9 @@ class _Transformer(torch.nn.Module):
         if callable(self.warp):
             return said if count == 1 else said.reshape(len(said), count, -1)
         several = () if count == 1 else (count,)
-        full = (input.shape[0], *several, *self._shape(input))
-        flat = (input.shape[0], count * self._shape(input).numel())
+        shape = self._shape(input)
+        full = (input.shape[0], *several, *shape)
+        flat = (input.shape[0], count * math.prod(shape))
         if said.shape != full and said.shape != flat:
             raise ValueError(
                 f"{name}: localization must return theta of shape {full} or {flat} "

@@ -14,6 +14,15 @@ from stn_cuda.nn import SpatialTransformer
 __all__ = ["SAMPLERS", "TorchSpatialTransformer", "TutorialLocalization", "TutorialNet"]
 
 
+def identity_layer(features: int) -> nn.Linear:
+    """The last layer of a localisation net of images: whatever it is given, it says no warp."""
+    theta = nn.Linear(features, 6)
+    nn.init.zeros_(theta.weight)
+    with torch.no_grad():
+        theta.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+    return theta
+
+
 class TutorialLocalization(nn.Sequential):
     """The tutorial's localisation net: where and how to look at a 28x28 image.
 
@@ -32,7 +41,7 @@ class TutorialLocalization(nn.Sequential):
     """
 
     def __init__(self) -> None:
-        theta = nn.Linear(32, 6)
+        theta = identity_layer(32)
         super().__init__(
             nn.Conv2d(1, 8, kernel_size=7),
             nn.MaxPool2d(2),
@@ -45,9 +54,6 @@ class TutorialLocalization(nn.Sequential):
             nn.ReLU(),
             theta,
         )
-        nn.init.zeros_(theta.weight)
-        with torch.no_grad():
-            theta.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
 
 
 class TorchSpatialTransformer(nn.Module):

@@ -316,6 +316,23 @@ def test_transforms():
 
 
 @pytest.mark.quick
+def test_third_derivatives_are_refused():
+    theta = homographies(1, 2, F64).requires_grad_()
+    grid = Projective(theta).grid((3, 4))
+    for _ in range(2):
+        (grid,) = torch.autograd.grad(grid.square().sum(), theta, create_graph=True)
+    with pytest.raises(NotImplementedError, match="third derivatives of a warp's grid"):
+        torch.autograd.grad(grid.square().sum(), theta)
+    # An affine grid is linear in theta: all of its derivatives are there.
+    theta = thetas(1, 2, F64).requires_grad_()
+    value = Affine(theta).grid((3, 4)).pow(4).sum()
+    for _ in range(3):
+        (grad,) = torch.autograd.grad(value, theta, create_graph=True)
+        value = grad.sum()
+    assert grad.abs().max() > 0
+
+
+@pytest.mark.quick
 def test_compiled():
     x, theta = image((2, 2, 9, 8)), homographies(2, 2).requires_grad_()
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from stn_cuda.warps import pixels
-from stn_cuda.warps.base import Warp
+from stn_cuda.warps.base import MatrixWarp
 
 Numbers = float | Sequence[float] | Tensor
 
 
-class Affine(Warp):
+class Affine(MatrixWarp):
     r"""An affine map: ``input position = theta @ (output position, 1)``.
 
     Positions are normalised: -1 and 1 are the borders of the image along each axis, x first. This
@@ -35,17 +35,7 @@ class Affine(Warp):
     """
 
     map = "affine"
-
-    def __init__(self, theta: Tensor) -> None:
-        if not isinstance(theta, Tensor):
-            raise TypeError(f"Affine: theta must be a Tensor, got {type(theta).__name__}")
-        if not theta.is_floating_point():
-            raise TypeError(f"Affine: theta must have a floating dtype, got {theta.dtype}")
-        if theta.dim() != 3 or tuple(theta.shape[1:]) not in ((2, 3), (3, 4)):
-            raise ValueError(
-                f"Affine: theta must have shape (N, 2, 3) or (N, 3, 4), got {tuple(theta.shape)}"
-            )
-        super().__init__(theta)
+    shapes = ((2, 3), (3, 4))
 
     # --- from what people mean ---------------------------------------------------------------
     #
@@ -312,15 +302,6 @@ class Affine(Warp):
             torch.linalg.LinAlgError: if a matrix has no inverse.
         """
         return Affine(torch.linalg.inv(self.homogeneous())[:, :-1])
-
-    @property
-    def theta(self) -> Tensor:
-        """Tensor[N, 2, 3] or Tensor[N, 3, 4]: the matrices."""
-        return self.parameters
-
-    def __repr__(self) -> str:
-        theta = self.theta
-        return f"Affine(theta={tuple(theta.shape)}, dtype={theta.dtype}, device={theta.device})"
 
 
 def _given(**values):

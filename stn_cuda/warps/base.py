@@ -41,3 +41,31 @@ class Warp:
         """
         size = ops.extents(type(self).__name__ + ".grid", size)
         return ops.warp_grid(self.parameters, self.map, size, align_corners)
+
+
+class MatrixWarp(Warp):
+    """A map whose parameters are one matrix, ``theta``, for each of the batch."""
+
+    #: The rows and columns of theta for images and for volumes.
+    shapes: tuple[tuple[int, int], ...]
+
+    def __init__(self, theta: Tensor) -> None:
+        name = type(self).__name__
+        if not isinstance(theta, Tensor):
+            raise TypeError(f"{name}: theta must be a Tensor, got {type(theta).__name__}")
+        if not theta.is_floating_point():
+            raise TypeError(f"{name}: theta must have a floating dtype, got {theta.dtype}")
+        if theta.dim() != 3 or tuple(theta.shape[1:]) not in self.shapes:
+            known = " or ".join(f"(N, {rows}, {columns})" for rows, columns in self.shapes)
+            raise ValueError(f"{name}: theta must have shape {known}, got {tuple(theta.shape)}")
+        super().__init__(theta)
+
+    @property
+    def theta(self) -> Tensor:
+        """Tensor[N, rows, columns]: the matrices."""
+        return self.parameters
+
+    def __repr__(self) -> str:
+        theta = self.theta
+        name = type(self).__name__
+        return f"{name}(theta={tuple(theta.shape)}, dtype={theta.dtype}, device={theta.device})"

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from stn_cuda.warps import pixels
 from stn_cuda.warps.affine import Affine
-from stn_cuda.warps.base import Warp
+from stn_cuda.warps.base import MatrixWarp
 
 
-class Projective(Warp):
+class Projective(MatrixWarp):
     r"""A homography: ``(input position, 1) ~ theta @ (output position, 1)``.
 
     The three (four) numbers of the product are divided by the last of them. Positions are
@@ -38,23 +38,7 @@ class Projective(Warp):
     """
 
     map = "projective"
-
-    def __init__(self, theta: Tensor) -> None:
-        if not isinstance(theta, Tensor):
-            raise TypeError(f"Projective: theta must be a Tensor, got {type(theta).__name__}")
-        if not theta.is_floating_point():
-            raise TypeError(f"Projective: theta must have a floating dtype, got {theta.dtype}")
-        if theta.dim() != 3 or tuple(theta.shape[1:]) not in ((3, 3), (4, 4)):
-            raise ValueError(
-                f"Projective: theta must have shape (N, 3, 3) or (N, 4, 4), "
-                f"got {tuple(theta.shape)}"
-            )
-        super().__init__(theta)
-
-    @property
-    def theta(self) -> Tensor:
-        """Tensor[N, 3, 3] or Tensor[N, 4, 4]: the matrices."""
-        return self.parameters
+    shapes = ((3, 3), (4, 4))
 
     @classmethod
     def identity(cls, batch: int = 1, dims: int = 2, *, dtype=None, device=None) -> Projective:
@@ -190,10 +174,6 @@ class Projective(Warp):
             torch.linalg.LinAlgError: if a matrix has no inverse.
         """
         return Projective(torch.linalg.inv(self.theta))
-
-    def __repr__(self) -> str:
-        theta = self.theta
-        return f"Projective(theta={tuple(theta.shape)}, dtype={theta.dtype}, device={theta.device})"
 
 
 def _projective(warp) -> Projective | None:

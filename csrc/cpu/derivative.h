@@ -77,10 +77,10 @@ STN_HD void derive_marked(const SampleParams& p, const Written& written,
 
 // Planar: the groups that have a window.
 template <class Element, int K, int D>
-STN_HD void derive_windows(const SampleParams& p, const Written& written,
-                           const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                           const Accumulate<Element> (&direction)[D][kRoom],
-                           WindowTile<Accumulate<Element>, D>& windows) {
+STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
+                               const Groups<Accumulate<Element>, D>& groups, BatchRange images,
+                               const Accumulate<Element> (&direction)[D][kRoom],
+                               WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_windows);
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
@@ -96,14 +96,15 @@ STN_HD void derive_windows(const SampleParams& p, const Written& written,
 }
 
 // Planar: the groups that have no window yet.
-template <class Element, int K, class T, int D>
-STN_HD void derive_runs(const SampleParams& p, const Written& written, const Plan& plan,
-                        const Looks<T, D>& looks, const Groups<Accumulate<Element>, D>& groups,
-                        BatchRange images, const Accumulate<Element> (&direction)[D][kRoom],
-                        WindowTile<Accumulate<Element>, D>& windows) {
+template <class Element, int K, int D>
+STN_SHARED void derive_runs(const SampleParams& p, const Written& written, const Plan& plan,
+                            const RunStarts<Accumulate<Element>, K, D>& starts,
+                            const Groups<Accumulate<Element>, D>& groups, BatchRange images,
+                            const Accumulate<Element> (&direction)[D][kRoom],
+                            WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_runs);
-  look_at_runs<Element, K, kDerivedBlock<K, D>>(
-      p, plan, looks, groups.count, images, windows,
+  look_at_runs<Element, kDerivedBlock<K, D>>(
+      p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         derive_marked<Element, K, channels.value>(p, written, groups, n, c, direction, marks, view);
       });
@@ -125,9 +126,9 @@ STN_HD Accumulate<Element> weighted_sum(const Element* plane, const int64_t (&st
 
 // Consecutive channels: each tap's channels are one vector after another.
 template <class Element, int K, int D>
-STN_HD void derive_channels(const SampleParams& p, const Image& image, const Tile<D>& tile,
-                            const TileTaps<Accumulate<Element>, K, D>& taps,
-                            const TapNumbers<Accumulate<Element>, K, D>& weights, int64_t n) {
+STN_SHARED void derive_channels(const SampleParams& p, const Image& image, const Tile<D>& tile,
+                                const TileTaps<Accumulate<Element>, K, D>& taps,
+                                const TapNumbers<Accumulate<Element>, K, D>& weights, int64_t n) {
   using V = Native<Accumulate<Element>>;
   constexpr int L = kLanes<Accumulate<Element>>;
   constexpr int T = TapProduct<K, D>::count;
@@ -160,10 +161,10 @@ STN_HD void derive_channels(const SampleParams& p, const Image& image, const Til
 
 // Planar or strided: the points that are still missing, in all channels.
 template <class Element, int K, int D>
-void derive_gaps(const SampleParams& p, const Image& image, const Tile<D>& tile,
-                 const TileTaps<Accumulate<Element>, K, D>& taps,
-                 const TapNumbers<Accumulate<Element>, K, D>& weights, BatchRange images,
-                 const WindowTile<Accumulate<Element>, D>& windows) {
+STN_SHARED void derive_gaps(const SampleParams& p, const Image& image, const Tile<D>& tile,
+                            const TileTaps<Accumulate<Element>, K, D>& taps,
+                            const TapNumbers<Accumulate<Element>, K, D>& weights, BatchRange images,
+                            const WindowTile<Accumulate<Element>, D>& windows) {
   alignas(64) Accumulate<Element> values[kRoom];
   for (int64_t n = images.begin; n < images.end; ++n) {
     for (int64_t c = 0; c < p.channels; ++c) {
@@ -204,7 +205,9 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
       }
     }
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-      derive_runs<Element, K>(p, written, plan, looks, groups, images, direction, windows);
+      RunStarts<A, K, D> starts;
+      find_runs<false>(p, looks, slots, starts);
+      derive_runs<Element>(p, written, plan, starts, groups, images, direction, windows);
     }
     if (windows.complete(groups.count)) return;
   }

@@ -29,6 +29,12 @@ STN_HD Layout layout_of(const SampleParams& p) {
   return Layout::strided;
 }
 
+// The pointer of image n, channel c.
+template <class Element>
+STN_HD Element* plane_of(const Image& image, int64_t n, int64_t c) {
+  return static_cast<Element*>(image.data) + n * image.stride_n + c * image.stride_c;
+}
+
 // One output value, tap by tap, in any layout; taps of weight 0 are not read.
 template <class Element, int K, int D>
 STN_HD Accumulate<Element> interpolate(const Element* plane, const int64_t (&stride)[3],
@@ -71,6 +77,18 @@ STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (
   });
 }
 
+// The same in image n, channel c, whatever its elements are.
+template <class A, int D>
+STN_SHARED void load_tile(const Tile<D>& tile, const Image& image, int64_t n, int64_t c,
+                          A (&values)[kRoom]) {
+  with_element(image.type, [&](auto element) {
+    using Element = decltype(element);
+    if constexpr (std::is_same<Accumulate<Element>, A>::value) {
+      load_tile(tile, plane_of<const Element>(image, n, c), image.stride, values);
+    }
+  });
+}
+
 // Writes the values of the slots [first, last) into one plane of the output.
 template <class Element, int D>
 STN_HD void store_tile(const Tile<D>& tile, const Accumulate<Element>* values, int first, int last,
@@ -88,12 +106,6 @@ STN_HD void store_tile(const Tile<D>& tile, const Accumulate<Element>* values, i
       for (; j < end; ++j) row[j * stride[0]] = Rounded<Element>::from(from[j]);
     }
   });
-}
-
-// The pointer of image n, channel c.
-template <class Element>
-STN_HD Element* plane_of(const Image& image, int64_t n, int64_t c) {
-  return static_cast<Element*>(image.data) + n * image.stride_n + c * image.stride_c;
 }
 
 }  // namespace STN_ISA

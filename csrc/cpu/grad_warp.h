@@ -26,9 +26,9 @@ STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>
 
 // Consecutive channels: a dot product of two vectors for each tap.
 template <class Element, int K, int D>
-STN_HD void dot_channels(const SampleParams& p, const Tile<D>& tile,
-                         const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n,
-                         TapNumbers<Accumulate<Element>, K, D>& dots) {
+STN_SHARED void dot_channels(const SampleParams& p, const Tile<D>& tile,
+                             const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n,
+                             TapNumbers<Accumulate<Element>, K, D>& dots) {
   using V = Native<Accumulate<Element>>;
   constexpr int L = kLanes<Scalar<V>>;
   constexpr int T = TapProduct<K, D>::count;
@@ -57,8 +57,8 @@ STN_HD void dot_channels(const SampleParams& p, const Tile<D>& tile,
 // The gradients of the coordinates, or with a direction what they do along it. A tap whose
 // coefficient is 0 does not count, whatever its pixel holds.
 template <bool Along, class A, int K, int D>
-STN_HD void combine(const TileTaps<A, K, D>& taps, const TapNumbers<A, K, D>& dots, int first,
-                    int last, const A (&direction)[D][kRoom], A (&grad)[D][kRoom]) {
+STN_SHARED void combine(const TileTaps<A, K, D>& taps, const TapNumbers<A, K, D>& dots, int first,
+                        int last, const A (&direction)[D][kRoom], A (&grad)[D][kRoom]) {
   using V = Native<A>;
   for (int d = 0; d < D; ++d) {
     int order[D];
@@ -207,10 +207,10 @@ STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>,
 
 // Planar: the groups that have a window.
 template <class Element, int K, int D>
-STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                         BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
-                         const Accumulate<Element> (&direction)[D][kRoom],
-                         Accumulate<Element> (&grad)[D][kRoom]) {
+STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                             BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
+                             const Accumulate<Element> (&direction)[D][kRoom],
+                             Accumulate<Element> (&grad)[D][kRoom]) {
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
@@ -229,16 +229,17 @@ STN_HD void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>
   narrow ? all(std::true_type{}) : all(std::false_type{});
 }
 
-// Planar: the groups that have no window yet. Whether a coordinate is NaN.
-template <bool Along, class Element, int K, class T, int D>
-STN_HD bool grad_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
-                      const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                      WindowTile<Accumulate<Element>, D>& windows,
-                      const Accumulate<Element> (&direction)[D][kRoom],
-                      Accumulate<Element> (&grad)[D][kRoom]) {
+// Planar: the groups that have no window yet.
+template <bool Along, class Element, int K, int D>
+STN_SHARED void grad_runs(const SampleParams& p, const Plan& plan,
+                          const RunStarts<Accumulate<Element>, K, D>& starts,
+                          const Groups<Accumulate<Element>, D>& groups, BatchRange images,
+                          WindowTile<Accumulate<Element>, D>& windows,
+                          const Accumulate<Element> (&direction)[D][kRoom],
+                          Accumulate<Element> (&grad)[D][kRoom]) {
   took(Path::grad_runs);
-  return look_at_runs<Element, K, Along ? 2 : kChannelBlock>(
-      p, plan, looks, groups.count, images, windows,
+  look_at_runs<Element, Along ? 2 : kChannelBlock>(
+      p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         const bool first = n == images.begin && c == 0;
         grad_marked<Along, Element, K, channels.value>(p, groups, first, n, c, marks, view,
@@ -248,10 +249,10 @@ STN_HD bool grad_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>
 
 // The tile's dot products over the images, of the slots whose gradients are still missing.
 template <class Element, int K, int D>
-STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
-                      const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
-                      const WindowTile<Accumulate<Element>, D>& windows,
-                      TapNumbers<Accumulate<Element>, K, D>& dots) {
+STN_SHARED void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
+                          const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
+                          const WindowTile<Accumulate<Element>, D>& windows,
+                          TapNumbers<Accumulate<Element>, K, D>& dots) {
   using A = Accumulate<Element>;
   alignas(64) A values[kRoom];
   took(layout == Layout::channels ? Path::grad_channels
@@ -266,7 +267,7 @@ STN_HD void make_dots(const SampleParams& p, Layout layout, const Tile<D>& tile,
     }
     for (int64_t c = 0; c < p.channels; ++c) {
       const Element* plane = plane_of<const Element>(p.input, n, c);
-      load_tile(tile, plane_of<const Element>(p.output, n, c), p.output.stride, values);
+      load_tile(tile, p.output, n, c, values);
       for_each_gap(windows, count, [&](int first, int last) {
         dot_points<Element>(p, taps, plane, values, first, last, dots);
       });
@@ -301,8 +302,9 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
     }
     bool any_nan = false;  // a group that looks at one has no window
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-      any_nan =
-          grad_runs<Along, Element, K>(p, plan, looks, groups, images, windows, direction, grad);
+      RunStarts<A, K, D> starts;
+      any_nan = find_runs<false>(p, looks, slots, starts);
+      grad_runs<Along, Element>(p, plan, starts, groups, images, windows, direction, grad);
     }
     through_boundary<K>(p.padding, looks, any_nan, slots, grad);
     if (windows.complete(groups.count)) return true;

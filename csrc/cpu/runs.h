@@ -99,8 +99,8 @@ STN_HD void find_runs_of_numbers(const SampleParams& p, const Looks<T, D>& looks
 
 // Whether a coordinate is NaN.
 template <bool Outermost, class T, class A, int K, int D>
-STN_HD bool find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots,
-                      RunStarts<A, K, D>& runs) {
+STN_SHARED bool find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots,
+                          RunStarts<A, K, D>& runs) {
   Looks<T, D> numbers;
   const bool any = !looks.ranged && without_nan(looks, slots, numbers);
   if (any) took(Path::runs_of_nan);
@@ -268,15 +268,13 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
 
 // Looks at what the groups without a window see: look(count, n, c, marks, view) for blocks of
 // channels as above, of the groups that are marked; of those whose work fails it takes the mark.
-// The others are then marked as having a window. Whether a coordinate is NaN.
-template <class Element, int K, int Most = kChannelBlock, class T, int D, class F>
-STN_HD bool look_at_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
-                         int groups, BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
-                         F&& look) {
+// The others are then marked as having a window.
+template <class Element, int Most = kChannelBlock, int K, int D, class F>
+STN_HD void look_at_runs(const SampleParams& p, const Plan& plan,
+                         const RunStarts<Accumulate<Element>, K, D>& starts, int groups,
+                         BatchRange images, WindowTile<Accumulate<Element>, D>& windows, F&& look) {
   using A = Accumulate<Element>;
   const int slots = groups * kLanes<A>;
-  RunStarts<A, K, D> starts;
-  const bool any_nan = find_runs<false>(p, looks, slots, starts);
   const bool anywhere = K < 4 || p.padding == Padding::zeros;
   int32_t marks[WindowTile<A, D>::kSlots];
   for (int g = 0; g < groups; ++g) marks[g] = !windows.used[g] && (anywhere || starts.whole[g]);
@@ -284,7 +282,6 @@ STN_HD bool look_at_runs(const SampleParams& p, const Plan& plan, const Looks<T,
       p, plan, slots, windows, starts, images,
       [&](auto count, int64_t n, int64_t c, auto&& view) { look(count, n, c, marks, view); });
   for (int g = 0; g < groups; ++g) windows.used[g] |= marks[g];
-  return any_nan;
 }
 
 }  // namespace STN_ISA

@@ -78,8 +78,8 @@ struct PointTaps {
 
 // Consecutive channels: each tap's channels are one vector after another.
 template <class Element, int K, int D>
-STN_HD void sample_channels(const SampleParams& p, const Tile<D>& tile,
-                            const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n) {
+STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
+                                const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   const int channels = static_cast<int>(p.channels);
@@ -129,8 +129,8 @@ STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element
 
 // Planar: the groups that have a window.
 template <class Element, int K, int D>
-STN_HD void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                           BatchRange images, WindowTile<Accumulate<Element>, D>& windows) {
+STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                               BatchRange images, WindowTile<Accumulate<Element>, D>& windows) {
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
@@ -147,23 +147,23 @@ STN_HD void sample_windows(const SampleParams& p, const Groups<Accumulate<Elemen
 }
 
 // Planar: the groups that have no window yet.
-template <class Element, int K, class T, int D>
-STN_HD void sample_runs(const SampleParams& p, const Plan& plan, const Looks<T, D>& looks,
-                        const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                        WindowTile<Accumulate<Element>, D>& windows) {
+template <class Element, int K, int D>
+STN_SHARED void sample_runs(const SampleParams& p, const Plan& plan,
+                            const RunStarts<Accumulate<Element>, K, D>& starts,
+                            const Groups<Accumulate<Element>, D>& groups, BatchRange images,
+                            WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::sample_runs);
-  look_at_runs<Element, K>(p, plan, looks, groups.count, images, windows,
-                           [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
-                             sample_marked<Element, K, channels.value>(p, groups, n, c, marks,
-                                                                       view);
-                           });
+  look_at_runs<Element>(p, plan, starts, groups.count, images, windows,
+                        [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
+                          sample_marked<Element, K, channels.value>(p, groups, n, c, marks, view);
+                        });
 }
 
 // Planar or strided: the points whose values are still missing, in all channels.
 template <class Element, int K, int D>
-void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
-                 const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
-                 const WindowTile<Accumulate<Element>, D>& windows) {
+STN_SHARED void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
+                            const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
+                            const WindowTile<Accumulate<Element>, D>& windows) {
   using A = Accumulate<Element>;
   const int slots = tile.slots();
   alignas(64) A values[kRoom];
@@ -191,7 +191,7 @@ void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
 
 // Zeros, in any layout.
 template <class Element, int D>
-STN_HD void sample_nothing(const SampleParams& p, const Tile<D>& tile, BatchRange images) {
+STN_SHARED void sample_nothing(const SampleParams& p, const Tile<D>& tile, BatchRange images) {
   took(Path::sample_nothing);
   const int64_t step = p.output.stride[0];
   const bool across = has_channels_inside(p);
@@ -226,7 +226,9 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
       }
     }
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
-      sample_runs<Element, K>(p, plan, looks, groups, images, windows);
+      RunStarts<A, K, D> starts;
+      find_runs<false>(p, looks, tile.slots(), starts);
+      sample_runs<Element>(p, plan, starts, groups, images, windows);
     }
     if (windows.complete(groups.count)) return;
   }

@@ -116,8 +116,8 @@ struct alignas(64) Parts {
 
   // Along: how the weights change along `direction`, in their place.
   template <bool Along>
-  STN_HD Parts(std::bool_constant<Along>, const RunStarts<A, 2, D>& runs, int slots,
-               const A (&direction)[D][kRoom], const A (*values)[kRoom]) {
+  STN_SHARED Parts(std::bool_constant<Along>, const RunStarts<A, 2, D>& runs, int slots,
+                   const A (&direction)[D][kRoom], const A (*values)[kRoom]) {
     using V = Native<A>;
     constexpr int L = kLanes<A>;
     const Integer<V> lane = truncate(counting<V>());
@@ -196,9 +196,9 @@ __attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Or
 
 // Consecutive channels: one vector addition per tap.
 template <class Element, int K, int D, class Weighted>
-STN_HD void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
-                           const Tile<D>& tile, const Weighted& weighted, const Element* values,
-                           int channels) {
+STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
+                               const Tile<D>& tile, const Weighted& weighted, const Element* values,
+                               int channels) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   const auto& taps = weighted.taps;
@@ -237,18 +237,16 @@ STN_HD bool all_finite(const A* values, int count) {
 
 // Point by point: a tap of weight 0 gets nothing, whatever the value.
 template <int K, int D, class A, class Weighted>
-STN_HD void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
-                         const Weighted& weighted, const A* values) {
+STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
+                             const Weighted& weighted, const A* values) {
   for (int i = 0; i < tile.slots(); ++i) splat_point<K, D>(slab, plane, weighted, i, values[i]);
 }
 
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
-template <bool Along, class Element, class T, int D>
-void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<Element>>& slab,
-                Zeros<Accumulate<Element>>& zeros, int64_t warp, const Tile<D>& tile,
-                const Looks<T, D>& looks, Order& order, int64_t n, int64_t first_channel,
-                int64_t channels) {
-  using A = Accumulate<Element>;
+template <bool Along, class A, class T, int D>
+void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Zeros<A>& zeros,
+                int64_t warp, const Tile<D>& tile, const Looks<T, D>& looks, Order& order,
+                int64_t n, int64_t first_channel, int64_t channels) {
   const int count = tile.slots();
   RunStarts<A, 2, D> runs;
   const bool any_nan = find_runs<true>(p, looks, count, runs);
@@ -271,8 +269,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<Accumulate<E
     alignas(64) A values[C][kRoom];
     bool finite = directed;
     for (int k = 0; k < C; ++k) {
-      load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c + k), p.output.stride,
-                values[k]);
+      load_tile(tile, p.output, n, first_channel + c + k, values[k]);
       finite &= all_finite(values[k], count);
     }
     A* plane = slab.data + c * slab.stride_c;
@@ -316,8 +313,7 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   }
   alignas(64) A values[kRoom];
   for (int64_t c = 0; c < channels; ++c) {
-    load_tile(tile, plane_of<const Element>(p.output, n, first_channel + c), p.output.stride,
-              values);
+    load_tile(tile, p.output, n, first_channel + c, values);
     splat_points<K, D>(slab, slab.data + c * slab.stride_c, tile, weighted, values);
   }
 }
@@ -373,8 +369,8 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
         const SampleParams& q = call.of<K>(looks);
         if constexpr (K == 2) {
           if (layout == Layout::planar) {
-            return splat_runs<Along, Element>(q, plan, slab, zeros, warp, tile, looks, order, n, c,
-                                              channels);
+            return splat_runs<Along>(q, plan, slab, zeros, warp, tile, looks, order, n, c,
+                                     channels);
           }
         }
         splat_taps<Along, Element, K>(q, layout, slab, zeros, warp, tile, looks, n, c, channels);

@@ -10,6 +10,10 @@
 #define STN_HD inline __attribute__((always_inline))
 #endif
 
+// Before a function of which one copy serves all types that it does not depend on: inlined, it
+// would be compiled once for each of its callers'.
+#define STN_SHARED __attribute__((noinline))
+
 // Before a loop whose body is to be repeated by the device's compiler.
 #if defined(__CUDA_ARCH__)
 #define STN_UNROLL _Pragma("unroll")

@@ -17,7 +17,7 @@ constexpr size_t kLarge = size_t(1) << 25;
 
 void prefer_huge_pages([[maybe_unused]] const at::Tensor& tensor) {
 #if defined(MADV_HUGEPAGE)
-  static const bool wanted = switched("STN_CUDA_HUGE_PAGES", [] { return true; });
+  static const bool wanted = switched("STN_CUDA_HUGE_PAGES", {"0", "1"}, [] { return 1; }) == 1;
   if (!wanted || tensor.nbytes() < kLarge) return;
   // Only pages that are all the tensor's own: what the allocator keeps beside it is not ours.
   constexpr uintptr_t kPage = uintptr_t(1) << 21;

@@ -104,7 +104,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
            stn_cuda::check_warp_grid_backward(op, grad, warp, map);
          });
   define(m, "cpu_isa", [] { return std::string(stn_cuda::cpu::kernels().name); });
-  define(m, "cpu_gathers", [] { return stn_cuda::cpu::use_gather(); });
+  define(m, "cpu_gathers", [] {
+    using namespace stn_cuda::cpu;
+    return std::string(kGatherNames[static_cast<size_t>(gathers_in_use())]);
+  });
   define(m, "count_cpu_paths", count_cpu_paths);
   define(m, "cpu_paths", cpu_paths);
   define(m, "num_threads", [] { return at::get_num_threads(); });

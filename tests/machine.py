@@ -6,15 +6,25 @@ from pathlib import Path
 import stn_cuda
 from stn_cuda._extension import _C
 
-# The kernels as they differ in the ways that they have: with gather instructions, or without, where
-# they are too slow to use (or STN_CUDA_GATHER=0).
-MACHINES = ("avx512 gather", "avx512", "avx2 gather", "avx2", "baseline")
+# The kernels as they differ in the ways that they have: with gather instructions, with few of them
+# where they are slower, or without.
+MACHINES = (
+    "avx512 gather",
+    "avx512 some gather",
+    "avx512",
+    "avx2 gather",
+    "avx2 some gather",
+    "avx2",
+    "baseline",
+)
 
 # What forces each of them.
 ENVIRONMENTS = {
     "avx512 gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "1"},
+    "avx512 some gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "2d"},
     "avx512": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "0"},
     "avx2 gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "1"},
+    "avx2 some gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "2d"},
     "avx2": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "0"},
     "baseline": {"STN_CUDA_ISA": "baseline", "STN_CUDA_GATHER": "0"},
 }
@@ -23,7 +33,9 @@ ENVIRONMENTS = {
 def machine():
     """The one of MACHINES that this process runs on."""
     isa = stn_cuda.build_info()["cpu_isa"]
-    return f"{isa} gather" if isa != "baseline" and _C.cpu_gathers() else isa
+    if isa == "baseline":
+        return isa
+    return isa + {"0": "", "2d": " some gather", "1": " gather"}[_C.cpu_gathers()]
 
 
 def processor_has(isa):

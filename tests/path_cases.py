@@ -18,11 +18,15 @@ from machine import MACHINES
 
 from stn_cuda.reference import affine_grid
 
-GATHER, AVX512, AVX2_GATHER, AVX2, BASELINE = ({name} for name in MACHINES)
+GATHER, SOME_GATHER, AVX512, AVX2_GATHER, AVX2_SOME_GATHER, AVX2, BASELINE = (
+    {name} for name in MACHINES
+)
 ALL = set(MACHINES)
-GATHERS = GATHER | AVX2_GATHER
-VECTORS = AVX512 | AVX2  # where windows are of most use
-TURNING = GATHER | AVX512
+ALWAYS_GATHERS = GATHER | AVX2_GATHER
+AVX2_GATHERS = AVX2_GATHER | AVX2_SOME_GATHER
+GATHERS = GATHER | SOME_GATHER | AVX2_GATHERS  # float32 images, at least
+VECTORS = SOME_GATHER | AVX512 | AVX2  # where windows are of most use
+TURNING = GATHER | SOME_GATHER | AVX512
 WINDOWS = ALL - BASELINE  # where there are any, of what is not gathered
 
 
@@ -69,12 +73,12 @@ def affine_cases():
     near = thetas(1, 2, spread=0.05)
     for channels, gather in ((1, "runs"), (3, "windows"), (8, "windows")):
         ways = around("windows", VECTORS | (GATHER if gather == "windows" else set()))
-        gathered = AVX2_GATHER | (GATHER if gather == "runs" else set())
+        gathered = AVX2_GATHERS | (GATHER if gather == "runs" else set())
         ways |= around("runs", BASELINE | gathered)
         ways |= {"runs_copied": BASELINE, "runs_gathered": gathered}
         pixels = image((1, channels, 40, 48))
         yield case(f"near the identity, C={channels}", pixels, diagonal(0.9, 0.9), (40, 48), ways)
-    ways = around("windows", TURNING | AVX2) | around("runs", BASELINE | AVX2_GATHER)
+    ways = around("windows", TURNING | AVX2) | around("runs", BASELINE | AVX2_GATHERS)
     padded = (40, 36)  # rows end with a vector of AVX2 that has no points
     yield case("a vector of padding", image((1, 3, 40, 40)), diagonal(0.9, 0.9), padded, ways)
     for width, narrow in ((28, TURNING), (13, TURNING | AVX2)):
@@ -124,7 +128,7 @@ def affine_cases():
     few = {"tiles_in_groups": set()}
     yield case("few tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (30, 30), few)
     folding = GATHERS | BASELINE  # where one channel has no windows
-    for channels, machines in ((1, folding), (3, AVX2_GATHER | BASELINE)):
+    for channels, machines in ((1, folding), (3, AVX2_GATHERS | BASELINE)):
         ways = {"folded": machines}
         pixels = image((2, channels, 20, 28))
         yield case(f"rows end to end, C={channels}", pixels, thetas(2, 2), (24, 28), ways)
@@ -144,11 +148,12 @@ def affine_cases():
 def volume_cases():
     near, size = diagonal(0.9, 0.8, 0.7), (6, 8, 34)
     pixels = image((1, 2, 6, 8, 40))
-    ways = around("windows", AVX512) | around("runs", ALL - AVX512) | {"splat_inside": ALL}
-    yield case("volume", pixels, near, size, ways | {"runs_gathered": GATHERS})
+    windows = SOME_GATHER | AVX512
+    ways = around("windows", windows) | around("runs", ALL - windows) | {"splat_inside": ALL}
+    yield case("volume", pixels, near, size, ways | {"runs_gathered": ALWAYS_GATHERS})
     ways = around("windows", TURNING) | around("runs", ALL - TURNING)
     yield case("float64 volume", pixels.double(), near.double(), size, ways)
-    ways = around("windows", AVX512) | around("runs", ALL - AVX512)
+    ways = around("windows", windows) | around("runs", ALL - windows)
     grid = affine_grid(near, size).float()
     yield case("volume, grid", image((1, 5, 6, 8, 40)), grid, None, ways)
     # Few enough rows of pixels along y and along z, too many in all.
@@ -166,7 +171,7 @@ def volume_cases():
 
 def grid_cases():
     flat = scattered_grid(2, (13, 13))
-    for channels, machines in ((1, ALL), (8, GATHERS | BASELINE)):
+    for channels, machines in ((1, ALL), (8, GATHER | AVX2_GATHERS | BASELINE)):
         ways = {"flattened": machines, "grid_packed": ALL, "grid_strided": set()}
         yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
     planar = GRID_LAYOUTS["planar"](flat)
@@ -179,7 +184,7 @@ def grid_cases():
     smooth = smooth_grid(1, (40, 48), spread=0.05)
     for channels, windows in ((1, set()), (3, set()), (8, VECTORS)):
         ways = around("windows", windows) | around("runs", ALL - windows)
-        ways |= {"runs_gathered": GATHERS, "runs_copied": ALL - GATHERS - windows}
+        ways |= {"runs_gathered": GATHERS - windows, "runs_copied": ALL - GATHERS - windows}
         yield case(f"smooth grid, C={channels}", image((1, channels, 40, 48)), smooth, None, ways)
     scattered = around("runs", ALL) | around("windows", set())
     pixels = image((1, 8, 40, 48))
@@ -199,6 +204,22 @@ def grid_cases():
     yield case("float64 grid", image((1, 8, 40, 48)), double, None, scattered)
     half = scattered_grid(1, (24, 32), torch.float16)
     yield case("float16 grid", image((1, 8, 40, 48)), half, None, scattered)
+
+
+def large_cases():
+    """Images that do not stay in a cache, and parts of them that are seen."""
+    part = diagonal(0.05, 0.05)
+    for shape, announced in (((1, 1, 1500, 1500), ALL), ((1, 1, 500, 500), set())):
+        yield case(f"a part of {shape}", image(shape), part, (60, 80), {"announced": announced})
+    whole = diagonal(1.0, 1.0)
+    pixels = image((1, 1, 1500, 1500))
+    yield case("all of a large image, shrunk", pixels, whole, (30, 40), {"announced": set()})
+    grid = affine_grid(part, (40, 50)).float()
+    yield case("a grid's part of it", pixels, grid, None, {"announced": ALL})
+    grid[0, 3, 5] = math.nan
+    yield case("the same with a NaN", pixels, grid, None, {"announced": ALL})
+    inside = IMAGE_LAYOUTS["channels_last"](image((1, 64, 200, 200)))
+    yield case("a part, channels_last", inside, part, (20, 20), {"announced": ALL})
 
 
 def mode_cases():
@@ -278,7 +299,7 @@ def layout_cases():
         yield case(f"planar, {layout}", laid, near, size, planar)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         warp = near.double() if dtype == torch.float64 else near
-        gathered = set() if dtype == torch.float64 else GATHERS
+        gathered = set() if dtype == torch.float64 else ALWAYS_GATHERS
         planar = around("windows", WINDOWS - gathered) | {"runs_gathered": gathered}
         yield case(f"{dtype}", pixels.to(dtype), warp, size, planar)
         copied = around("runs", ALL) | {"runs_copied": ALL - gathered, "runs_gathered": gathered}
@@ -320,7 +341,12 @@ def splat_cases():
     yield case("large image", image((1, 3, 60, 60)), diagonal(0.9, 0.9), (30, 30), falls)
     yield case("zoomed in", image((1, 3, 40, 40)), diagonal(0.4, 0.4), (40, 40), falls)
     yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
-    yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), falls)
+    few = {"turned_3": TURNING, "splat_inside": ALL - TURNING}
+    yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), few)
+    for channels, turning in ((1, set()), (4, TURNING)):
+        ways = {"turned_3": turning, "splat_inside": ALL - turning}
+        pixels = image((1, channels, 40, 40))
+        yield case(f"aslant, C={channels}", pixels, turn(15), (40, 40), ways)
     cubic = falls | {"splat_inside": set(), "splat_taps": ALL}
     yield case("not linear", image((1, 3, 40, 40)), turn(3), (40, 40), cubic, mode="bicubic")
     # Slabs: one image among two threads.
@@ -367,5 +393,6 @@ def splat_cases():
 
 
 def path_cases():
-    parts = (affine_cases, volume_cases, grid_cases, mode_cases, layout_cases, splat_cases)
+    parts = (affine_cases, volume_cases, grid_cases, large_cases, mode_cases, layout_cases)
+    parts += (splat_cases,)
     return [one for part in parts for one in part()]

@@ -28,6 +28,7 @@ from path_cases import (
     BASELINE,
     GATHER,
     GATHERS,
+    SOME_GATHER,
     TURNING,
     VECTORS,
     WINDOWS,
@@ -148,9 +149,11 @@ def sees_windows(call):
     """Whether an affine call of values_cases() does."""
     if call.map != "affine":
         return False
-    if machine() in GATHER:
-        return call.dims == 2 and call.input.shape[1] > 1
-    return machine() in (VECTORS if call.dims == 2 else AVX512)
+    if call.dims == 3:
+        return machine() in SOME_GATHER | AVX512
+    if machine() in GATHER | SOME_GATHER:
+        return call.input.shape[1] > 1
+    return machine() in VECTORS
 
 
 @pytest.mark.quick
@@ -207,8 +210,7 @@ def test_values_that_are_not_finite(value):
             reached = call.expect_gradients(mark)[1] != 0
             checks.true(reached.any() and not reached.all(), f"too easy: {call}")
             ways = ways_of(call, clean.masked_fill(mark != 0, value))
-            turned = call.map == "affine" and call.dims == 2 and call.input.shape[1] > 1
-            turned = turned and machine() in TURNING
+            turned = call.map == "affine" and call.dims == 2 and machine() in TURNING
             wanted = "turned_3" if turned else "splat_points"
             checks.true(wanted in ways, f"{wanted} among {sorted(ways)} of {call}")
             grad = call.gradients(clean.masked_fill(mark != 0, value))[1]

@@ -79,13 +79,14 @@ STN_HD void derive_marked(const SampleParams& p, const Written& written,
 template <class Element, int K, int D>
 STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
                                const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                               const Accumulate<Element> (&direction)[D][kRoom],
+                               const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                                WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_windows);
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block<kDerivedBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
+        announce<Element>(p, next, n, c, channels.value);
         derive_marked<Element, K, channels.value>(
             p, written, groups, n, c, direction, windows.used,
             [&](int g) { return WindowView<narrow.value, Element, K, D>(p, windows, g, plane); });
@@ -100,12 +101,13 @@ template <class Element, int K, int D>
 STN_SHARED void derive_runs(const SampleParams& p, const Written& written, const Plan& plan,
                             const RunStarts<Accumulate<Element>, K, D>& starts,
                             const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                            const Accumulate<Element> (&direction)[D][kRoom],
+                            const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                             WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_runs);
   look_at_runs<Element, kDerivedBlock<K, D>>(
       p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
+        announce<Element>(p, next, n, c, channels.value);
         derive_marked<Element, K, channels.value>(p, written, groups, n, c, direction, marks, view);
       });
 }
@@ -181,7 +183,8 @@ STN_SHARED void derive_gaps(const SampleParams& p, const Image& image, const Til
 
 template <class Element, int K, class T, int D>
 void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t warp,
-                 BatchRange images, const Tile<D>& tile, const Looks<T, D>& looks) {
+                 BatchRange images, const Tile<D>& tile, const Looks<T, D>& looks,
+                 const Box<D>& next) {
   using A = Accumulate<Element>;
   const Written written(p);
   if (look_outside<K>(p.padding, looks)) {
@@ -201,13 +204,13 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
     through_boundary<K>(p.padding, looks, !looks.ranged, slots, direction);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        derive_windows<Element, K>(p, written, groups, images, direction, windows);
+        derive_windows<Element, K>(p, written, groups, images, next, direction, windows);
       }
     }
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
       find_runs<false>(p, looks, slots, starts);
-      derive_runs<Element>(p, written, plan, starts, groups, images, direction, windows);
+      derive_runs<Element>(p, written, plan, starts, groups, images, next, direction, windows);
     }
     if (windows.complete(groups.count)) return;
   }
@@ -246,10 +249,11 @@ inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t b
         const int64_t n = task / plan.tiles, first = task % plan.tiles;
         const int64_t last = std::min(plan.tiles, first + end - task);
         const BatchRange images = images_of_warp(p, n);
-        for_each_tile<D>(p, plan, n, first, last, [&](const auto& tile, const auto& looks) {
-          derive_tile<decltype(element), K>(call.of<K>(looks), plan, layout, n, images, tile,
-                                            looks);
-        });
+        for_each_tile<D>(p, plan, n, first, last,
+                         [&](const auto& tile, const auto& looks, const auto& next) {
+                           derive_tile<decltype(element), K>(call.of<K>(looks), plan, layout, n,
+                                                             images, tile, looks, next);
+                         });
         task += last - first;
       }
     }

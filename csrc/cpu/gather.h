@@ -35,6 +35,14 @@ STN_HD Element* plane_of(const Image& image, int64_t n, int64_t c) {
   return static_cast<Element*>(image.data) + n * image.stride_n + c * image.stride_c;
 }
 
+// What the box is in the channels [c, c + count) of image n.
+template <class Element, int D>
+STN_HD void announce(const SampleParams& p, const Box<D>& box, int64_t n, int64_t c, int count) {
+  for (int k = 0; k < count; ++k) {
+    box.announce(p.input.stride, plane_of<const Element>(p.input, n, c + k));
+  }
+}
+
 // One output value, tap by tap, in any layout; taps of weight 0 are not read.
 template <class Element, int K, int D>
 STN_HD Accumulate<Element> interpolate(const Element* plane, const int64_t (&stride)[3],
@@ -67,6 +75,7 @@ STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (
     if (stride[0] == 1) {
       for (int j = 0; j < tile.width; j += kLanes<A>) {
         const int left = tile.width - j;
+        __builtin_prefetch(row + j + tile.width);
         store<kLanes<A>>(to + j, left >= kLanes<A> ? load_pixels<Native<A>>(row + j)
                                                    : load_pixels<Native<A>>(row + j, left));
       }

@@ -1,6 +1,6 @@
-// Whether the processor's gather instructions are worth using: two float32 pixels are one element
-// of 64 bits, two 16-bit ones of 32. Some processors' are slower than scalar loads, by far where
-// they are mended against data sampling, so that it is measured, once. Results do not depend on it.
+// The processor's gather instructions: two float32 pixels are one element of 64 bits, two 16-bit
+// ones of 32. Some processors' are slower than scalar loads, by far where they are mended against
+// data sampling, so that it is measured, once. Results do not depend on it.
 #pragma once
 
 #include <chrono>
@@ -58,7 +58,8 @@ double fastest(F&& f) {
   return least;
 }
 
-inline bool gathers_are_fast() {
+// The time of gathering pairs of float32 pixels, where copying them one by one takes 1.
+inline double gather_cost() {
   constexpr int kPixels = 2048, kPoints = 1024;
   alignas(64) float image[kPixels + 1] = {};
   alignas(64) int32_t offset[kPoints];
@@ -77,13 +78,12 @@ inline bool gathers_are_fast() {
     }
     __asm__ volatile("" : : "r"(pairs) : "memory");
   });
-  // What is copied has to be read again, too.
-  return gather < 1.25 * copy;
+  return gather / copy;
 }
 #else
 template <class Element, int K>
 constexpr bool kGathers = false;
-inline bool gathers_are_fast() { return false; }
+inline double gather_cost() { return INFINITY; }
 #endif
 
 }  // namespace STN_ISA

@@ -35,9 +35,12 @@ STN_SHARED void dot_channels(const SampleParams& p, const Tile<D>& tile,
   const int channels = static_cast<int>(p.channels);
   const Element* image = plane_of<const Element>(p.input, n, 0);
   const Element* output = plane_of<const Element>(p.output, n, 0);
+  const bool far = is_far(p);
+  if (far) took(Path::announced);
   tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
     for (int j = 0; j < tile.width; ++j) {
       const int i = slot + j;
+      if (far) announce_pixel(p, image, taps, i, tile.slots());
       const Element* grad = output + offset_of<D>(at, p.output.stride) + j * p.output.stride[0];
       const Element* pixel[T];
       V sum[T];
@@ -209,12 +212,13 @@ STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>,
 template <class Element, int K, int D>
 STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
                              BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
-                             const Accumulate<Element> (&direction)[D][kRoom],
+                             const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                              Accumulate<Element> (&grad)[D][kRoom]) {
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
+        announce<Element>(p, next, n, c, channels.value);
         const bool first = n == images.begin && c == 0;
         const auto view = [&](int g) {
           return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
@@ -234,13 +238,14 @@ template <bool Along, class Element, int K, int D>
 STN_SHARED void grad_runs(const SampleParams& p, const Plan& plan,
                           const RunStarts<Accumulate<Element>, K, D>& starts,
                           const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                          WindowTile<Accumulate<Element>, D>& windows,
+                          WindowTile<Accumulate<Element>, D>& windows, const Box<D>& next,
                           const Accumulate<Element> (&direction)[D][kRoom],
                           Accumulate<Element> (&grad)[D][kRoom]) {
   took(Path::grad_runs);
   look_at_runs<Element, Along ? 2 : kChannelBlock>(
       p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
+        announce<Element>(p, next, n, c, channels.value);
         const bool first = n == images.begin && c == 0;
         grad_marked<Along, Element, K, channels.value>(p, groups, first, n, c, marks, view,
                                                        direction, grad);
@@ -280,7 +285,7 @@ STN_SHARED void make_dots(const SampleParams& p, Layout layout, const Tile<D>& t
 template <bool Along, class Element, int K, class T, int D>
 bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t warp,
                     BatchRange images, const Tile<D>& tile, const Looks<T, D>& looks,
-                    Accumulate<Element> (&grad)[D][kRoom]) {
+                    const Box<D>& next, Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
   if (look_outside<K>(p.padding, looks)) {
     took(Path::grad_nothing);
@@ -297,14 +302,14 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
     }
     if constexpr (kWindows<D> && !Along) {  // what windows gain is small beside so much arithmetic
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        grad_windows<Element, K>(p, groups, images, windows, direction, grad);
+        grad_windows<Element, K>(p, groups, images, windows, next, direction, grad);
       }
     }
     bool any_nan = false;  // a group that looks at one has no window
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
       any_nan = find_runs<false>(p, looks, slots, starts);
-      grad_runs<Along, Element>(p, plan, starts, groups, images, windows, direction, grad);
+      grad_runs<Along, Element>(p, plan, starts, groups, images, windows, next, direction, grad);
     }
     through_boundary<K>(p.padding, looks, any_nan, slots, grad);
     if (windows.complete(groups.count)) return true;
@@ -341,13 +346,13 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
         bool any = false, any_still = false;
         for_each_tile<D>(
             p, plan, n, first, last,
-            [&](const auto& tile, const auto& looks) {
+            [&](const auto& tile, const auto& looks, const auto& next) {
               const SampleParams& inner = call.of<K>(looks);
               any = grad_warp_tile<Along, decltype(element), K>(inner, plan, layout, n, images,
-                                                                tile, looks, grad);
+                                                                tile, looks, next, grad);
               if (Along && bends) {
-                any_still = grad_warp_tile<false, decltype(element), K>(inner, plan, layout, n,
-                                                                        images, tile, looks, still);
+                any_still = grad_warp_tile<false, decltype(element), K>(
+                    inner, plan, layout, n, images, tile, looks, next, still);
               }
             },
             [&](const auto& map, const auto& looks, const Tile<D>& tile) {

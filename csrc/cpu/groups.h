@@ -20,9 +20,10 @@ struct Groups {
   int64_t stride;
   int64_t offset[kRoom / L];
   int32_t lanes[kRoom / L];  // that are points, not padding
+  int32_t width;
 
   STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3])
-      : count(tile.slots() / L), stride(strides[0]) {
+      : count(tile.slots() / L), stride(strides[0]), width(tile.width) {
     int g = 0;
     tile.for_each_row([&](int, const int32_t (&p)[D]) {
       const int64_t row = offset_of<D>(p, strides);
@@ -39,6 +40,7 @@ struct Groups {
   STN_HD Native<A> load(int g, const Element* plane) const {
     const Element* from = plane + offset[g];
     if (stride == 1) {
+      __builtin_prefetch(from + width);  // the next tile's
       return lanes[g] == L ? load_pixels<Native<A>>(from) : load_pixels<Native<A>>(from, lanes[g]);
     }
     Native<A> v{};

@@ -26,12 +26,6 @@ STN_HD bool has_channels_inside(const SampleParams& p) {
   return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
 }
 
-// Whether gather instructions, if they are fast, are of use to the looks at the image.
-STN_HD bool can_gather(const SampleParams& p) {
-  if (p.interpolation == Interpolation::bilinear) return p.input.type != ElementType::f64;
-  return p.interpolation == Interpolation::nearest && p.input.type == ElementType::f32;
-}
-
 // How the work of a call is cut. The plan may depend on the number of threads only where a task's
 // result does not depend on the cut (splat's slabs: each element sees the same additions in the
 // same order however the image is cut).
@@ -43,7 +37,7 @@ struct Plan {
   int64_t across, down;  // tiles next to each other, and one above the other
   int32_t tile_width, tile_rows;
   bool padded;             // the tiles' rows, for vectors of points of one row
-  bool gather;             // sample, grad_warp: whether gather instructions are of use
+  bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
   bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
@@ -54,9 +48,9 @@ struct Plan {
 
 struct Kernels {
   const char* name;
-  int window_dims;            // up to how many dimensions cpu/window.h is of use
-  bool windows_beat_gathers;  // where there are both
-  bool (*gathers_are_fast)();
+  int window_dims;                            // up to how many dimensions cpu/window.h is of use
+  bool windows_beat_gathers;                  // where there are both
+  double (*gather_cost)();                    // cpu/gathers.h
   bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&);
   // Each processes the tasks [begin, end).
@@ -80,8 +74,12 @@ extern const Kernels avx512_kernels;
 // The table in use, chosen once: the fastest that the processor has, or STN_CUDA_ISA.
 const Kernels& kernels();
 
-// Whether gather instructions are used: STN_CUDA_GATHER, or what the processor is found to be.
-bool use_gather();
+// How far gather instructions are used, and how STN_CUDA_GATHER says so.
+enum class Gathers { none, planes, all };
+constexpr const char* kGatherNames[] = {"0", "2d", "1"};
+
+// STN_CUDA_GATHER, or what suits the processor.
+Gathers gathers_in_use();
 
 }  // namespace cpu
 }  // namespace stn_cuda

@@ -136,14 +136,31 @@ Plan group_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool
   return plan;
 }
 
+// Whether an output's rows hold too few points for full vectors.
+bool can_fold(const SampleParams& p) {
+  return p.output_size[0] < 128 && p.output_size[0] % kRowAlign != 0;
+}
+
+// Whether the looks at the image are gathered where they find runs of pixels.
+bool use_gather(const SampleParams& p) {
+  const bool narrow = p.input.type == ElementType::f16 || p.input.type == ElementType::bf16;
+  const bool linear = p.interpolation == Interpolation::bilinear;
+  const bool nearest = p.interpolation == Interpolation::nearest;
+  const bool can = p.input.type == ElementType::f32 ? linear || nearest : narrow && linear;
+  const Gathers gathers = gathers_in_use();
+  if (gathers == Gathers::planes) return can && p.dims == 2 && !narrow;
+  return can && gathers == Gathers::all;
+}
+
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels do not pay for finding out.
 bool use_windows(const SampleParams& p) {
-  if (p.dims > kernels().window_dims) return false;
   const bool grid = p.map == MapKind::grid;
-  if (!use_gather() || !can_gather(p)) return !grid || p.channels >= 4;
-  return kernels().windows_beat_gathers && !grid && p.dims == 2 && p.channels > 1 &&
-         p.input.type == ElementType::f32;
+  if (p.dims > kernels().window_dims || (grid && p.channels < 4)) return false;
+  if (!use_gather(p)) return true;
+  if (!kernels().windows_beat_gathers || p.dims > 2) return false;
+  if (gathers_in_use() == Gathers::planes) return p.channels > 1 || !can_fold(p);
+  return !grid && p.channels > 1 && p.input.type == ElementType::f32;
 }
 
 int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
@@ -161,7 +178,7 @@ Points points_of(const SampleParams& p, bool high_tiles) {
   const Points rows = rows_of(p.output_size, p.dims);
   const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
   const bool grid = p.map == MapKind::grid;
-  if (width >= 128 || width % kRowAlign == 0 || all >= INT32_MAX) return rows;
+  if (!can_fold(p) || all >= INT32_MAX) return rows;
   if (use_windows(p)) return rows;
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
   if (!grid) {
@@ -183,7 +200,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   Plan plan =
       tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), !has_channels_inside(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
-  plan.gather = use_gather();
+  plan.gather = use_gather(p);
   plan.windows = use_windows(p);
   run(kernel, p, plan, kTile * p.channels * images_per_warp(p));
 }
@@ -212,7 +229,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
   Plan plan = parametric ? group_plan(points, p.warp.batch, rows, padded)
                          : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
-  plan.gather = use_gather();
+  plan.gather = use_gather(p);
   plan.windows = use_windows(p);
   plan.add = add;
   std::vector<double> partial(parametric ? plan.tasks * parameter_count(p.map, p.dims) : 0);
@@ -302,9 +319,17 @@ const Kernels& kernels() {
   return chosen;
 }
 
-bool use_gather() {
-  static const bool chosen = switched("STN_CUDA_GATHER", kernels().gathers_are_fast);
-  return chosen;
+Gathers gathers_in_use() {
+  // Up to where gathers win, measured on two processors (1.0 and 1.5; benchmarks/README.md): what
+  // is copied has to be read again, too.
+  constexpr double kAll = 1.25, kPlanes = 2;
+  static const size_t chosen = switched("STN_CUDA_GATHER", kGatherNames, [] {
+    const double cost = kernels().gather_cost();
+    return static_cast<size_t>(cost < kAll      ? Gathers::all
+                               : cost < kPlanes ? Gathers::planes
+                                                : Gathers::none);
+  });
+  return static_cast<Gathers>(chosen);
 }
 
 }  // namespace cpu

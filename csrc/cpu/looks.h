@@ -1,7 +1,7 @@
 // Where the points of a tile look: the coordinates of a warp, tile by tile.
 #pragma once
 
-#include "cpu/tile.h"
+#include "cpu/ahead.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -61,7 +61,10 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
       const E* from = map.at(p);
       V packed[D];
       for (; j + L <= tile.width; j += L, from += D * L) {
-        for (int k = 0; k < D; ++k) packed[k] = load_pixels<V>(from + k * L);
+        for (int k = 0; k < D; ++k) {
+          packed[k] = load_pixels<V>(from + k * L);
+          __builtin_prefetch(from + k * L + tile.width * D);
+        }
         put(slot + j, packed, lane);
       }
       if (j < tile.width) {
@@ -209,21 +212,34 @@ __attribute__((noinline)) void look_through(const AnyMap<T, D>& any, const Tile<
   });
 }
 
-// Calls f(tile, looks), then after(map, looks, tile), for each of the tiles [first, last) of warp
-// n. Coordinates are computed in float32, in float64 where the grid or theta is float64.
+// Calls f(tile, looks, next), then after(map, looks, tile), for each of the tiles [first, last) of
+// warp n; next: what the following one sees of the image. Coordinates are computed in float32, in
+// float64 where the grid or theta is float64.
 template <int D, class F, class After>
 STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
                           int64_t last, F&& f, After&& after) {
   const auto look = [&](auto type) {
     using T = decltype(type);
-    Looks<T, D> looks;
-    looks.frame = pixel_frame<T, D>(p.input_size, p.align_corners);
-    const AnyMap<T, D> map(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners);
-    looks.monotonic = map.monotonic() && !plan.fold;
+    Looks<T, D> both[2];
+    both[0].frame = both[1].frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+    const AnyMap<T, D> map(p.map, p.warp, n, both[0].frame, p.output_size, p.align_corners);
+    both[0].monotonic = both[1].monotonic = map.monotonic() && !plan.fold;
+    const bool far = is_far(p);
+    Box<D> next;
+    if (first < last) look_through(map, Tile<D>(plan, first), both[0]);
     for (int64_t t = first; t < last; ++t) {
       const Tile<D> tile(plan, t);
-      look_through(map, tile, looks);
-      f(tile, looks);
+      const Looks<T, D>& looks = both[(t - first) % 2];
+      if (t + 1 < last) {
+        Looks<T, D>& later = both[(t - first + 1) % 2];
+        const Tile<D> following(plan, t + 1);
+        look_through(map, following, later);
+        if (far) next.find(later, following.slots());
+        if (next.known) took(Path::announced);
+      } else {
+        next.known = false;
+      }
+      f(tile, looks, next);
       after(map, looks, tile);
     }
   };

@@ -22,7 +22,8 @@
   F(grid_strided)                                                                              \
   F(taps_inside) /* no tap is outside the image: cheaper, linear only */                       \
   F(taps_bounded)                                                                              \
-  F(inside) /* no point looks outside: as with zeros there */                                  \
+  F(inside)    /* no point looks outside: as with zeros there */                               \
+  F(announced) /* what is next of a large image (cpu/ahead.h) */                               \
   F(runs_copied)                                                                               \
   F(runs_of_nan)                                                                               \
   F(runs_by_plane) /* one channel after another */                                             \

@@ -85,8 +85,11 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
   const int channels = static_cast<int>(p.channels);
   const Element* image = plane_of<Element>(p.input, n, 0);
   Element* output = plane_of<Element>(p.output, n, 0);
+  const bool far = is_far(p);
+  if (far) took(Path::announced);
   tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
     for (int j = 0; j < tile.width; ++j) {
+      if (far) announce_pixel(p, image, taps, slot + j, tile.slots());
       const PointTaps<A, K, D> point(taps, p.input.stride, slot + j);
       Element* __restrict values =
           output + offset_of<D>(at, p.output.stride) + j * p.output.stride[0];
@@ -130,11 +133,13 @@ STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element
 // Planar: the groups that have a window.
 template <class Element, int K, int D>
 STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                               BatchRange images, WindowTile<Accumulate<Element>, D>& windows) {
+                               BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
+                               const Box<D>& next) {
   const auto all = [&](auto narrow) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
+        announce<Element>(p, next, n, c, channels.value);
         sample_marked<Element, K, channels.value>(p, groups, n, c, windows.used, [&](int g) {
           return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
         });
@@ -151,10 +156,11 @@ template <class Element, int K, int D>
 STN_SHARED void sample_runs(const SampleParams& p, const Plan& plan,
                             const RunStarts<Accumulate<Element>, K, D>& starts,
                             const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                            WindowTile<Accumulate<Element>, D>& windows) {
+                            WindowTile<Accumulate<Element>, D>& windows, const Box<D>& next) {
   took(Path::sample_runs);
   look_at_runs<Element>(p, plan, starts, groups.count, images, windows,
                         [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
+                          announce<Element>(p, next, n, c, channels.value);
                           sample_marked<Element, K, channels.value>(p, groups, n, c, marks, view);
                         });
 }
@@ -214,7 +220,7 @@ STN_SHARED void sample_nothing(const SampleParams& p, const Tile<D>& tile, Batch
 
 template <class Element, int K, class T, int D>
 void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRange images,
-                 const Tile<D>& tile, const Looks<T, D>& looks) {
+                 const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next) {
   using A = Accumulate<Element>;
   if (look_outside<K>(p.padding, looks)) return sample_nothing<Element>(p, tile, images);
   WindowTile<A, D> windows;
@@ -222,13 +228,13 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
     const Groups<A, D> groups(tile, p.output.stride);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        sample_windows<Element, K>(p, groups, images, windows);
+        sample_windows<Element, K>(p, groups, images, windows, next);
       }
     }
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
       find_runs<false>(p, looks, tile.slots(), starts);
-      sample_runs<Element>(p, plan, starts, groups, images, windows);
+      sample_runs<Element>(p, plan, starts, groups, images, windows, next);
     }
     if (windows.complete(groups.count)) return;
   }
@@ -256,9 +262,10 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       const int64_t n = task / plan.tiles, first = task % plan.tiles;
       const int64_t last = std::min(plan.tiles, first + end - task);
       const BatchRange images = images_of_warp(p, n);
-      for_each_tile<D>(p, plan, n, first, last, [&](const auto& tile, const auto& looks) {
-        sample_tile<Element, K>(call.of<K>(looks), plan, layout, images, tile, looks);
-      });
+      for_each_tile<D>(
+          p, plan, n, first, last, [&](const auto& tile, const auto& looks, const auto& next) {
+            sample_tile<Element, K>(call.of<K>(looks), plan, layout, images, tile, looks, next);
+          });
       task += last - first;
     }
   });

@@ -222,9 +222,14 @@ STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Elem
       }
     }
   };
+  const int64_t bytes = channels * static_cast<int64_t>(sizeof(Element));
   tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
     const Element* row = values + offset_of<D>(at, p.output.stride);
-    for (int j = 0; j < tile.width; ++j) add(slot + j, row + j * p.output.stride[0]);
+    for (int j = 0; j < tile.width; ++j) {
+      const Element* value = row + j * p.output.stride[0];
+      announce_run(value + kPointsAhead * p.output.stride[0], bytes);
+      add(slot + j, value);
+    }
   });
 }
 
@@ -245,8 +250,8 @@ STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
 template <bool Along, class A, class T, int D>
 void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Zeros<A>& zeros,
-                int64_t warp, const Tile<D>& tile, const Looks<T, D>& looks, Order& order,
-                int64_t n, int64_t first_channel, int64_t channels) {
+                int64_t warp, const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next,
+                Order& order, int64_t n, int64_t first_channel, int64_t channels) {
   const int count = tile.slots();
   RunStarts<A, 2, D> runs;
   const bool any_nan = find_runs<true>(p, looks, count, runs);
@@ -281,6 +286,9 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
         splat_points<2, D>(slab, plane + k * slab.stride_c, tile, weighted, values[k]);
       }
       return;
+    }
+    if (next.known && next.low[D - 1] >= slab.low && next.high[D - 1] < slab.high) {
+      for (int k = 0; k < C; ++k) next.announce(slab.stride, plane + k * slab.stride_c);
     }
     const Parts<A, C, D> parts(std::bool_constant<Along>{}, runs, count, direction, values);
     took(inside ? Path::splat_inside : Path::splat_across);
@@ -362,19 +370,21 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
     const PaddedCall call(local);
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
-      for_each_tile<D>(p, plan, warp, 0, plan.tiles, [&](const auto& tile, const auto& looks) {
-        if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
-        if (see_elsewhere(slab, p.padding, looks, tile.slots()))
-          return took(Path::splat_seen_elsewhere);
-        const SampleParams& q = call.of<K>(looks);
-        if constexpr (K == 2) {
-          if (layout == Layout::planar) {
-            return splat_runs<Along>(q, plan, slab, zeros, warp, tile, looks, order, n, c,
-                                     channels);
-          }
-        }
-        splat_taps<Along, Element, K>(q, layout, slab, zeros, warp, tile, looks, n, c, channels);
-      });
+      for_each_tile<D>(p, plan, warp, 0, plan.tiles,
+                       [&](const auto& tile, const auto& looks, const auto& next) {
+                         if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
+                         if (see_elsewhere(slab, p.padding, looks, tile.slots()))
+                           return took(Path::splat_seen_elsewhere);
+                         const SampleParams& q = call.of<K>(looks);
+                         if constexpr (K == 2) {
+                           if (layout == Layout::planar) {
+                             return splat_runs<Along>(q, plan, slab, zeros, warp, tile, looks, next,
+                                                      order, n, c, channels);
+                           }
+                         }
+                         splat_taps<Along, Element, K>(q, layout, slab, zeros, warp, tile, looks, n,
+                                                       c, channels);
+                       });
     }
     zeros.complete();
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);

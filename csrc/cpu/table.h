@@ -11,7 +11,7 @@
       #NAME,                                                       \
       ::stn_cuda::cpu::kWindowDims,                                \
       ::stn_cuda::cpu::kWindowsBeatGathers,                        \
-      ::stn_cuda::cpu::gathers_are_fast,                           \
+      ::stn_cuda::cpu::gather_cost,                                \
       ::stn_cuda::cpu::sees_columns_of,                            \
       ::stn_cuda::cpu::is_scattered_of,                            \
       ::stn_cuda::cpu::sample,                                     \

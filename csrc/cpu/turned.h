@@ -57,7 +57,7 @@ struct Turned {
     const double most_rows = std::min<int64_t>(4 + channels, 8);
     const double seen = std::max(
         std::abs(determinant), static_cast<double>(points(input_size, 2)) / points(output_size, 2));
-    usable = channels > 1 && seen <= 2 && width < kMaxCandidates && spread + width + 2 <= 2 * L &&
+    usable = seen <= 2 && width < kMaxCandidates && spread + width + 2 <= 2 * L &&
              count <= most_rows && far < 1e6 &&
              std::abs(determinant) > 1e-3;  // none of which holds for NaN
     if (!usable) return;

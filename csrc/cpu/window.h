@@ -22,7 +22,7 @@ constexpr bool kWindowsBeatGathers = STN_VECTOR_BYTES == 64;
 // The rows of pixels, along one axis and in all, above which runs cost less.
 template <int D>
 STN_HD int most_rows(const SampleParams& p, const Plan& plan) {
-  if (plan.gather && can_gather(p)) return 5;
+  if (plan.gather) return 5;
   return D == 3 || STN_VECTOR_BYTES < 64 || p.channels < 4 ? 8 : 14;
 }
 constexpr int kMaxRowsOfVolume = 24;

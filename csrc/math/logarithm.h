@@ -27,21 +27,19 @@ STN_HD To same_bits(From x) {
   return y;
 }
 
-// ln2 = ln2_high + ln2_low, of which the first has trailing zeros: a multiple by an exponent is
-// exact. tail(f, h): log(1 + f) - (f - h), where h = f^2 / 2 and 1 + f is in [sqrt(1/2), sqrt(2)).
+// of(f, e): log((1 + f) 2^e), where 1 + f is in [sqrt(1/2), sqrt(2)).
 template <class T>
 struct LogarithmOf;
 
-// Cephes' logf (Moshier).
+// With the polynomial of Cephes' logf (Moshier).
 template <>
 struct LogarithmOf<float> {
   static constexpr int mantissa = 23;
   static constexpr int32_t root = 0x3f3504f3;  // the bits of sqrt(1/2)
   static constexpr float smallest = 1.17549435e-38f;
-  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
 
   template <class V>
-  STN_HD static V tail(V f, V) {
+  STN_HD static V of(V f, V e) {
     V p = f * 7.0376836292e-2f - 1.1514610310e-1f;
     p = p * f + 1.1676998740e-1f;
     p = p * f - 1.2420140846e-1f;
@@ -50,7 +48,8 @@ struct LogarithmOf<float> {
     p = p * f + 2.0000714765e-1f;
     p = p * f - 2.4999993993e-1f;
     p = p * f + 3.3333331174e-1f;
-    return p * f * (f * f);
+    p = p * f - 0.5f;
+    return e * 6.9314718056e-1f + (p * (f * f) + f);  // ln2 is as good as a float to 30 bits
   }
 };
 
@@ -60,11 +59,13 @@ struct LogarithmOf<double> {
   static constexpr int mantissa = 52;
   static constexpr int64_t root = 0x3fe6a09e667f3bcd;
   static constexpr double smallest = 2.2250738585072014e-308;
+  // Of the first, multiples by an exponent are exact.
   static constexpr double ln2_high = 6.93147180369123816490e-01;
   static constexpr double ln2_low = 1.90821492927058770002e-10;
 
   template <class V>
-  STN_HD static V tail(V f, V half_square) {
+  STN_HD static V of(V f, V e) {
+    const V half_square = f * f * 0.5;
     const V s = f / (f + 2), z = s * s;
     V p = z * 1.479819860511658591e-01 + 1.531383769920937332e-01;
     p = p * z + 1.818357216161805012e-01;
@@ -72,25 +73,23 @@ struct LogarithmOf<double> {
     p = p * z + 2.857142874366239149e-01;
     p = p * z + 3.999999999940941908e-01;
     p = p * z + 6.666666666666735130e-01;
-    return s * (half_square + p * z);
+    const V rest = s * (half_square + p * z) + e * ln2_low - half_square;
+    return e * ln2_high + (f + rest);
   }
 };
 
-// Of a number that is at least LogarithmOf::smallest; of others, any number.
+// Of a number that is at least LogarithmOf::smallest; of others, any finite number.
 template <class V>
 STN_HD V logarithm(V x) {
 #if defined(__CUDA_ARCH__)
-  return log(x);
+  return log(larger(x, V(LogarithmOf<V>::smallest)));
 #else
   using Of = LogarithmOf<Scalar<V> >;
   using Bits = typename BitsOf<V>::type;
   const Bits bits = same_bits<Bits>(x);
   const Bits exponent = (bits - Of::root) >> Of::mantissa;
   const V f = same_bits<V>(Bits(bits - (exponent << Of::mantissa))) - 1;
-  const V times = to_real<V>(exponent);
-  const V half_square = f * f * Scalar<V>(0.5);
-  const V rest = Of::tail(f, half_square) + times * Of::ln2_low - half_square;
-  return times * Of::ln2_high + (f + rest);
+  return Of::of(f, to_real<V>(exponent));
 #endif
 }
 

@@ -8,20 +8,20 @@ namespace stn_cuda {
 inline namespace STN_ISA {
 
 // What a control point adds at the squared distance r2: U(r2) = r2 log(r2), and its derivatives by
-// r2. (The textbooks' r^2 log r is half of it; so are the weights.) At the control point itself all
-// are 0.
+// r2. (The textbooks' r^2 log r is half of it; so are the weights.) At the control point itself the
+// slope is a number, and the distance by which it is multiplied is 0.
 template <class V>
 struct Radial {
   V r2, log;
 
-  STN_HD explicit Radial(V squared) : r2(squared), log(apart(logarithm(squared))) {}
+  STN_HD explicit Radial(V squared) : r2(squared), log(logarithm(squared)) {}
 
   STN_HD V value() const { return r2 * log; }
-  STN_HD V slope() const { return apart(V(log + 1)); }
-  STN_HD V curve() const { return apart(V(1 / r2)); }
+  STN_HD V slope() const { return log + 1; }
+  STN_HD V curve() const { return unless_there(V(1 / r2)); }
 
- private:
-  STN_HD V apart(V x) const { return r2 < LogarithmOf<Scalar<V>>::smallest ? V{} : x; }
+  // What second derivatives have of x; at the control point, where there are none, 0.
+  STN_HD V unless_there(V x) const { return r2 < LogarithmOf<Scalar<V>>::smallest ? V{} : x; }
 };
 
 // normalised input = theta * (normalised output q, 1) + sum over k of weight_k U(|q - control_k|^2)
@@ -65,7 +65,7 @@ struct ThinPlateSplineMap {
     V moved[D] = {};
     for (int k = 0; k < points; ++k) {
       V apart[D];
-      const V u = radial(k, p, apart).value();
+      const V u = radial(&controls[k * D], p, apart).value();
       for (int r = 0; r < D; ++r) moved[r] = multiply_add(weights[k * D + r], u, moved[r]);
     }
     affine.coordinate(p, x);
@@ -85,11 +85,13 @@ struct ThinPlateSplineMap {
   STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums], int group) const {
     if (group >= points) return affine.accumulate_row(p, g[group - points], s);
     V apart[D];
-    const Radial<V> u = radial(group, p, apart);
-    const V pull = pulled(group, g) * u.slope() * -2;
+    T place[D];
+    for (int d = 0; d < D; ++d) place[d] = numbers_of(controls[group * D + d]);
+    const Radial<V> u = radial(place, p, apart);
+    const V value = u.value(), pull = pulled(group, g) * u.slope();
     for (int d = 0; d < D; ++d) {
-      s[d] += numbers_of(V(g[d] * u.value()));
-      s[D + d] += numbers_of(V(pull * apart[d]));
+      s[d] += g[d] * value;
+      s[D + d] += pull * apart[d];
     }
   }
 
@@ -98,7 +100,7 @@ struct ThinPlateSplineMap {
     V moved[D] = {};
     for (int k = 0; k < points; ++k) {
       V apart[D];
-      const Radial<V> u = radial(k, p, apart);
+      const Radial<V> u = radial(&controls[k * D], p, apart);
       const V value = u.value(), change = u.slope() * approach(apart, tangent, k);
       for (int r = 0; r < D; ++r) {
         moved[r] = multiply_add(tangent.weights[k * D + r], value, moved[r]);
@@ -114,12 +116,13 @@ struct ThinPlateSplineMap {
                    V (&s)[sums], int group) const {
     if (group >= points) return;
     V apart[D];
-    const Radial<V> u = radial(group, p, apart);
-    const V slope = u.slope(), nearer = approach(apart, tangent, group), pull = pulled(group, g);
+    const Radial<V> u = radial(&controls[group * D], p, apart);
+    const V slope = u.unless_there(u.slope()), nearer = approach(apart, tangent, group);
+    const V pull = pulled(group, g);
     const V change = tangent.pulled(group, g) * slope + pull * u.curve() * nearer;
     for (int d = 0; d < D; ++d) {
       s[d] += g[d] * slope * nearer;
-      s[D + d] += 2 * (pull * slope * tangent.controls[group * D + d] - change * apart[d]);
+      s[D + d] += change * apart[d] - pull * slope * tangent.controls[group * D + d];
     }
   }
 
@@ -134,23 +137,23 @@ struct ThinPlateSplineMap {
  private:
   STN_HD static int points_in(const Warp& warp) { return (warp.count / D - rows) / rows_per_point; }
 
-  // Of the distance from control point k to p, which is `apart`.
+  // Of the distance from a control point to p, which is `apart`.
   template <class V>
-  STN_HD Radial<V> radial(int k, const V (&p)[D], V (&apart)[D]) const {
+  STN_HD Radial<V> radial(const T* place, const V (&p)[D], V (&apart)[D]) const {
     V squared{};
     for (int d = 0; d < D; ++d) {
-      apart[d] = multiply_add(unit[d], V(p[d] - affine.centre[d]), all<V>(-controls[k * D + d]));
+      apart[d] = multiply_add(unit[d], V(p[d] - affine.centre[d]), all<V>(-place[d]));
       squared += apart[d] * apart[d];
     }
     return Radial<V>(squared);
   }
 
-  // The gradient of U of control point k.
+  // The gradient of U of control point k, times the -2 of how the squared distance changes with it.
   template <class V>
   STN_HD V pulled(int k, const V (&g)[D]) const {
     V sum{};
     for (int r = 0; r < D; ++r) {
-      sum = multiply_add(T(affine.half[r] * weights[k * D + r]), g[r], sum);
+      sum = multiply_add(T(-2 * affine.half[r] * numbers_of(weights[k * D + r])), g[r], sum);
     }
     return sum;
   }
@@ -164,10 +167,7 @@ struct ThinPlateSplineMap {
   }
 
   // 0 for NaN, the look of parameters that are, whose gradient is 0.
-  template <class V>
-  STN_HD static V numbers_of(V x) {
-    return x == x ? x : V{};
-  }
+  STN_HD static T numbers_of(T x) { return x == x ? x : T(0); }
 };
 
 }  // namespace STN_ISA

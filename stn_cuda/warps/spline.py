@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stn_cuda import onnx
 from stn_cuda.warps.base import Warp
 
 #: How many control points the kernels take.
@@ -88,7 +89,7 @@ class ThinPlateSpline(Warp):
             )
         if control_points is not None and _has_values(places):
             _check_places(places, regularization)
-        super().__init__(_solve(targets, places, regularization))
+        super().__init__(_solve(targets, places, regularization, control_points is None))
         self.targets = targets
         self.control_points = places
         self.regularization = regularization
@@ -222,7 +223,7 @@ def _squared_distances(points: Tensor) -> Tensor:
     return (points.unsqueeze(-2) - points.unsqueeze(-3)).square().sum(-1)
 
 
-def _solve(targets: Tensor, places: Tensor, regularization: float) -> Tensor:
+def _solve(targets: Tensor, places: Tensor, regularization: float, on_grid: bool) -> Tensor:
     """What the kernels read (csrc/math/spline.h), (N, 2 K + 3, 2): weights, theta, control points.
 
     Solved for where the targets are from the control points, so that a spline that moves nothing is
@@ -232,18 +233,31 @@ def _solve(targets: Tensor, places: Tensor, regularization: float) -> Tensor:
     count = targets.shape[1]
     places = places.double()
     moved = targets.double() - places
-    system = _system(places, regularization)
     wanted = torch.nn.functional.pad(moved, (0, 0, 0, 3))
     # (Without its look at the outcome, for which the host would wait for the device.)
-    if places.dim() == 2:  # one factorisation for all
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        if not on_grid:
+            raise NotImplementedError(
+                "ThinPlateSpline: the ONNX standard has no operator that solves linear systems: "
+                "export is for the default control points, got others"
+            )
+        solution = onnx.constant(lambda: _inverse_of_grid(count, regularization)) @ wanted
+    elif places.dim() == 2:  # one factorisation for all
         wanted = wanted.movedim(0, 1).flatten(1)
-        solution = torch.linalg.solve_ex(system, wanted)[0].unflatten(1, (-1, 2)).movedim(0, 1)
+        solution = torch.linalg.solve_ex(_system(places, regularization), wanted)[0]
+        solution = solution.unflatten(1, (-1, 2)).movedim(0, 1)
     else:
-        solution = torch.linalg.solve_ex(system, wanted)[0]
+        solution = torch.linalg.solve_ex(_system(places, regularization), wanted)[0]
     weights, linear = solution[:, :count], solution[:, count:]
     theta = linear.mT + torch.eye(2, 3, dtype=linear.dtype, device=linear.device)
     parts = (weights / 2, theta.reshape(-1, 3, 2), places.expand_as(weights))
     return torch.cat(parts, 1).to(dtype)
+
+
+def _inverse_of_grid(count: int, regularization: float) -> Tensor:
+    """Of the system of a square grid of control points, float64."""
+    places = ThinPlateSpline.control_grid([math.isqrt(count)] * 2, dtype=torch.float64)
+    return torch.linalg.inv(_system(places, regularization))
 
 
 def _system(places: Tensor, regularization: float) -> Tensor:

@@ -144,6 +144,8 @@ class Splines(torch.nn.Module):
         return stn_cuda.sample(x, stn_cuda.ThinPlateSpline(targets, self.places, 0.1), (5, 6))
 
 
+# That two inputs share the dimension `batch`.
+@pytest.mark.filterwarnings("ignore:# The axis name. batch:UserWarning")
 def test_thin_plate_splines():
     """The kernels' parameters, and the system of the default control points, for any batch."""
     calls = list(sample_inputs(torch.float32, maps=("thin_plate_spline",)))

@@ -63,9 +63,8 @@ class BlockDirection {
     }
   }
 
-  template <class T, int D, class... Group>
-  STN_HD void bend(const int32_t (&p)[D], const T (&g)[D], T (&s)[Map::sums],
-                   Group... group) const {
+  template <class T, int D, int N, class... Group>
+  STN_HD void bend(const int32_t (&p)[D], const T (&g)[D], T (&s)[N], Group... group) const {
     if constexpr (!Map::linear) {
       T at[D];
       position(p, at);

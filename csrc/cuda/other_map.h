@@ -23,6 +23,9 @@ class OtherMap {
 #define STN_CLOSE(name, Functor) )
   static constexpr int sums = STN_PARAMETRIC_MAPS(STN_SUMS) 0 STN_PARAMETRIC_MAPS(STN_CLOSE);
 #undef STN_SUMS
+#define STN_SUMS(name, Functor) largest(Functor<T, D>::grouped ? Functor<T, D>::sums : 1,
+  static constexpr int group_sums = STN_PARAMETRIC_MAPS(STN_SUMS) 1 STN_PARAMETRIC_MAPS(STN_CLOSE);
+#undef STN_SUMS
 #undef STN_CLOSE
 
   STN_HD OtherMap(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D>& frame,
@@ -57,8 +60,8 @@ class OtherMap {
   }
 
   // group: of a map that has groups.
-  template <class... Group>
-  STN_HD void accumulate(const T (&p)[D], const T (&g)[D], T (&s)[sums], Group... group) const {
+  template <int N, class... Group>
+  STN_HD void accumulate(const T (&p)[D], const T (&g)[D], T (&s)[N], Group... group) const {
     visit([&](const auto& map) {
       using Map = std::decay_t<decltype(map)>;
       if constexpr (Map::grouped == (sizeof...(Group) > 0)) {
@@ -78,8 +81,8 @@ class OtherMap {
     });
   }
 
-  template <class... Group>
-  STN_HD void bend(const T (&p)[D], const OtherMap& tangent, const T (&g)[D], T (&s)[sums],
+  template <int N, class... Group>
+  STN_HD void bend(const T (&p)[D], const OtherMap& tangent, const T (&g)[D], T (&s)[N],
                    Group... group) const {
     visit([&](const auto& map) {
       using Map = std::decay_t<decltype(map)>;
@@ -102,8 +105,8 @@ class OtherMap {
   };
 
   // The sums of a map that has fewer.
-  template <class Map>
-  STN_HD static auto& first(T (&s)[sums]) {
+  template <class Map, int N>
+  STN_HD static auto& first(T (&s)[N]) {
     return reinterpret_cast<T(&)[std::decay_t<Map>::sums]>(s);
   }
 

@@ -25,9 +25,8 @@ struct BlockSums<Map, true> {
 };
 
 // f(k, total of the values [k] of all threads), by thread k.
-template <class Map, class Block, class Values, class F>
+template <int S, class Map, class Block, class Values, class F>
 STN_HD void sum_over_block(const Block& block, BlockSums<Map>& shared, Values& values, F&& f) {
-  constexpr int S = Map::sums;
   STN_UNROLL
   for (int k = 0; k < S; ++k) {
     block.add_neighbours(kLogNeighbours, [&](int thread) -> auto& { return values[thread].of[k]; });
@@ -63,16 +62,17 @@ STN_HD int64_t row_length(int count) {
 template <class Map, class Block, class Add>
 STN_HD void store_block_sums(const Block& block, const Map& map, BlockSums<Map>& shared,
                              const Add& add, int count, double* partial) {
-  using T = Coordinate<Map>;
-  typename Block::template PerThread<Numbers<T, Map::sums>> sums;
   double* row = partial + int64_t(block.index()) * row_length<Map>(count);
-  const auto sum = [&](auto&& store, auto... group) {
+  const auto sum = [&](auto number, auto&& store, auto... group) {
+    using T = Coordinate<Map>;
+    constexpr int S = decltype(number)::value;
+    typename Block::template PerThread<Numbers<T, S>> sums;
     block.each([&](int thread) {
       STN_UNROLL
-      for (int k = 0; k < Map::sums; ++k) sums[thread].of[k] = T(0);
+      for (int k = 0; k < S; ++k) sums[thread].of[k] = T(0);
       add(thread, sums[thread].of, group...);
     });
-    sum_over_block<Map>(block, shared, sums, store);
+    sum_over_block<S>(block, shared, sums, store);
   };
   if constexpr (Map::grouped) {
     const int groups = map.groups();
@@ -82,11 +82,11 @@ STN_HD void store_block_sums(const Block& block, const Map& map, BlockSums<Map>&
         const int k = map.place(group, j);
         if (k >= 0) row[k] = total;
       };
-      sum(store, group);
+      sum(Number<Map::group_sums>{}, store, group);
     }
     if (groups > 0) return;
   }
-  sum([&](int k, double total) { row[k] = total; });
+  sum(Number<Map::sums>{}, [&](int k, double total) { row[k] = total; });
 }
 
 // What the last step is told: `per_warp` consecutive rows of partial sums for each warp.
@@ -111,20 +111,23 @@ struct FinishKernel {
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
-    // All parameters at once, or as many as there are sums.
-    for (int first = 0; first < launch.warp.count; first += Map::sums) {
-      if (first > 0) block.barrier();
-      sum_parameters(launch, block, shared, first);
+    if constexpr (Map::grouped) {  // as many at once as there are sums
+      for (int first = 0; first < launch.warp.count; first += Map::sums) {
+        if (first > 0) block.barrier();
+        sum_parameters(launch, block, shared, first, launch.warp.count - first);
+      }
+    } else {
+      sum_parameters(launch, block, shared, 0, Map::sums);
     }
   }
 
+  // Of `count` parameters from the first on, those that there are sums for.
   template <class Block>
   STN_HD static void sum_parameters(const Launch& launch, const Block& block, Shared& shared,
-                                    int first) {
+                                    int first, int count) {
     constexpr int S = Map::sums;
     const int64_t n = block.index(), length = row_length<Map>(launch.warp.count);
     const double* partial = launch.partial + n * launch.per_warp * length + first;
-    const int count = launch.warp.count - first;  // from there on
     typename Block::template PerThread<Numbers<double, S>> sums;
     block.each([&](int thread) {
       STN_UNROLL
@@ -136,7 +139,7 @@ struct FinishKernel {
         }
       }
     });
-    sum_over_block<Map>(block, shared, sums, [&](int k, double sum) {
+    sum_over_block<S>(block, shared, sums, [&](int k, double sum) {
       if (k >= count) return;
       alignas(Map) unsigned char bytes[sizeof(Map)];
       make_map<Map>(bytes, launch.map, launch.warp, n, launch.frame, launch.output_size,

@@ -11,7 +11,7 @@ from torch import Tensor
 from stn_cuda import onnx
 from stn_cuda.warps.base import Warp
 
-#: How many control points the kernels take.
+#: How many control points the kernels take (csrc/math/spline.h).
 LEAST_POINTS, MOST_POINTS = 3, 256
 
 

@@ -164,7 +164,7 @@ def test_thin_plate_splines():
         call = Call(x, parameters.float(), "thin_plate_spline", (5, 6))
         expected = call.expect()
         assert ((output.double() - expected).abs() <= forward_bound(call, expected)).all()
-    with pytest.raises(Exception, match="export is for the default control points"):
+    with pytest.raises(Exception, match="No ONNX function found for .*linalg_solve"):
         export(Splines(places).eval(), operands(2))
 
 

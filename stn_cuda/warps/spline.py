@@ -235,12 +235,8 @@ def _solve(targets: Tensor, places: Tensor, regularization: float, on_grid: bool
     moved = targets.double() - places
     wanted = torch.nn.functional.pad(moved, (0, 0, 0, 3))
     # (Without its look at the outcome, for which the host would wait for the device.)
-    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
-        if not on_grid:
-            raise NotImplementedError(
-                "ThinPlateSpline: the ONNX standard has no operator that solves linear systems: "
-                "export is for the default control points, got others"
-            )
+    exporting = torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export()
+    if exporting and on_grid:  # ONNX has no operator that solves systems
         solution = onnx.constant(lambda: _inverse_of_grid(count, regularization)) @ wanted
     elif places.dim() == 2:  # one factorisation for all
         wanted = wanted.movedim(0, 1).flatten(1)

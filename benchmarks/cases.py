@@ -18,6 +18,7 @@ class Case:
     """One piece of work to time.
 
     op         "affine": `sample(x, Affine(theta), size)`; "projective": the same of a homography;
+               "tps": of a thin-plate spline through 4 x 4 targets;
                "smooth" and "random": `sample(x, grid)` with a grid that is affine plus half a
                pixel of noise, or uniform over the image
     shape      of the input, (N, C, H, W) or (N, C, D, H, W)
@@ -207,6 +208,13 @@ PROJECTIVE = [
     Case("projective", (1, 1, 64, 64, 64)),
 ]
 
+# Thin-plate splines of 4 x 4 control points.
+SPLINES = [
+    Case("tps", (64, 1, 28, 28), suite="default"),
+    Case("tps", (8, 3, 256, 256), suite="default"),
+    Case("tps", (16, 64, 64, 64)),
+]
+
 HALF = [
     Case("affine", (8, 3, 512, 512), dtype="float16"),
     Case("affine", (8, 3, 512, 512), dtype="bfloat16"),
@@ -270,6 +278,7 @@ def _both_directions(cases: Iterable[Case]) -> list[Case]:
 
 CASES: list[Case] = [
     *_both_directions(AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + PROJECTIVE + HALF),
+    *_both_directions(SPLINES),
     *GRID_2D_WARP_ONLY,
     *INTERPOLATIONS,
     *BOUNDARIES,

@@ -61,7 +61,34 @@ def _projective_grid(case: Case, like: torch.Tensor) -> GridOf:
     return grid
 
 
+_SPLINE = (4, 4)  # control points, as the paper has them
+
+
+def _targets(theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Where the affine maps take a grid of control points, give or take a tenth."""
+    grid = F.affine_grid(theta, (theta.shape[0], 1, *_SPLINE), align_corners=True).flatten(1, 2)
+    return grid + 0.2 * torch.rand(grid.shape, generator=generator) - 0.1
+
+
+def _spline_grid(case: Case, like: torch.Tensor) -> GridOf:
+    def radial(points: torch.Tensor) -> torch.Tensor:
+        squared = (points[:, None] - control).square().sum(-1)
+        return torch.where(squared > 0, squared * squared.log() / 2, 0.0)
+
+    size = case.output_shape[2:]
+    identity = torch.eye(2, 3, dtype=torch.float64)[None]
+    base = F.affine_grid(identity, (1, 1, *size), case.align_corners).view(-1, 2)
+    control = F.affine_grid(identity, (1, 1, *_SPLINE), align_corners=True).view(-1, 2)
+    affine = F.pad(control, (0, 1), value=1.0)
+    above = torch.cat((radial(control), affine), 1)
+    system = torch.cat((above, F.pad(affine.mT, (0, 3))))
+    inverse = torch.linalg.inv(system)[:, : len(control)].to(like)
+    basis = torch.cat((radial(base), F.pad(base, (0, 1), value=1.0)), 1).to(like)
+    return lambda targets: (basis @ (inverse @ targets)).view(targets.shape[0], *size, 2)
+
+
 FAMILIES = {
     "affine": Family("Affine", lambda theta, _: theta, _affine_grid),
     "projective": Family("Projective", _homographies, _projective_grid),
+    "tps": Family("ThinPlateSpline", _targets, _spline_grid),
 }

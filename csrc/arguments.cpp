@@ -3,6 +3,8 @@
 #include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 
+#include "math/parametric.h"
+
 namespace stn_cuda {
 namespace {
 
@@ -68,7 +70,10 @@ void copy_spatial(at::IntArrayRef shape, int64_t (&size)[3]) {
 }
 
 at::Tensor readable_warp(const at::Tensor& warp, MapKind map) {
-  return map == MapKind::grid ? warp : warp.contiguous();
+  if (map == MapKind::grid) return warp;
+  const bool grouped = facts_of(map, 2).rows_per_point > 0;
+  const bool low = grouped && warp.scalar_type() != at::kDouble;
+  return (low ? warp.to(at::kFloat) : warp).contiguous();
 }
 
 Image image_of(const at::Tensor& tensor, int64_t batch) {
@@ -100,6 +105,8 @@ Warp warp_of(const at::Tensor& tensor, MapKind map, int64_t batch) {
   if (map == MapKind::grid) {
     warp.stride_k = tensor.stride(-1);
     for (int64_t d = 0; d < tensor.dim() - 2; ++d) warp.stride[d] = tensor.stride(-2 - d);
+  } else {
+    warp.count = static_cast<int32_t>(tensor.size(1) * tensor.size(2));
   }
   return warp;
 }

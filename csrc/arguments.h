@@ -16,7 +16,8 @@ ElementType element_type(const at::Tensor& tensor);
 // (D, H, W) or (H, W) in the kernels' order, x first; 1 where there is no axis.
 void copy_spatial(at::IntArrayRef shape, int64_t (&size)[3]);
 
-// A warp as the kernels read it: parameters as one block, a grid by its strides.
+// A warp as the kernels read it: parameters as one block, those of a grouped map in the type of its
+// coordinates; a grid by its strides.
 at::Tensor readable_warp(const at::Tensor& warp, MapKind map);
 
 // The structs that the kernels read.

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "arguments.h"
-#include "math/warp.h"
+#include "math/parametric.h"
 #include "ops.h"
 
 namespace stn_cuda {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "arguments.h"
-#include "math/warp.h"
+#include "math/parametric.h"
 
 namespace stn_cuda {
 namespace {
@@ -94,6 +94,27 @@ void check_size(const char* op, SymIntArrayRef size, int64_t dims) {
   }
 }
 
+// The shape of a map's parameters.
+void check_parameters(const char* op, const char* name, const Tensor& warp, const MapFacts& facts,
+                      int64_t dims) {
+  TORCH_CHECK_VALUE(dims <= facts.most_dims, op, ": this warp must be used with a 4-D input, ",
+                    "images (N, C, H, W), got ", dims, " spatial dimensions");
+  const bool flat = warp.dim() == 3 && warp.sym_size(2) == facts.columns;
+  if (facts.rows_per_point == 0) {
+    TORCH_CHECK_VALUE(flat && warp.sym_size(1) == facts.rows, op, ": ", name,
+                      " must have shape (N, ", facts.rows, ", ", facts.columns, ") for ", dims,
+                      " spatial dimensions, got shape ", shape_text(warp));
+    return;
+  }
+  const int step = facts.rows_per_point;
+  const bool fits = flat && warp.sym_size(1) >= facts.rows + step * facts.least_points &&
+                    warp.sym_size(1) <= facts.rows + step * facts.most_points &&
+                    (warp.sym_size(1) - facts.rows) % step == 0;
+  TORCH_CHECK_VALUE(fits, op, ": ", name, " must have shape (N, ", step, " K + ", facts.rows, ", ",
+                    facts.columns, ") for K points, of which there are ", facts.least_points,
+                    " to ", facts.most_points, ", got shape ", shape_text(warp));
+}
+
 // A grid, or a map's parameters, for `dims` spatial dimensions.
 void check_warp(const char* op, const Tensor& warp, MapKind map, int64_t dims) {
   const char* name = map == MapKind::grid ? "grid" : "theta";
@@ -107,11 +128,7 @@ void check_warp(const char* op, const Tensor& warp, MapKind map, int64_t dims) {
                 dims, " in last dimension)");
     check_size(op, warp.sym_sizes().slice(1, dims), dims);
   } else {
-    const MapFacts facts = facts_of(map, dims);
-    TORCH_CHECK_VALUE(
-        warp.dim() == 3 && warp.sym_size(1) == facts.rows && warp.sym_size(2) == facts.columns, op,
-        ": ", name, " must have shape (N, ", facts.rows, ", ", facts.columns, ") for ", dims,
-        " spatial dimensions, got shape ", shape_text(warp));
+    check_parameters(op, name, warp, facts_of(map, dims), dims);
   }
   check_storage(op, name, warp);
 }

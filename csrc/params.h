@@ -47,6 +47,7 @@ struct Warp {
   int64_t batch;  // 1, or the batch of the call
   int64_t stride_n, stride_k;
   int64_t stride[3];
+  int32_t count;  // of a parametric map's parameters
 };
 
 struct SampleParams {

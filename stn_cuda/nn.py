@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stn_cuda.functional import sample
-from stn_cuda.warps import Affine, Projective, Warp
+from stn_cuda.warps import Affine, Projective, ThinPlateSpline, Warp
 
 __all__ = ["ParallelTransformers", "SpatialTransformer"]
 
@@ -21,27 +21,36 @@ class _Family:
 
     Attributes:
         make: the warp, from the net's output of the shape below.
-        shape (dims -> tuple): of one warp's parameters, for images of so many dimensions.
-
-    The identity has ones on the diagonal.
+        shape (dims, numbers -> tuple): of one warp's parameters, for images of so many dimensions
+            and a net that says so many numbers.
+        dims: of the images that it can warp.
+        identity (parameters' shape -> Tensor): those that are no warp.
     """
 
     make: Callable[[Tensor], Warp]
-    shape: Callable[[int], tuple[int, ...]]
+    shape: Callable[[int, int], tuple[int, ...]]
+    dims: tuple[int, ...] = (2, 3)
+    identity: Callable[[tuple[int, ...]], Tensor] = lambda shape: torch.eye(*(1, *shape)[-2:])
 
-    def identity(self, dims: int) -> Tensor:
-        """The parameters, flat, that are no warp."""
-        rows, columns = (1, *self.shape(dims))[-2:]
-        return torch.eye(rows, columns).flatten()
+
+def _square_grid(shape: tuple[int, ...]) -> Tensor:
+    """So many control points as they are; another number, if that is no square."""
+    return ThinPlateSpline.control_grid([max(2, math.isqrt(shape[0]))] * 2)
 
 
 _WARPS = {
-    "affine": _Family(Affine, lambda dims: (dims, dims + 1)),
+    "affine": _Family(Affine, lambda dims, numbers: (dims, dims + 1)),
     "attention": _Family(
         lambda theta: Affine.attention(theta[:, 0], theta[:, 1:]),
-        lambda dims: (dims + 1,),
+        lambda dims, numbers: (dims + 1,),
     ),
-    "projective": _Family(Projective, lambda dims: (dims + 1, dims + 1)),
+    "projective": _Family(Projective, lambda dims, numbers: (dims + 1, dims + 1)),
+    "tps": _Family(
+        ThinPlateSpline,
+        lambda dims, numbers: (numbers // 2, 2),
+        dims=(2,),
+        identity=_square_grid,
+    ),
 }
 
 
@@ -88,22 +97,22 @@ class _Transformer(torch.nn.Module):
         last = layers[-1] if layers else None
         if callable(self.warp) or not isinstance(last, torch.nn.Linear) or last.bias is None:
             return
-        for dims in (2, 3):
-            values = _WARPS[self.warp].identity(dims).repeat(count)
+        family = _WARPS[self.warp]
+        for dims in family.dims:
+            shape = family.shape(dims, last.out_features // count)
+            values = family.identity(shape).flatten().repeat(count)
             if len(values) == last.out_features:
                 torch.nn.init.zeros_(last.weight)
                 with torch.no_grad():
                     last.bias.copy_(values)
 
-    def _shape(self, input: Tensor) -> tuple[int, ...]:
-        """That of the parameters of one warp for the input."""
-        dims = input.dim() - 2
-        if dims not in (2, 3):
+    def _check_input(self, input: Tensor) -> None:
+        known = (2, 3) if callable(self.warp) else _WARPS[self.warp].dims
+        if input.dim() - 2 not in known:
+            shapes = " or ".join(("(N, C, H, W)", "(N, C, D, H, W)")[dims - 2] for dims in known)
             raise ValueError(
-                f"{type(self).__name__}: input must be (N, C, H, W) or (N, C, D, H, W), "
-                f"got shape {tuple(input.shape)}"
+                f"{type(self).__name__}: input must be {shapes}, got shape {tuple(input.shape)}"
             )
-        return _WARPS[self.warp].shape(dims)
 
     def _parameters_of(self, said: Tensor, input: Tensor, count: int = 1) -> Tensor:
         """What a localisation net said of the input as the parameters of ``count`` warps."""
@@ -113,7 +122,9 @@ class _Transformer(torch.nn.Module):
         if callable(self.warp):
             return said if count == 1 else said.reshape(len(said), count, -1)
         several = () if count == 1 else (count,)
-        shape = self._shape(input)
+        self._check_input(input)
+        numbers = math.prod(said.shape[1:]) // count
+        shape = _WARPS[self.warp].shape(input.dim() - 2, numbers)
         full = (input.shape[0], *several, *shape)
         flat = (input.shape[0], count * math.prod(shape))
         if said.shape != full and said.shape != flat:
@@ -171,7 +182,9 @@ class SpatialTransformer(_Transformer):
         warp (str or callable): the family of warps, and its parameters for images (volumes):
             ``"affine"``: theta, (N, 2, 3) or flat (N, 6) ((N, 3, 4), (N, 12));
             ``"attention"``: a scale and a translation, (N, 3) ((N, 4)), equation (2);
-            ``"projective"``: a homography, (N, 3, 3) or flat (N, 9) ((N, 4, 4), (N, 16)).
+            ``"projective"``: a homography, (N, 3, 3) or flat (N, 9) ((N, 4, 4), (N, 16));
+            ``"tps"``: the targets of a square grid of K control points, (N, K, 2) or flat
+            (N, 2 K), of images only: :class:`stn_cuda.ThinPlateSpline`.
             A callable makes a :class:`stn_cuda.Warp` or a grid of what the net returns.
             Default: ``"affine"``.
         size (Sequence[int], optional): spatial size of the output in pixels, (Ho, Wo) or
@@ -241,7 +254,7 @@ class SpatialTransformer(_Transformer):
             shift_in_pixels = theta[:, :, 2] * images.new_tensor([width / 2, height / 2])
         """
         if not callable(self.warp):
-            self._shape(input)  # before the net meets what it does not know
+            self._check_input(input)  # before the net meets what it does not know
         return self._parameters_of(self.localization(input), input)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -323,7 +336,7 @@ class ParallelTransformers(_Transformer):
 
     def forward(self, input: Tensor) -> Tensor:
         if not callable(self.warp):
-            self._shape(input)
+            self._check_input(input)
         if isinstance(self.localization, torch.nn.ModuleList):
             each = [self._parameters_of(net(input), input) for net in self.localization]
         else:

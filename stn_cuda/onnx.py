@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from stn_cuda._extension import _C
 
@@ -40,6 +41,14 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable]:
         torch.ops.stn_cuda.sample.default: sample,
         torch.ops.stn_cuda.warp_grid.default: warp_grid,
     }
+
+
+def constant(make: Callable[[], Tensor]) -> Tensor:
+    """What ``make`` makes, computed while a model is traced and not in the model."""
+    with _disable_current_modes():
+        made = make()
+        values, dtype = made.tolist(), made.dtype
+    return torch.tensor(values, dtype=dtype)
 
 
 def sample(
@@ -102,10 +111,24 @@ def _projective_grid(theta: Tensor, size: Sequence[int], align_corners: bool) ->
     return torch.where(last > 0, positions / torch.where(last > 0, last, 1.0), far)
 
 
+def _spline_grid(parameters: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """parameters (N, 2 K + 3, 2): weights of r^2 log r^2, theta, control points."""
+    count = (parameters.shape[1] - 3) // 2
+    weights, theta, places = parameters.split((count, 3, count), 1)
+    identity = torch.eye(2, 3, dtype=theta.dtype, device=theta.device)[None]
+    positions = _affine_grid(identity, size, align_corners)[..., None, :]  # (1, H, W, 1, 2)
+    squared = (positions - places[:, None, None]).square().sum(-1)
+    apart = squared > 0
+    bending = squared * torch.where(apart, squared, 1.0).log()
+    moved = (bending.flatten(1, 2) @ weights).unflatten(1, tuple(size))
+    return _affine_grid(theta.reshape(-1, 2, 3), size, align_corners) + moved
+
+
 # Beyond any image, and whole pixels are still exact.
 _FAR = float(2**20)
 
 _GRIDS: dict[str, Callable[[Tensor, Sequence[int], bool], Tensor]] = {
     "affine": _affine_grid,
     "projective": _projective_grid,
+    "thin_plate_spline": _spline_grid,
 }

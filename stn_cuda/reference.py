@@ -193,3 +193,35 @@ def projective_grid(theta, size, align_corners=False):
     front = last > 0
     far = torch.where(homogeneous[..., :-1] < 0, -HUGE, HUGE)
     return torch.where(front, homogeneous[..., :-1] / torch.where(front, last, 1), far)
+
+
+def thin_plate_spline(targets, control_points, regularization=0.0):
+    """The parameters (N, 2 K + 3, 2) of the splines, float64: half the weights of r^2 log r, the
+    affine part's (2, 3) as three rows of two, the control points.
+    """
+    targets = targets.double()
+    batch, count, _ = targets.shape
+    points = control_points.double().expand(batch, -1, -1)
+    distance = (points[:, :, None] - points[:, None]).square().sum(-1)
+    apart = distance > 0
+    bending = torch.where(apart, distance * torch.where(apart, distance, 1).log() / 2, 0.0)
+    bending = bending + regularization * torch.eye(count, dtype=torch.float64)
+    affine = torch.cat((points, torch.ones(batch, count, 1, dtype=torch.float64)), -1)
+    above = torch.cat((bending, affine), -1)
+    below = torch.cat((affine.mT, torch.zeros(batch, 3, 3, dtype=torch.float64)), -1)
+    wanted = torch.cat((targets, torch.zeros(batch, 3, 2, dtype=torch.float64)), 1)
+    solution = torch.linalg.solve(torch.cat((above, below), 1), wanted)
+    theta = solution[:, count:].mT
+    return torch.cat((solution[:, :count] / 2, theta.reshape(batch, 3, 2), points), 1)
+
+
+def thin_plate_spline_grid(parameters, size, align_corners=False):
+    """The grid (N, H, W, 2) of splines (N, 2 K + 3, 2), in float64."""
+    parameters = parameters.double()
+    count = (parameters.shape[1] - 3) // 2
+    weights, theta, points = parameters.split((count, 3, count), 1)
+    base = base_coordinates(size, align_corners).to(parameters.device)
+    distance = (base[..., None, :2] - points[:, None, None]).square().sum(-1)
+    apart = distance > 0
+    radial = torch.where(apart, distance * torch.where(apart, distance, 1).log(), 0.0)
+    return base @ theta.reshape(-1, 1, 2, 3).mT + radial @ weights[:, None]

@@ -68,6 +68,8 @@ def coordinate_error(call):
         reach = warp.abs() + 1
     elif call.map == "projective":
         reach = _projective_reach(call, warp)
+    elif call.map == "thin_plate_spline":
+        reach = _spline_reach(call, warp)
     else:
         reach = warp.abs().sum(-1) + 1
         reach = reach.reshape(-1, *[1] * call.dims, call.dims)
@@ -87,6 +89,19 @@ def _projective_reach(call, theta):
     g = reference.projective_grid(theta, call.output_size, call.align_corners).abs()
     reach = (rows[..., :-1] + g * rows[..., -1:]) / last.clamp_min(1e-300)[..., None]
     return torch.where(last[..., None] > 0, reach, 0.0) + g + 1
+
+
+def _spline_reach(call, parameters):
+    """Beside theta's row, of control points in [-1, 1]: |p - c|^2 is at most 8.
+
+    U is then at most 8 log 8 < 17 in size, with 3 roundings, and its slope 1 + log 8 < 4 by a
+    square that is off by 4 roundings of 8; and the sum of K terms rounds K times: for a weight of
+    1 it is (3 * 17 + 4 * 32 + 17 K) / 8.
+    """
+    count = (parameters.shape[1] - 3) // 2
+    weights, theta, _ = parameters.abs().split((count, 3, count), 1)
+    rows = theta.reshape(-1, 2, 3).sum(-1) + weights.sum(1) * (180 + 17 * count) / 8
+    return (rows + 1).reshape(-1, 1, 1, 2).expand(-1, *call.output_size, 2)
 
 
 def _pixels(call):

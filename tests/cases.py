@@ -198,18 +198,39 @@ def homographies(batch, dims, dtype=torch.float32, key=0, spread=0.4):
     return torch.cat((theta, last), 1).to(dtype)
 
 
+def splines(batch, dims, dtype=torch.float32, key=0, spread=0.3, points=5):
+    """Near the identity, bent towards a few points of the output."""
+    shape = (batch, points, dims)
+    random = generator("spline", shape, key)
+    weights, places = (2 * torch.rand(2, *shape, generator=random, dtype=torch.float64) - 1).unbind(
+        0
+    )
+    theta = thetas(batch, dims, torch.float64, ("spline", key), spread)
+    parts = (spread / points * weights, theta.reshape(batch, dims + 1, dims), places)
+    return torch.cat(parts, 1).to(dtype)
+
+
+def spline_of(parameters):
+    """The warp of what the kernels read of a ThinPlateSpline."""
+    warp = stn_cuda.Warp(parameters)
+    warp.map = "thin_plate_spline"
+    return warp
+
+
 @dataclass(frozen=True)
 class Map:
     """A parametric map: the product's warp, the reference's grid, and parameters for tests."""
 
-    warp: type
+    warp: Callable
     grid: Callable
     parameters: Callable
+    dims: tuple = (2, 3)
 
 
 WARPS = {
     "affine": Map(stn_cuda.Affine, reference.affine_grid, thetas),
     "projective": Map(stn_cuda.Projective, reference.projective_grid, homographies),
+    "thin_plate_spline": Map(spline_of, reference.thin_plate_spline_grid, splines, (2,)),
 }
 
 
@@ -313,6 +334,8 @@ def sample_inputs(dtype=torch.float64, maps=("grid", "affine")):
     """Small calls of every mode x padding x align_corners x dims x map."""
     for dims, mode, padding, align in CONFIGURATIONS:
         for kind in maps:
+            if kind != "grid" and dims not in WARPS[kind].dims:
+                continue
             shape, size = ((2, 3, 4, 5), (3, 6)) if dims == 2 else ((2, 2, 3, 4, 3), (2, 3, 4))
             key = (mode, padding, align)
             if kind == "grid":

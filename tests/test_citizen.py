@@ -20,6 +20,7 @@ WARPS = {
     "affine 3-D": (stn_cuda.Affine, thetas(3, 3)),
     "projective 2-D": (stn_cuda.Projective, homographies(3, 2)),
     "projective 3-D": (stn_cuda.Projective, homographies(3, 3)),
+    "thin-plate spline": (stn_cuda.ThinPlateSpline, scattered_grid(3, (2, 2)).flatten(1, 2)),
 }
 
 
@@ -59,9 +60,12 @@ def test_warps_can_be_copied_and_saved(name, how):
     warp = make(parameters)
     copied = COPIES[how](warp) if how in COPIES else saved_and_loaded([warp], weights_only=True)[0]
     assert type(copied) is make
-    assert torch.equal(copied.parameters, parameters)
-    assert (copied.parameters is parameters) == (how == "copy")
-    size = (5, 6, 4)[: parameters.shape[2] - 1]
+    assert torch.equal(copied.parameters, warp.parameters)
+    # What the warp was made of: a spline solves for its parameters anew.
+    given = "targets" if make is stn_cuda.ThinPlateSpline else "parameters"
+    assert torch.equal(getattr(copied, given), parameters)
+    assert (getattr(copied, given) is parameters) == (how == "copy")
+    size = (5, 6, 4)[: 3 if "3-D" in name else 2]
     assert torch.equal(copied.grid(size), warp.grid(size))
 
 

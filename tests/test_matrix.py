@@ -23,6 +23,7 @@ pytestmark = [
 
 X, THETA = image((2, 1, 4, 5), F64), thetas(2, 2, F64)
 GRID = scattered_grid(2, (4, 5), F64)
+TARGETS = scattered_grid(2, (3, 3), F64).flatten(1, 2)
 
 # Row -> the function of (image, warp) and the operands.
 FUNCTIONS = {
@@ -39,6 +40,10 @@ FUNCTIONS = {
     "affine_grid": (
         lambda x, t: stn_cuda.affine_grid(t, x.shape, align_corners=False) * x.mean(),
         (X, THETA),
+    ),
+    "ThinPlateSpline": (
+        lambda x, targets: stn_cuda.sample(x, stn_cuda.ThinPlateSpline(targets), mode="bicubic"),
+        (X, TARGETS),
     ),
     "Affine.grid": (lambda x, t: stn_cuda.Affine(t).grid((3, 4)) * x.mean(), (X, THETA)),
 }

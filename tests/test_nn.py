@@ -82,6 +82,34 @@ def test_the_last_layer_is_set_to_the_identity(warp, dims):
     assert torch.equal(mine.weight, before)
 
 
+def test_thin_plate_splines():
+    """A net says the targets; the last layer's bias becomes the control points."""
+    images = torch.randn(5, 1, 6, 7)
+    for count, net in ((1, SpatialTransformer), (2, ParallelTransformers)):
+        layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(42, count * 18))
+        transformer = net(layers, "tps", **({} if count == 1 else {"count": count}))
+        assert torch.equal(transformer(images), images.repeat(1, count, 1, 1))
+        transformer(images).square().sum().backward()
+        assert layers[-1].weight.grad.abs().max() > 0
+    targets = stn_cuda.ThinPlateSpline.control_grid((3, 3)) + 0.1 * torch.randn(9, 2)
+    expected = stn_cuda.sample(images, stn_cuda.ThinPlateSpline(targets[None]), (4, 5))
+    for said in (targets, targets.flatten()):
+        transformer = SpatialTransformer(Constant(said), "tps", size=(4, 5))
+        assert torch.equal(transformer(images), expected)
+        assert transformer.theta(images).shape == (5, 9, 2)
+    # Six points are no square grid: nothing to start at, and nothing to make a spline of.
+    layer = torch.nn.Linear(4, 12)
+    before = layer.weight.clone()
+    SpatialTransformer(layer, "tps")
+    assert torch.equal(layer.weight, before)
+    with pytest.raises(ValueError, match="control_points must be given with 6 targets"):
+        SpatialTransformer(Constant(targets[:6]), "tps")(images)
+    with pytest.raises(ValueError, match=r"must return theta of shape \(5, 8, 2\) or \(5, 16\)"):
+        SpatialTransformer(Constant(torch.zeros(17)), "tps")(images)
+    with pytest.raises(ValueError, match=r"input must be \(N, C, H, W\), got shape"):
+        SpatialTransformer(Constant(targets), "tps")(images[None])
+
+
 def test_other_families_of_warps():
     images = torch.randn(2, 1, 6, 7)
     theta = torch.tensor([0.5, 0.1, -0.2])
@@ -186,7 +214,7 @@ def test_parallel_transformers_of_a_callable():
 IMAGES = torch.zeros(2, 1, 6, 6)
 WRONG = {
     "localization": (lambda: SpatialTransformer(lambda x: x), TypeError, "localization must be"),
-    "warp": (lambda: SpatialTransformer(Constant(IMAGES), "tps"), ValueError, "'affine'.*'tps'"),
+    "warp": (lambda: SpatialTransformer(Constant(IMAGES), "bent"), ValueError, "'affine'.*'bent'"),
     "size": (lambda: SpatialTransformer(Constant(IMAGES), size=28), ValueError, "size must be"),
     "downsample": (
         lambda: SpatialTransformer(Constant(IMAGES), downsample=0),

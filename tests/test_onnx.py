@@ -135,6 +135,39 @@ def test_single_points_and_ties():
     assert torch.equal(output, ties.run().double())
 
 
+class Splines(torch.nn.Module):
+    def __init__(self, places=None):
+        super().__init__()
+        self.places = places
+
+    def forward(self, x, targets):
+        return stn_cuda.sample(x, stn_cuda.ThinPlateSpline(targets, self.places, 0.1), (5, 6))
+
+
+# That two inputs share the dimension `batch`.
+@pytest.mark.filterwarnings("ignore:# The axis name. batch:UserWarning")
+def test_thin_plate_splines():
+    """The kernels' parameters, and the system of the default control points, for any batch."""
+    calls = list(sample_inputs(torch.float32, maps=("thin_plate_spline",)))
+    check_calls(calls[1::4])
+    places = stn_cuda.ThinPlateSpline.control_grid((3, 3))
+
+    def operands(batch):
+        return image((batch, 2, 9, 8)), places + 0.2 * image((batch, 9, 2))
+
+    shapes = {"x": {0: Dim("batch")}, "targets": {0: Dim("batch")}}
+    program = export(Splines().eval(), operands(2), dynamic_shapes=shapes)
+    for batch in (2, 5):
+        x, targets = operands(batch)
+        (output,) = run(program, x, targets)
+        parameters = stn_cuda.reference.thin_plate_spline(targets, places, 0.1)
+        call = Call(x, parameters.float(), "thin_plate_spline", (5, 6))
+        expected = call.expect()
+        assert ((output.double() - expected).abs() <= forward_bound(call, expected)).all()
+    with pytest.raises(Exception, match="No ONNX function found for .*linalg_solve"):
+        export(Splines(places).eval(), operands(2))
+
+
 class Dynamic(torch.nn.Module):
     """Every function, with sizes that depend on the input's."""
 

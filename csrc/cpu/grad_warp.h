@@ -4,6 +4,7 @@
 // parameters (theta).
 #pragma once
 
+#include "cpu/parameter_sums.h"
 #include "cpu/runs.h"
 #include "cpu/tap_weights.h"
 #include "cpu/view.h"
@@ -103,51 +104,13 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int6
   });
 }
 
-#define STN_SUMS(name, Functor) Functor<float, 3>::sums,
-constexpr int kMostSums = std::max({STN_PARAMETRIC_MAPS(STN_SUMS)});
-#undef STN_SUMS
-
-// The sums of a task's tiles, lane by lane: each lane has its own, in double, until the task ends.
-struct LaneSums {
-  static constexpr int kLanesKept = kLanes<float>;
-  double of[kMostSums][kLanesKept] = {};
-};
-
-// Parameters: the tile's part of the sums that the map makes of the coordinates' gradients.
-template <class Map, class A, int D>
-STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
-                         LaneSums& total) {
-  using T = typename Map::coordinate_type;
-  using V = Native<T>;
-  constexpr int L = kLanes<T>;
-  static_assert(L <= LaneSums::kLanesKept, "LaneSums is too small");
-  V sums[Map::sums] = {};
-  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    for (int j = 0; j < tile.width; j += L) {
-      V at[D], g[D];
-      positions(tile, p, j, at);
-      const auto inside = counting<V>() < static_cast<T>(tile.width - j);
-      for (int d = 0; d < D; ++d) {
-        g[d] = inside ? load_converted<V>(&grad[d][slot + j]) : V{};
-      }
-      map.accumulate(at, g, sums);
-    }
-  });
-  for (int k = 0; k < Map::sums; ++k) {
-    Vector<double, L> lanes;
-    std::memcpy(&lanes, total.of[k], sizeof lanes);
-    lanes += __builtin_convertvector(sums[k], Vector<double, L>);
-    std::memcpy(total.of[k], &lanes, sizeof lanes);
-  }
-}
-
 template <class T, class A, int D>
 __attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add,
                                            int64_t n, const Tile<D>& tile,
                                            const A (&grad)[D][kRoom], LaneSums& total) {
   any.visit([&](const auto& map) {
     if constexpr (std::decay<decltype(map)>::type::parametric) {
-      sum_gradient(map, tile, grad, total);
+      sum_map(map, tile, grad, total);
     } else {
       write_gradient(map, p, add, n, tile, grad);
     }
@@ -164,16 +127,9 @@ __attribute__((noinline)) void bend_map(const AnyMap<T, D>& any, const Params& p
     using Map = typename std::decay<decltype(map)>::type;
     if constexpr (!Map::linear) {
       const Map tangent(p.tangent, n, tangent_frame(frame), p.output_size, p.align_corners);
-      sum_gradient(Bending<Map>{map, tangent}, tile, grad, total);
+      sum_map(Bending<Map>{map, tangent}, tile, grad, total);
     }
   });
-}
-
-// The sums over the lanes, in order.
-inline void add_lanes(const LaneSums& total, int sums, double* partial) {
-  for (int k = 0; k < sums; ++k) {
-    for (double lane : total.of[k]) partial[k] += lane;
-  }
 }
 
 // Planar: the marked groups' gradients of the coordinates over a block of C channels, from what
@@ -341,7 +297,7 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
         const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
         const int64_t n = task / groups;
         const BatchRange images = images_of_warp(p, n);
-        LaneSums total;
+        LaneSums total{plan.partial + task * p.warp.count};
         alignas(64) Accumulate<decltype(element)> grad[D][kRoom], still[D][kRoom];
         bool any = false, any_still = false;
         for_each_tile<D>(
@@ -359,10 +315,7 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
               if (any) hand_to_map(map, p, plan.add, n, tile, grad, total);
               if (any_still) bend_map(map, p, looks.frame, n, tile, still, total);
             });
-        if (p.map != MapKind::grid) {
-          const int count = parameter_count(p.map, D);
-          add_lanes(total, count, plan.partial + task * count);
-        }
+        add_lanes(total, p.warp.count);
       }
     }
   });
@@ -371,26 +324,6 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
 inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   p.direction != Direction::none ? grad_warp_as<true>(p, plan, begin, end)
                                  : grad_warp_as<false>(p, plan, begin, end);
-}
-
-// Adds the partial sums in order and turns them into the parameters' gradient.
-template <class T, int D>
-void finish(MapKind kind, const Warp& warp, const Warp& grad_warp, const Frame<T, D>& frame,
-            const int64_t (&output_size)[3], bool align_corners, const Plan& plan) {
-  const int64_t groups = plan.tasks / grad_warp.batch;
-  for (int64_t n = 0; n < grad_warp.batch; ++n) {
-    with_map<T, D>(kind, warp, n, frame, output_size, align_corners, [&](const auto& map) {
-      using Map = typename std::decay<decltype(map)>::type;
-      if constexpr (Map::parametric) {
-        for (int k = 0; k < Map::sums; ++k) {
-          double sum = 0;
-          for (int64_t g = 0; g < groups; ++g)
-            sum += plan.partial[(n * groups + g) * Map::sums + k];
-          store_as(grad_warp.data, grad_warp.type, n * grad_warp.stride_n + k, map.finish(k, sum));
-        }
-      }
-    });
-  }
 }
 
 template <int D>

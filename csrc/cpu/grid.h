@@ -72,7 +72,7 @@ void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, LaneSums& tot
   if (p.direction == Direction::tangent) return bend_map(any, p, frame, n, tile, grad, total);
   any.visit([&](const auto& map) {
     if constexpr (std::decay<decltype(map)>::type::parametric) {
-      sum_gradient(map, tile, grad, total);
+      sum_map(map, tile, grad, total);
     }
   });
 }
@@ -85,13 +85,12 @@ inline void warp_grid_backward(const GridParams& p, const Plan& plan, int64_t be
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % groups * plan.tiles_per_task;
       const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
-      LaneSums total;
+      LaneSums total{plan.partial + task * p.warp.count};
       for (int64_t t = first; t < last; ++t) {
         const Tile<D> tile(plan, t);
         sum_grid<decltype(type), D>(p, task / groups, tile, total);
       }
-      const int count = parameter_count(p.map, D);
-      add_lanes(total, count, plan.partial + task * count);
+      add_lanes(total, p.warp.count);
     }
   });
 }

@@ -9,7 +9,7 @@
 
 #include "backend.h"
 #include "cpu/kernels.h"
-#include "math/warp.h"
+#include "math/parametric.h"
 #include "switch.h"
 
 namespace stn_cuda {
@@ -232,7 +232,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
   plan.gather = use_gather(p);
   plan.windows = use_windows(p);
   plan.add = add;
-  std::vector<double> partial(parametric ? plan.tasks * parameter_count(p.map, p.dims) : 0);
+  std::vector<double> partial(parametric ? plan.tasks * p.warp.count : 0);
   plan.partial = partial.data();
   run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
   if (parametric) kernels().finish_grad_warp(p, plan);
@@ -302,7 +302,7 @@ void warp_grid(const GridParams& p) {
 
 void warp_grid_backward(const GridParams& p) {
   Plan plan = group_plan(rows_of(p.output_size, p.dims), p.batch);
-  std::vector<double> partial(plan.tasks * parameter_count(p.map, p.dims));
+  std::vector<double> partial(plan.tasks * p.warp.count);
   plan.partial = partial.data();
   run(kernels().warp_grid_backward, p, plan, kTile * plan.tiles_per_task);
   kernels().finish_warp_grid_backward(p, plan);

@@ -9,7 +9,7 @@
 #include "cpu/kernels.h"
 #include "cpu/pixels.h"
 #include "math/interpolation.h"
-#include "math/warp.h"
+#include "math/parametric.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -94,8 +94,10 @@ class AnyMap {
 
   template <class F>
   STN_HD void with_type(F&& f) const {
-#define STN_CASE(name, Functor) \
-  if (kind_ == MapKind::name) return f(Type<Functor<T, D>>{});
+#define STN_CASE(name, Functor)                                  \
+  if constexpr (D <= Functor<T, D>::most_dims) {                 \
+    if (kind_ == MapKind::name) return f(Type<Functor<T, D>>{}); \
+  }
     STN_PARAMETRIC_MAPS(STN_CASE)
 #undef STN_CASE
     const auto grid = [&](auto element) {

@@ -63,12 +63,12 @@ class BlockDirection {
     }
   }
 
-  template <class T, int D>
-  STN_HD void bend(const int32_t (&p)[D], const T (&g)[D], T (&s)[Map::sums]) const {
+  template <class T, int D, int N, class... Group>
+  STN_HD void bend(const int32_t (&p)[D], const T (&g)[D], T (&s)[N], Group... group) const {
     if constexpr (!Map::linear) {
       T at[D];
       position(p, at);
-      map().bend(at, tangent(), g, s);
+      map().bend(at, tangent(), g, s, group...);
     }
   }
 

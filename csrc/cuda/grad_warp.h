@@ -171,19 +171,19 @@ struct GradWarpKernel {
     gather([](auto& part) -> auto& { return part.of; });
     if constexpr (kBends<Chosen>) gather([](auto& part) -> auto& { return part.still; });
     if constexpr (Map::parametric) {
-      const auto add = [&](int thread, auto& sums) {
+      const auto add = [&](int thread, auto& sums, auto... group) {
         finish(thread, grad[thread].of, [&](T(&g)[D]) {
           T at[D];
           position(spot[thread].p, at);
-          map.accumulate(at, g, sums);
+          map.accumulate(at, g, sums, group...);
         });
         if constexpr (kBends<Chosen>) {
           if (p.direction != Direction::tangent) return;
           finish(thread, grad[thread].still,
-                 [&](T(&g)[D]) { shared.moves.bend(spot[thread].p, g, sums); });
+                 [&](T(&g)[D]) { shared.moves.bend(spot[thread].p, g, sums, group...); });
         }
       };
-      store_block_sums(block, shared.sums, add, launch.partial);
+      store_block_sums(block, map, shared.sums, add, p.warp.count, launch.partial);
     } else {
       block.each([&](int thread) {
         finish(thread, grad[thread].of,
@@ -216,7 +216,7 @@ inline int64_t grad_warp_bytes(const SampleParams& p) {
     using Map = typename Chosen::Map;
     if constexpr (Map::parametric) {
       const auto launch = make_gradient_launch<typename Chosen::T, Chosen::D>(p, pack.value);
-      bytes = sums_bytes<Map>(launch.work);
+      bytes = sums_bytes<Map>(launch.work, p.warp);
     }
   });
   return bytes;

@@ -83,18 +83,19 @@ struct WarpGridBackwardKernel {
     const Place place = place_of(launch.work, block.index());
     shared.moves.make(block, launch.p, launch.frame, place.warp);
     const auto& map = shared.map.make(block, launch.p, launch.frame, place.warp);
-    const auto add = [&](int thread, auto& sums) {
+    const auto add = [&](int thread, auto& sums, auto... group) {
       with_spot(launch, place, thread, [&](const Spot<D>& spot, int64_t at) {
         const Warp& grid = launch.p.grid;
         T g[D];
         for (int d = 0; d < D; ++d) g[d] = load_as<T>(grid.data, grid.type, at + d * grid.stride_k);
-        if (launch.p.direction == Direction::tangent) return shared.moves.bend(spot.p, g, sums);
+        if (launch.p.direction == Direction::tangent)
+          return shared.moves.bend(spot.p, g, sums, group...);
         T from[D];
         position(spot.p, from);
-        map.accumulate(from, g, sums);
+        map.accumulate(from, g, sums, group...);
       });
     };
-    store_block_sums(block, shared.sums, add, launch.partial);
+    store_block_sums(block, map, shared.sums, add, launch.p.warp.count, launch.partial);
   }
 };
 
@@ -120,8 +121,8 @@ void warp_grid(const GridParams& p, Launcher& launcher) {
 
 inline int64_t warp_grid_backward_bytes(const GridParams& p) {
   int64_t bytes = 0;
-  with_parametric(p,
-                  [&](auto map) { bytes = sums_bytes<typename decltype(map)::type>(work_of(p)); });
+  with_parametric(
+      p, [&](auto map) { bytes = sums_bytes<typename decltype(map)::type>(work_of(p), p.warp); });
   return bytes;
 }
 

@@ -5,7 +5,7 @@
 #include <new>
 #include <type_traits>
 
-#include "math/warp.h"
+#include "math/parametric.h"
 
 namespace stn_cuda {
 namespace cuda {
@@ -18,9 +18,13 @@ class OtherMap {
  public:
   static constexpr bool parametric = true;
   static constexpr bool linear = false;
+  static constexpr bool grouped = true;  // some of them; the others have no groups
 #define STN_SUMS(name, Functor) largest(Functor<T, D>::sums,
 #define STN_CLOSE(name, Functor) )
   static constexpr int sums = STN_PARAMETRIC_MAPS(STN_SUMS) 0 STN_PARAMETRIC_MAPS(STN_CLOSE);
+#undef STN_SUMS
+#define STN_SUMS(name, Functor) largest(Functor<T, D>::grouped ? Functor<T, D>::sums : 1,
+  static constexpr int group_sums = STN_PARAMETRIC_MAPS(STN_SUMS) 1 STN_PARAMETRIC_MAPS(STN_CLOSE);
 #undef STN_SUMS
 #undef STN_CLOSE
 
@@ -38,8 +42,32 @@ class OtherMap {
     visit([&](const auto& map) { map.coordinate(p, x); });
   }
 
-  STN_HD void accumulate(const T (&p)[D], const T (&g)[D], T (&s)[sums]) const {
-    visit([&](const auto& map) { map.accumulate(p, g, first<decltype(map)>(s)); });
+  STN_HD int groups() const {
+    int count = 0;
+    visit([&](const auto& map) {
+      if constexpr (std::decay_t<decltype(map)>::grouped) count = map.groups();
+    });
+    return count;
+  }
+
+  STN_HD int place(int group, int j) const {
+    int k = -1;
+    visit([&](const auto& map) {
+      using Map = std::decay_t<decltype(map)>;
+      if constexpr (Map::grouped) k = j < Map::sums ? map.place(group, j) : -1;
+    });
+    return k;
+  }
+
+  // group: of a map that has groups.
+  template <int N, class... Group>
+  STN_HD void accumulate(const T (&p)[D], const T (&g)[D], T (&s)[N], Group... group) const {
+    visit([&](const auto& map) {
+      using Map = std::decay_t<decltype(map)>;
+      if constexpr (Map::grouped == (sizeof...(Group) > 0)) {
+        map.accumulate(p, g, first<Map>(s), group...);
+      }
+    });
   }
 
   STN_HD void move(const T (&p)[D], const OtherMap& tangent, T (&x)[D]) const {
@@ -53,18 +81,15 @@ class OtherMap {
     });
   }
 
-  STN_HD void bend(const T (&p)[D], const OtherMap& tangent, const T (&g)[D], T (&s)[sums]) const {
+  template <int N, class... Group>
+  STN_HD void bend(const T (&p)[D], const OtherMap& tangent, const T (&g)[D], T (&s)[N],
+                   Group... group) const {
     visit([&](const auto& map) {
       using Map = std::decay_t<decltype(map)>;
-      if constexpr (!Map::linear) map.bend(p, tangent.as<Map>(), g, first<Map>(s));
+      if constexpr (!Map::linear && Map::grouped == (sizeof...(Group) > 0)) {
+        map.bend(p, tangent.as<Map>(), g, first<Map>(s), group...);
+      }
     });
-  }
-
-  // Of parameter k, if the map has so many.
-  STN_HD bool has(int k) const {
-    bool is = false;
-    visit([&](const auto& map) { is = k < std::decay_t<decltype(map)>::sums; });
-    return is;
   }
 
   STN_HD double finish(int k, double sum) const {
@@ -80,8 +105,8 @@ class OtherMap {
   };
 
   // The sums of a map that has fewer.
-  template <class Map>
-  STN_HD static auto& first(T (&s)[sums]) {
+  template <class Map, int N>
+  STN_HD static auto& first(T (&s)[N]) {
     return reinterpret_cast<T(&)[std::decay_t<Map>::sums]>(s);
   }
 
@@ -97,9 +122,10 @@ class OtherMap {
 
   template <class F>
   STN_HD void with_type(F&& f) const {
-#define STN_CASE(name, Functor) \
-  case MapKind::name:           \
-    return f(Type<Functor<T, D>>{});
+#define STN_CASE(name, Functor)                                                   \
+  case MapKind::name:                                                             \
+    if constexpr (D <= Functor<T, D>::most_dims) return f(Type<Functor<T, D>>{}); \
+    return;
     switch (kind_) {
       STN_PARAMETRIC_MAPS(STN_CASE)
       default:

@@ -25,9 +25,8 @@ struct BlockSums<Map, true> {
 };
 
 // f(k, total of the values [k] of all threads), by thread k.
-template <class Map, class Block, class Values, class F>
+template <int S, class Map, class Block, class Values, class F>
 STN_HD void sum_over_block(const Block& block, BlockSums<Map>& shared, Values& values, F&& f) {
-  constexpr int S = Map::sums;
   STN_UNROLL
   for (int k = 0; k < S; ++k) {
     block.add_neighbours(kLogNeighbours, [&](int thread) -> auto& { return values[thread].of[k]; });
@@ -48,30 +47,46 @@ STN_HD void sum_over_block(const Block& block, BlockSums<Map>& shared, Values& v
   });
 }
 
-// The sums to which add(thread, sums) adds what the threads' points contribute: the block's row.
-template <class Map, class Block, class Add>
-STN_HD void store_block_sums(const Block& block, BlockSums<Map>& shared, const Add& add,
-                             double* partial) {
-  constexpr int S = Map::sums;
-  using T = Coordinate<Map>;
-  typename Block::template PerThread<Numbers<T, S>> sums;
-  block.each([&](int thread) {
-    STN_UNROLL
-    for (int k = 0; k < S; ++k) sums[thread].of[k] = T(0);
-    add(thread, sums[thread].of);
-  });
-  double* row = partial + int64_t(block.index()) * S;
-  sum_over_block<Map>(block, shared, sums, [&](int k, double total) { row[k] = total; });
+// The length of a block's row of sums, for `count` parameters.
+template <class Map>
+STN_HD int64_t row_length(int count) {
+  if constexpr (Map::grouped) {
+    return count > Map::sums ? count : Map::sums;
+  } else {
+    return Map::sums;
+  }
 }
 
-// Whether there is a parameter k of the map.
-template <class Map>
-STN_HD bool has_parameter(const Map&, int) {
-  return true;
-}
-template <class T, int D>
-STN_HD bool has_parameter(const OtherMap<T, D>& map, int k) {
-  return map.has(k);
+// The sums to which add(thread, sums) adds what the threads' points contribute, or for each group
+// add(thread, sums, group): the block's row.
+template <class Map, class Block, class Add>
+STN_HD void store_block_sums(const Block& block, const Map& map, BlockSums<Map>& shared,
+                             const Add& add, int count, double* partial) {
+  double* row = partial + int64_t(block.index()) * row_length<Map>(count);
+  const auto sum = [&](auto number, auto&& store, auto... group) {
+    using T = Coordinate<Map>;
+    constexpr int S = decltype(number)::value;
+    typename Block::template PerThread<Numbers<T, S>> sums;
+    block.each([&](int thread) {
+      STN_UNROLL
+      for (int k = 0; k < S; ++k) sums[thread].of[k] = T(0);
+      add(thread, sums[thread].of, group...);
+    });
+    sum_over_block<S>(block, shared, sums, store);
+  };
+  if constexpr (Map::grouped) {
+    const int groups = map.groups();
+    for (int group = 0; group < groups; ++group) {
+      if (group > 0) block.barrier();  // before the last group's sums are written over
+      const auto store = [&](int j, double total) {
+        const int k = map.place(group, j);
+        if (k >= 0) row[k] = total;
+      };
+      sum(Number<Map::group_sums>{}, store, group);
+    }
+    if (groups > 0) return;
+  }
+  sum(Number<Map::sums>{}, [&](int k, double total) { row[k] = total; });
 }
 
 // What the last step is told: `per_warp` consecutive rows of partial sums for each warp.
@@ -96,26 +111,42 @@ struct FinishKernel {
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
+    if constexpr (Map::grouped) {  // as many at once as there are sums
+      for (int first = 0; first < launch.warp.count; first += Map::sums) {
+        if (first > 0) block.barrier();
+        sum_parameters(launch, block, shared, first, launch.warp.count - first);
+      }
+    } else {
+      sum_parameters(launch, block, shared, 0, Map::sums);
+    }
+  }
+
+  // Of `count` parameters from the first on, those that there are sums for.
+  template <class Block>
+  STN_HD static void sum_parameters(const Launch& launch, const Block& block, Shared& shared,
+                                    int first, int count) {
     constexpr int S = Map::sums;
-    const int64_t n = block.index();
-    const double* partial = launch.partial + n * launch.per_warp * S;
+    const int64_t n = block.index(), length = row_length<Map>(launch.warp.count);
+    const double* partial = launch.partial + n * launch.per_warp * length + first;
     typename Block::template PerThread<Numbers<double, S>> sums;
     block.each([&](int thread) {
       STN_UNROLL
       for (int k = 0; k < S; ++k) sums[thread].of[k] = 0;
       for (int64_t row = thread; row < launch.per_warp; row += kThreads) {
         STN_UNROLL
-        for (int k = 0; k < S; ++k) sums[thread].of[k] += partial[row * S + k];
+        for (int k = 0; k < S; ++k) {
+          if (!Map::grouped || k < count) sums[thread].of[k] += partial[row * length + k];
+        }
       }
     });
-    sum_over_block<Map>(block, shared, sums, [&](int k, double sum) {
+    sum_over_block<S>(block, shared, sums, [&](int k, double sum) {
+      if (k >= count) return;
       alignas(Map) unsigned char bytes[sizeof(Map)];
       make_map<Map>(bytes, launch.map, launch.warp, n, launch.frame, launch.output_size,
                     launch.align_corners);
       const Map& map = *reinterpret_cast<const Map*>(bytes);
-      if (!has_parameter(map, k)) return;
-      store_as(launch.grad_warp.data, launch.grad_warp.type, n * launch.grad_warp.stride_n + k,
-               map.finish(k, sum));
+      store_as(launch.grad_warp.data, launch.grad_warp.type,
+               n * launch.grad_warp.stride_n + first + k, map.finish(first + k, sum));
     });
   }
 };
@@ -135,8 +166,8 @@ void finish_sums(const Params& p, const Frame<double, D>& frame, const Work& wor
 }
 
 template <class Map>
-int64_t sums_bytes(const Work& work) {
-  return work.blocks * Map::sums * static_cast<int64_t>(sizeof(double));
+int64_t sums_bytes(const Work& work, const Warp& warp) {
+  return work.blocks * row_length<Map>(warp.count) * static_cast<int64_t>(sizeof(double));
 }
 
 }  // namespace STN_ISA

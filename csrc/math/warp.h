@@ -8,10 +8,12 @@
 // `tangent`, the same map of their derivatives, in tangent_frame:
 //   move(p, tangent, x)     the derivative of the coordinates
 //   bend(p, tangent, g, s)  the derivative of accumulate, adding up
+// A map of which only a call knows how many parameters it has is `grouped`: accumulate and bend
+// take one of its groups() of sums more, and place(group, j) is the parameter of a group's sum j.
 // Free maps (a grid) hold a value per point, in memory:
 //   value(p, x)          the normalised coordinates
 //   gradient(g)          from the pixel coordinates' gradient to the values'
-// A new warp is a new functor here, and a line in maps.h.
+// A new warp is a new functor, here or in a header of its own, and a line in maps.h.
 #pragma once
 
 #include "math/boundary.h"
@@ -141,16 +143,19 @@ struct AffineMap {
   static constexpr bool parametric = true;
   static constexpr bool monotonic = true;  // each coordinate, along rows of points and across them
   static constexpr bool linear = true;     // in its parameters
+  static constexpr bool grouped = false;
+  static constexpr int most_dims = 3;
   static constexpr int rows = D, columns = D + 1, sums = rows * columns;
   using coordinate_type = T;
 
   T matrix[D][D], offset[D], centre[D];
   T scale[D][D], half[D];  // d matrix / d theta, d offset / d theta
 
+  // first: of theta among the parameters.
   STN_HD AffineMap(const Warp& warp, int64_t n, const Frame<T, D>& frame,
-                   const int64_t (&output_size)[3], bool align_corners) {
+                   const int64_t (&output_size)[3], bool align_corners, int64_t first = 0) {
     for (int r = 0; r < D; ++r) {
-      const int64_t row = n * warp.stride_n + r * (D + 1);
+      const int64_t row = n * warp.stride_n + first + r * (D + 1);
       for (int c = 0; c < D; ++c) {
         const int64_t extent = align_corners ? output_size[c] - 1 : output_size[c];
         // A single output point with align_corners lies at the centre, whatever the matrix.
@@ -174,10 +179,14 @@ struct AffineMap {
 
   template <class V>
   STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums]) const {
-    for (int r = 0; r < D; ++r) {
-      for (int c = 0; c < D; ++c) s[r * (D + 1) + c] += g[r] * (p[c] - centre[c]);
-      s[r * (D + 1) + D] += g[r];
-    }
+    for (int r = 0; r < D; ++r) accumulate_row(p, g[r], s + r * (D + 1));
+  }
+
+  // One row's part.
+  template <class V>
+  STN_HD void accumulate_row(const V (&p)[D], V g, V* s) const {
+    for (int c = 0; c < D; ++c) s[c] += g * (p[c] - centre[c]);
+    s[D] += g;
   }
 
   // The gradient of parameter k from its sum.
@@ -197,6 +206,8 @@ struct ProjectiveMap {
   static constexpr bool parametric = true;
   static constexpr bool monotonic = true;  // in front of the horizon, and nothing is seen behind
   static constexpr bool linear = false;
+  static constexpr bool grouped = false;
+  static constexpr int most_dims = 3;
   static constexpr int rows = D + 1, columns = D + 1, sums = rows * columns;
   using coordinate_type = T;
 
@@ -322,41 +333,19 @@ struct Moving {
 // How its sums do.
 template <class Map>
 struct Bending {
+  static constexpr bool grouped = Map::grouped;
   static constexpr int sums = Map::sums;
   using coordinate_type = typename Map::coordinate_type;
   const Map &map, &tangent;
 
-  template <class V, int D>
-  STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums]) const {
-    map.bend(p, tangent, g, s);
+  STN_HD int groups() const { return map.groups(); }
+  STN_HD int place(int group, int j) const { return map.place(group, j); }
+
+  template <class V, int D, class... Group>
+  STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums], Group... group) const {
+    map.bend(p, tangent, g, s, group...);
   }
 };
-
-// What can be said of a parametric map by its name.
-struct MapFacts {
-  bool linear;
-  int rows, columns;  // of its parameters
-};
-
-template <int D>
-STN_HD MapFacts facts_of(MapKind kind) {
-#define STN_CASE(name, Functor) \
-  case MapKind::name:           \
-    return {Functor<float, D>::linear, Functor<float, D>::rows, Functor<float, D>::columns};
-  switch (kind) {
-    STN_PARAMETRIC_MAPS(STN_CASE)
-    default:
-      return {true, 0, 0};
-  }
-#undef STN_CASE
-}
-STN_HD MapFacts facts_of(MapKind kind, int64_t dims) {
-  return dims == 2 ? facts_of<2>(kind) : facts_of<3>(kind);
-}
-STN_HD int parameter_count(MapKind kind, int64_t dims) {
-  const MapFacts facts = facts_of(kind, dims);
-  return facts.rows * facts.columns;
-}
 
 }  // namespace STN_ISA
 }  // namespace stn_cuda

@@ -1,0 +1,127 @@
+// The sums from which a parametric map's gradient is made: over the tiles of a task, then over the
+// tasks of a warp, always in the same order.
+#pragma once
+
+#include "cpu/partial.h"
+#include "cpu/tile.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+#define STN_SUMS(name, Functor) Functor<float, 3>::sums,
+constexpr int kMostSums = std::max({STN_PARAMETRIC_MAPS(STN_SUMS)});
+#undef STN_SUMS
+
+// The sums of a task's tiles, lane by lane: each lane has its own, in double, until the task ends.
+// There may be too many of a grouped map's for that; they are added to the task's own.
+struct LaneSums {
+  static constexpr int kLanesKept = kLanes<float>;
+  double* task;
+  double of[kMostSums][kLanesKept] = {};
+};
+
+// Parameters: the tile's part of the sums that the map makes of the coordinates' gradients.
+template <class Map, class A, int D>
+STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
+                         LaneSums& total) {
+  using T = typename Map::coordinate_type;
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  static_assert(L <= LaneSums::kLanesKept, "LaneSums is too small");
+  V sums[Map::sums] = {};
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    for (int j = 0; j < tile.width; j += L) {
+      V at[D], g[D];
+      positions(tile, p, j, at);
+      const auto inside = counting<V>() < static_cast<T>(tile.width - j);
+      for (int d = 0; d < D; ++d) {
+        g[d] = inside ? load_converted<V>(&grad[d][slot + j]) : V{};
+      }
+      map.accumulate(at, g, sums);
+    }
+  });
+  for (int k = 0; k < Map::sums; ++k) {
+    Vector<double, L> lanes;
+    std::memcpy(&lanes, total.of[k], sizeof lanes);
+    lanes += __builtin_convertvector(sums[k], Vector<double, L>);
+    std::memcpy(total.of[k], &lanes, sizeof lanes);
+  }
+}
+
+// The same of a grouped map: group by group over all of the tile's points.
+template <class Map, class A, int D>
+STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
+                       LaneSums& kept) {
+  using T = typename Map::coordinate_type;
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  alignas(64) T at[D][kRoom] = {}, g[D][kRoom] = {};  // beside the points, too, g is 0
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    for (int j = 0; j < tile.width; j += L) {
+      V here[D];
+      positions(tile, p, j, here);
+      const auto inside = counting<V>() < static_cast<T>(tile.width - j);
+      for (int d = 0; d < D; ++d) {
+        store<L>(&at[d][slot + j], here[d]);
+        store<L>(&g[d][slot + j], inside ? load_converted<V>(&grad[d][slot + j]) : V{});
+      }
+    }
+  });
+  for (int group = 0; group < map.groups(); ++group) {
+    V sums[Map::sums] = {};
+    for (int i = 0; i < tile.slots(); i += L) {
+      V here[D], of[D];
+      for (int d = 0; d < D; ++d) {
+        here[d] = load<V>(&at[d][i]);
+        of[d] = load<V>(&g[d][i]);
+      }
+      map.accumulate(here, of, sums, group);
+    }
+    for (int j = 0; j < Map::sums; ++j) {
+      const int k = map.place(group, j);
+      if (k >= 0) kept.task[k] += static_cast<double>(total(sums[j]));
+    }
+  }
+}
+
+template <class Map, class A, int D>
+STN_HD void sum_map(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
+                    LaneSums& kept) {
+  if constexpr (Map::grouped) {
+    sum_groups(map, tile, grad, kept);
+  } else {
+    sum_gradient(map, tile, grad, kept);
+  }
+}
+
+// The task's sums over the lanes, in order, of a map that has so few.
+inline void add_lanes(const LaneSums& total, int sums) {
+  for (int k = 0; k < std::min(sums, kMostSums); ++k) {
+    for (double lane : total.of[k]) total.task[k] += lane;
+  }
+}
+
+// Adds the partial sums in order and turns them into the parameters' gradient.
+template <class T, int D>
+void finish(MapKind kind, const Warp& warp, const Warp& grad_warp, const Frame<T, D>& frame,
+            const int64_t (&output_size)[3], bool align_corners, const Plan& plan) {
+  const int64_t groups = plan.tasks / grad_warp.batch;
+  const int count = warp.count;
+  for (int64_t n = 0; n < grad_warp.batch; ++n) {
+    with_map<T, D>(kind, warp, n, frame, output_size, align_corners, [&](const auto& map) {
+      using Map = typename std::decay<decltype(map)>::type;
+      if constexpr (Map::parametric) {
+        for (int k = 0; k < count; ++k) {
+          double sum = 0;
+          for (int64_t g = 0; g < groups; ++g) sum += plan.partial[(n * groups + g) * count + k];
+          store_as(grad_warp.data, grad_warp.type, n * grad_warp.stride_n + k, map.finish(k, sum));
+        }
+      }
+    });
+  }
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -1,0 +1,174 @@
+// The thin-plate spline (Bookstein 1989; Jaderberg et al. 2015, section 3.2).
+#pragma once
+
+#include "math/logarithm.h"
+#include "math/warp.h"
+
+namespace stn_cuda {
+inline namespace STN_ISA {
+
+// What a control point adds at the squared distance r2: U(r2) = r2 log(r2), and its derivatives by
+// r2. (The textbooks' r^2 log r is half of it; so are the weights.) At the control point itself the
+// slope is a number, and the distance by which it is multiplied is 0.
+template <class V>
+struct Radial {
+  V r2, log;
+
+  STN_HD explicit Radial(V squared) : r2(squared), log(logarithm(squared)) {}
+
+  STN_HD V value() const { return r2 * log; }
+  STN_HD V slope() const { return log + 1; }
+  STN_HD V curve() const { return unless_there(V(1 / r2)); }
+
+  // What second derivatives have of x; at the control point, where there are none, 0.
+  STN_HD V unless_there(V x) const { return r2 < LogarithmOf<Scalar<V>>::smallest ? V{} : x; }
+};
+
+// normalised input = theta * (normalised output q, 1) + sum over k of weight_k U(|q - control_k|^2)
+// Parameters, in float32 or float64 as the coordinates: the weights of K control points, D numbers
+// each; theta, as the affine map's; the control points, normalised positions in the output.
+template <class T, int D>
+struct ThinPlateSplineMap {
+  static constexpr bool parametric = true;
+  static constexpr bool monotonic = false;
+  static constexpr bool linear = false;
+  static constexpr bool grouped = true;
+  static constexpr int most_dims = 2;
+  static constexpr int rows = D + 1, columns = D;  // of theta, as numbers of D each
+  static constexpr int rows_per_point = 2, least_points = 3, most_points = 256;
+  static constexpr int sums = 2 * D;
+  using coordinate_type = T;
+
+  AffineMap<T, D> affine;
+  T unit[D];  // d normalised output / d output pixel
+  const T *weights, *controls;
+  int points;
+
+  STN_HD ThinPlateSplineMap(const Warp& warp, int64_t n, const Frame<T, D>& frame,
+                            const int64_t (&output_size)[3], bool align_corners)
+      : affine(warp, n, frame, output_size, align_corners, points_in(warp) * D),
+        weights(nullptr),
+        controls(nullptr),
+        points(points_in(warp)) {
+    for (int d = 0; d < D; ++d) {
+      const int64_t extent = align_corners ? output_size[d] - 1 : output_size[d];
+      unit[d] = extent > 0 ? T(2) / static_cast<T>(extent) : T(0);
+    }
+    // For finish() alone, float32 parameters have a map in float64, too.
+    if ((warp.type == ElementType::f64) != (sizeof(T) == sizeof(double))) return;
+    weights = static_cast<const T*>(warp.data) + n * warp.stride_n;
+    controls = weights + (points + D + 1) * D;
+  }
+
+  template <class V>
+  STN_HD void coordinate(const V (&p)[D], V (&x)[D]) const {
+    V moved[D] = {};
+    for (int k = 0; k < points; ++k) {
+      V apart[D];
+      const V u = radial(&controls[k * D], p, apart).value();
+      for (int r = 0; r < D; ++r) moved[r] = multiply_add(weights[k * D + r], u, moved[r]);
+    }
+    affine.coordinate(p, x);
+    for (int r = 0; r < D; ++r) x[r] = multiply_add(affine.half[r], moved[r], x[r]);
+  }
+
+  // A group for each control point: its weights, and its position; then one for each row of theta.
+  STN_HD int groups() const { return points + D; }
+
+  // The parameter of a group's sum j; -1: none.
+  STN_HD int place(int group, int j) const {
+    if (group < points) return j < D ? group * D + j : (points + D + 1 + group) * D + j - D;
+    return j <= D ? points * D + (group - points) * (D + 1) + j : -1;
+  }
+
+  template <class V>
+  STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums], int group) const {
+    if (group >= points) return affine.accumulate_row(p, g[group - points], s);
+    V apart[D];
+    T place[D];
+    for (int d = 0; d < D; ++d) place[d] = numbers_of(controls[group * D + d]);
+    const Radial<V> u = radial(place, p, apart);
+    const V value = u.value(), pull = pulled(group, g) * u.slope();
+    for (int d = 0; d < D; ++d) {
+      s[d] += g[d] * value;
+      s[D + d] += pull * apart[d];
+    }
+  }
+
+  template <class V>
+  STN_HD void move(const V (&p)[D], const ThinPlateSplineMap& tangent, V (&x)[D]) const {
+    V moved[D] = {};
+    for (int k = 0; k < points; ++k) {
+      V apart[D];
+      const Radial<V> u = radial(&controls[k * D], p, apart);
+      const V value = u.value(), change = u.slope() * approach(apart, tangent, k);
+      for (int r = 0; r < D; ++r) {
+        moved[r] = multiply_add(tangent.weights[k * D + r], value, moved[r]);
+        moved[r] = multiply_add(weights[k * D + r], change, moved[r]);
+      }
+    }
+    tangent.affine.coordinate(p, x);
+    for (int r = 0; r < D; ++r) x[r] = multiply_add(affine.half[r], moved[r], x[r]);
+  }
+
+  template <class V>
+  STN_HD void bend(const V (&p)[D], const ThinPlateSplineMap& tangent, const V (&g)[D],
+                   V (&s)[sums], int group) const {
+    if (group >= points) return;
+    V apart[D];
+    const Radial<V> u = radial(&controls[group * D], p, apart);
+    const V slope = u.unless_there(u.slope()), nearer = approach(apart, tangent, group);
+    const V pull = pulled(group, g);
+    const V change = tangent.pulled(group, g) * slope + pull * u.curve() * nearer;
+    for (int d = 0; d < D; ++d) {
+      s[d] += g[d] * slope * nearer;
+      s[D + d] += change * apart[d] - pull * slope * tangent.controls[group * D + d];
+    }
+  }
+
+  // The gradient of parameter k from its sum.
+  template <class S>
+  STN_HD S finish(int k, S sum) const {
+    const int of_theta = k - points * D;
+    if (of_theta < 0) return sum * static_cast<S>(affine.half[k % D]);
+    return of_theta < AffineMap<T, D>::sums ? affine.finish(of_theta, sum) : sum;
+  }
+
+ private:
+  STN_HD static int points_in(const Warp& warp) { return (warp.count / D - rows) / rows_per_point; }
+
+  // Of the distance from a control point to p, which is `apart`.
+  template <class V>
+  STN_HD Radial<V> radial(const T* place, const V (&p)[D], V (&apart)[D]) const {
+    V squared{};
+    for (int d = 0; d < D; ++d) {
+      apart[d] = multiply_add(unit[d], V(p[d] - affine.centre[d]), all<V>(-place[d]));
+      squared += apart[d] * apart[d];
+    }
+    return Radial<V>(squared);
+  }
+
+  // The gradient of U of control point k, times the -2 of how the squared distance changes with it.
+  template <class V>
+  STN_HD V pulled(int k, const V (&g)[D]) const {
+    V sum{};
+    for (int r = 0; r < D; ++r) {
+      sum = multiply_add(T(-2 * affine.half[r] * numbers_of(weights[k * D + r])), g[r], sum);
+    }
+    return sum;
+  }
+
+  // How the squared distance changes while control point k moves.
+  template <class V>
+  STN_HD static V approach(const V (&apart)[D], const ThinPlateSplineMap& tangent, int k) {
+    V sum{};
+    for (int d = 0; d < D; ++d) sum = multiply_add(tangent.controls[k * D + d], apart[d], sum);
+    return sum * -2;
+  }
+
+  // 0 for NaN, the look of parameters that are, whose gradient is 0.
+  STN_HD static T numbers_of(T x) { return x == x ? x : T(0); }
+};
+
+}  // namespace STN_ISA
+}  // namespace stn_cuda

@@ -4,9 +4,10 @@ import torch
 
 from stn_cuda.warps.affine import Affine
 from stn_cuda.warps.base import Warp
+from stn_cuda.warps.flow import Flow
 from stn_cuda.warps.projective import Projective
 
-__all__ = ["Affine", "Projective", "Warp"]
+__all__ = ["Affine", "Flow", "Projective", "Warp"]
 
 # A warp is a tensor and a class of ours: nothing that torch.load need not trust.
-torch.serialization.add_safe_globals([Affine, Projective])
+torch.serialization.add_safe_globals([Affine, Flow, Projective])

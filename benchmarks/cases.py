@@ -19,6 +19,7 @@ class Case:
 
     op         "affine": `sample(x, Affine(theta), size)`; "projective": the same of a homography;
                "tps": of a thin-plate spline through 4 x 4 targets;
+               "flow": `sample(x, Flow(displacement))`, of an affine map plus half a pixel of noise;
                "smooth" and "random": `sample(x, grid)` with a grid that is affine plus half a
                pixel of noise, or uniform over the image
     shape      of the input, (N, C, H, W) or (N, C, D, H, W)
@@ -67,14 +68,19 @@ class Case:
         return count
 
     @property
+    def is_grid(self) -> bool:
+        """Whether the warp is a given grid, and not of a family of `warps.py`."""
+        return self.op in ("smooth", "random")
+
+    @property
     def is_parametric(self) -> bool:
-        """Whether the warp is a map of a few parameters: a family of `warps.py`."""
-        return self.op not in ("smooth", "random")
+        """Whether the warp is a map of a few parameters."""
+        return not self.is_grid and self.op != "flow"
 
     @property
     def group(self) -> str:
         """The line of the summary that the case belongs to."""
-        kind = self.op if self.is_parametric else "grid"
+        kind = "grid" if self.is_grid else self.op
         precision = "" if self.dtype in ("float32", "float64") else ", half types"
         return f"{kind} {len(self.shape) - 2}-D {self.mode}{precision}"
 
@@ -215,6 +221,12 @@ SPLINES = [
     Case("tps", (16, 64, 64, 64)),
 ]
 
+# Displacements of every point, beside the grids of the same looks.
+FLOW = [
+    Case("flow", (1, 3, 512, 512), suite="default"),
+    Case("flow", (1, 1, 128, 128, 128), suite="default"),
+]
+
 HALF = [
     Case("affine", (8, 3, 512, 512), dtype="float16"),
     Case("affine", (8, 3, 512, 512), dtype="bfloat16"),
@@ -278,7 +290,7 @@ def _both_directions(cases: Iterable[Case]) -> list[Case]:
 
 CASES: list[Case] = [
     *_both_directions(AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + PROJECTIVE + HALF),
-    *_both_directions(SPLINES),
+    *_both_directions(SPLINES + FLOW),
     *GRID_2D_WARP_ONLY,
     *INTERPOLATIONS,
     *BOUNDARIES,

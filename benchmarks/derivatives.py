@@ -200,7 +200,7 @@ def _batched(tensor: torch.Tensor, batch: int) -> torch.Tensor:
 def _grid_of(problem: Problem) -> Callable[[torch.Tensor], torch.Tensor]:
     case = problem.case
     batch = case.output_shape[0]
-    if not case.is_parametric:
+    if case.is_grid:
         return lambda grid: _batched(grid, batch)
     write = FAMILIES[case.op].grid(case, problem.warp)
     return lambda parameters: write(_batched(parameters, batch))

@@ -58,7 +58,7 @@ class Peer:
 
 
 def ours(problem: Problem) -> Forward:
-    """`stn_cuda.sample`, or `sample_with_gradient`, fused for a parametric warp."""
+    """`stn_cuda.sample`, or `sample_with_gradient`, fused for a warp that is no grid."""
     import stn_cuda  # imported late: --list and --render need no built extension
 
     case = problem.case
@@ -77,10 +77,10 @@ def ours(problem: Problem) -> Forward:
     def of_grid(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         return function(image, grid, **options)
 
-    if case.is_parametric:
-        make, forward = FAMILIES[case.op].make, of_parameters
-    else:
+    if case.is_grid:
         forward = of_grid
+    else:
+        make, forward = FAMILIES[case.op].make, of_parameters
     return derivatives.forward_mode(problem, forward) if case.direction == "jvp" else forward
 
 
@@ -133,7 +133,7 @@ def torch_eager(problem: Problem) -> Forward:
     case = problem.case
     shape = case.output_shape
     prepare = []  # only the steps that the case needs, so that torch pays for no empty one
-    if case.is_parametric:
+    if not case.is_grid:
         prepare.append(FAMILIES[case.op].grid(case, problem.warp))
     if case.dtype != case.warp_dtype:  # torch takes one dtype only
         prepare.append(lambda grid: grid.to(problem.input.dtype))

@@ -26,7 +26,8 @@ class Problem:
     """A case with its data: what every peer is given.
 
     input        of the case's shape, dtype and layout, uniform in [0, 1)
-    warp         a map's parameters, such as theta (N, 2, 3) / (N, 3, 4), or a grid (N, ..., 2 | 3)
+    warp         a map's parameters, such as theta (N, 2, 3) / (N, 3, 4), a displacement (N, 2 | 3,
+                 ...), or a grid (N, ..., 2 | 3)
     grad_output  of the output's shape and the input's dtype and layout; None where there is no
                  backward
     tangents     one for each of `case.wrt`, of its shape, dtype and layout: the direction in which
@@ -51,10 +52,10 @@ def build(case: Case, device: str = "cpu") -> Problem:
 
     image = torch.rand(case.shape, generator=generator)
     theta = _theta(case, generator)
-    if case.is_parametric:
-        warp = FAMILIES[case.op].parameters(theta, generator)
-    else:
+    if case.is_grid:
         warp = _grid(case, theta, generator)
+    else:
+        warp = FAMILIES[case.op].parameters(case, theta, generator)
     grad_output = None
     if case.direction in ("backward", *DOUBLE):
         grad_output = torch.randn(case.output_shape, generator=generator)
@@ -146,7 +147,7 @@ def _call(problem: Problem, forward: Forward) -> Callable[[], Results]:
 def grid_of(problem: Problem) -> torch.Tensor:
     """The normalised positions in the input that the outputs look at, in float64."""
     case, grid = problem.case, problem.warp.double()
-    return FAMILIES[case.op].grid(case, grid)(grid) if case.is_parametric else grid
+    return grid if case.is_grid else FAMILIES[case.op].grid(case, grid)(grid)
 
 
 def pixels_of(grid: torch.Tensor, case: Case) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The parametric warps of the matrix: ours, and the same maps in torch's operations, as grids."""
+"""The warps of the matrix: ours, and the same maps in torch's operations, as grids."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ GridOf = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of parametric warp.
+    """A kind of warp.
 
     ours         the name of our class of it
-    parameters   (theta, generator) -> the parameters for that theta, (N, dims, dims + 1)
+    parameters   (case, theta, generator) -> the parameters for that theta, (N, dims, dims + 1)
     grid         (case, like) -> function parameters -> grid, in the dtype and on the device of
                  `like`; what does not depend on the parameters is made once
     """
 
     ours: str
-    parameters: Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+    parameters: Callable[[Case, torch.Tensor, torch.Generator], torch.Tensor]
     grid: Callable[[Case, torch.Tensor], GridOf]
 
     def make(self, parameters: torch.Tensor):
@@ -39,7 +39,21 @@ def _affine_grid(case: Case, like: torch.Tensor) -> GridOf:
     return lambda theta: F.affine_grid(theta, (theta.shape[0], *shape), case.align_corners)
 
 
-def _homographies(theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _base(case: Case, like: torch.Tensor) -> torch.Tensor:
+    """The outputs' own positions."""
+    size = case.output_shape[2:]
+    dims = len(size)
+    identity = torch.eye(dims, dims + 1, dtype=like.dtype, device=like.device)[None]
+    return F.affine_grid(identity, (1, 1, *size), case.align_corners)
+
+
+def _half(case: Case, like: torch.Tensor) -> torch.Tensor:
+    """Pixels per normalised unit, x first."""
+    lengths = torch.tensor(case.shape[2:], dtype=like.dtype, device=like.device).flip(0)
+    return (lengths - 1 if case.align_corners else lengths) / 2
+
+
+def _homographies(case: Case, theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The affine maps, tilted: the last coordinate is 1 give or take a few tenths."""
     count, dims, _ = theta.shape
     tilt = 0.2 * torch.rand(count, 1, dims, generator=generator) - 0.1
@@ -49,9 +63,7 @@ def _homographies(theta: torch.Tensor, generator: torch.Generator) -> torch.Tens
 def _projective_grid(case: Case, like: torch.Tensor) -> GridOf:
     size = case.output_shape[2:]
     dims = len(size)
-    identity = torch.eye(dims, dims + 1, dtype=like.dtype, device=like.device)[None]
-    base = F.affine_grid(identity, (1, 1, *size), case.align_corners).reshape(1, -1, dims)
-    base = F.pad(base, (0, 1), value=1.0)
+    base = F.pad(_base(case, like).reshape(1, -1, dims), (0, 1), value=1.0)
 
     def grid(theta: torch.Tensor) -> torch.Tensor:
         homogeneous = base @ theta.mT
@@ -87,8 +99,22 @@ def _spline_grid(case: Case, like: torch.Tensor) -> GridOf:
     return lambda targets: (basis @ (inverse @ targets)).view(targets.shape[0], *size, 2)
 
 
+def _displacements(case: Case, theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """What the affine maps move each point by, in pixels, and half a pixel of noise."""
+    grid = _affine_grid(case, theta)(theta)
+    moved = (grid - _base(case, theta)) * _half(case, theta)
+    moved += 0.5 * torch.randn(moved.shape, generator=generator)
+    return moved.movedim(-1, 1).contiguous()
+
+
+def _flow_grid(case: Case, like: torch.Tensor) -> GridOf:
+    base, unit = _base(case, like), 1 / _half(case, like)
+    return lambda displacement: base + displacement.movedim(1, -1) * unit
+
+
 FAMILIES = {
-    "affine": Family("Affine", lambda theta, _: theta, _affine_grid),
+    "affine": Family("Affine", lambda case, theta, generator: theta, _affine_grid),
+    "flow": Family("Flow", _displacements, _flow_grid),
     "projective": Family("Projective", _homographies, _projective_grid),
     "tps": Family("ThinPlateSpline", _targets, _spline_grid),
 }

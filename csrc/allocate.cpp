@@ -37,4 +37,10 @@ at::Tensor empty_result(at::IntArrayRef shape, const at::TensorOptions& options)
   return result;
 }
 
+at::Tensor empty_result_like(const at::Tensor& tensor) {
+  at::Tensor result = at::empty_like(tensor);
+  if (result.device().is_cpu()) prefer_huge_pages(result);
+  return result;
+}
+
 }  // namespace stn_cuda

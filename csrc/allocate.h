@@ -11,4 +11,8 @@ namespace stn_cuda {
 // STN_CUDA_HUGE_PAGES=0, this is at::empty.
 at::Tensor empty_result(at::IntArrayRef shape, const at::TensorOptions& options);
 
+// The same of at::empty_like, which keeps the order of the strides, and the strides of a tensor
+// without gaps.
+at::Tensor empty_result_like(const at::Tensor& tensor);
+
 }  // namespace stn_cuda

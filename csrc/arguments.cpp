@@ -9,8 +9,8 @@ namespace stn_cuda {
 namespace {
 
 // Entry k is the name of the enumerator with value k.
-#define STN_NAME(name, Functor) #name,
-constexpr c10::string_view kMaps[] = {"grid", STN_PARAMETRIC_MAPS(STN_NAME)};
+#define STN_NAME(name, ...) #name,
+constexpr c10::string_view kMaps[] = {STN_FREE_MAPS(STN_NAME) STN_PARAMETRIC_MAPS(STN_NAME)};
 #undef STN_NAME
 constexpr c10::string_view kModes[] = {"bilinear", "nearest", "bicubic"};
 constexpr c10::string_view kPaddings[] = {"zeros", "border", "reflection"};
@@ -70,7 +70,7 @@ void copy_spatial(at::IntArrayRef shape, int64_t (&size)[3]) {
 }
 
 at::Tensor readable_warp(const at::Tensor& warp, MapKind map) {
-  if (map == MapKind::grid) return warp;
+  if (is_free(map)) return warp;
   const bool grouped = facts_of(map, 2).rows_per_point > 0;
   const bool low = grouped && warp.scalar_type() != at::kDouble;
   return (low ? warp.to(at::kFloat) : warp).contiguous();
@@ -102,7 +102,7 @@ Warp warp_of(const at::Tensor& tensor, MapKind map, int64_t batch) {
   warp.type = element_type(tensor);
   warp.batch = tensor.size(0);
   warp.stride_n = tensor.size(0) == 1 && batch != 1 ? 0 : tensor.stride(0);
-  if (map == MapKind::grid) {
+  if (is_free(map)) {
     warp.stride_k = tensor.stride(-1);
     for (int64_t d = 0; d < tensor.dim() - 2; ++d) warp.stride[d] = tensor.stride(-2 - d);
   } else {

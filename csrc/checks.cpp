@@ -2,8 +2,10 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "arguments.h"
 #include "math/parametric.h"
@@ -115,11 +117,32 @@ void check_parameters(const char* op, const char* name, const Tensor& warp, cons
                     " to ", facts.most_points, ", got shape ", shape_text(warp));
 }
 
-// A grid, or a map's parameters, for `dims` spatial dimensions.
+// What a map's tensor is called.
+const char* name_of(MapKind map) {
+  const FreeFacts facts = free_facts(map);
+  return facts.relative ? "displacement" : (facts.free ? "grid" : "theta");
+}
+
+// The shape of a map's tensor as the user has it: displacements have their components before the
+// points.
+std::string warp_shape_text(const Tensor& warp, MapKind map) {
+  std::vector<SymInt> shape = warp.sym_sizes().vec();
+  if (free_facts(map).relative && shape.size() > 2) {
+    std::rotate(shape.begin() + 1, shape.end() - 1, shape.end());
+  }
+  return shape_text(shape);
+}
+
+// A free map's values, or a map's parameters, for `dims` spatial dimensions.
 void check_warp(const char* op, const Tensor& warp, MapKind map, int64_t dims) {
-  const char* name = map == MapKind::grid ? "grid" : "theta";
+  const char* name = name_of(map);
   check_defined(op, name, warp);
-  if (map == MapKind::grid) {
+  if (free_facts(map).relative) {
+    TORCH_CHECK(warp.dim() == dims + 2 && warp.sym_size(-1) == dims, op,
+                ": displacement must be (N, ", dims, dims == 2 ? ", H, W)" : ", D, H, W)",
+                " for a ", dims + 2, "-D input, got shape ", warp_shape_text(warp, map));
+    check_size(op, warp.sym_sizes().slice(1, dims), dims);
+  } else if (is_free(map)) {
     TORCH_CHECK(warp.dim() == dims + 2, op, ": grid must have ", dims + 2, " dimensions for a ",
                 dims + 2, "-D input, got shape ", shape_text(warp), " ",
                 torch_dimensions_text(dims + 2, warp));
@@ -154,24 +177,25 @@ void check_modes(const char* op, c10::string_view mode, c10::string_view padding
 MapKind check_sampling(const char* op, const char* name, const Tensor& image, const Tensor& warp,
                        c10::string_view map, c10::string_view mode, c10::string_view padding_mode) {
   const MapKind kind = parse_map(op, map);
-  check_image(op, name, image, kind == MapKind::grid ? warp : Tensor());
+  check_image(op, name, image, needs_position(kind) ? Tensor() : warp);
   check_modes(op, mode, padding_mode, image.dim() - 2);
   check_warp(op, warp, kind, image.dim() - 2);
-  check_same_device(op, kind == MapKind::grid ? "grid" : "theta", warp, name, image);
+  check_same_device(op, name_of(kind), warp, name, image);
   return kind;
 }
 
-// Values at the output points of a grid have the grid's size.
-void check_grid_size(const char* op, const char* name, const Tensor& values, const Tensor& warp) {
+// Values at the output points of a free map have its size.
+void check_map_size(const char* op, const char* name, const Tensor& values, const Tensor& warp,
+                    MapKind map) {
+  if (!is_free(map)) return;
   const SymIntArrayRef size = warp.sym_sizes().slice(1, warp.dim() - 2);
-  TORCH_CHECK(values.sym_sizes().slice(2) == size, op, ": ", name,
-              " must have the grid's spatial size ", shape_text(size), ", got shape ",
-              shape_text(values));
+  TORCH_CHECK(values.sym_sizes().slice(2) == size, op, ": ", name, " must have the ", name_of(map),
+              "'s spatial size ", shape_text(size), ", got shape ", shape_text(values));
 }
 
 MapKind check_parametric(const char* op, c10::string_view map) {
   const MapKind kind = parse_map(op, map);
-  TORCH_CHECK_VALUE(kind != MapKind::grid, op, ": map must be a parametric one, got '", map, "'");
+  TORCH_CHECK_VALUE(!is_free(kind), op, ": map must be a parametric one, got '", map, "'");
   return kind;
 }
 
@@ -182,9 +206,9 @@ void check_sample(const char* op, const Tensor& input, const Tensor& warp, c10::
   const MapKind kind = check_sampling(op, "input", input, warp, map, mode, padding_mode);
   check_batch(op, input, warp);
   check_spatial(op, "input", input.sym_sizes());
-  if (kind == MapKind::grid) {
+  if (is_free(kind)) {
     TORCH_CHECK_VALUE(size.empty() || size == warp.sym_sizes().slice(1, input.dim() - 2), op,
-                      ": size must be None with a grid, whose own size it is, got ",
+                      ": size must be None with a ", name_of(kind), ", whose own size it is, got ",
                       shape_text(size));
   } else {
     check_size(op, size, input.dim() - 2);
@@ -202,7 +226,7 @@ void check_splat(const char* op, const Tensor& values, const Tensor& warp, c10::
   TORCH_CHECK(warp.sym_size(0) == batch || warp.sym_size(0) == 1, op,
               ": warp must have batch size 1 or that of values, ", batch, ", got ",
               warp.sym_size(0));
-  if (kind == MapKind::grid) check_grid_size(op, "values", values, warp);
+  check_map_size(op, "values", values, warp, kind);
   check_spatial(op, "shape", shape);
 }
 
@@ -221,7 +245,7 @@ void check_sample_grad_warp(const char* op, const Tensor& grad, const Tensor& in
               op, ": grad must be ", input.dim(), "-D with batch ", batch, ", ", input.sym_size(1),
               " channels and dtype ", input.scalar_type(), ", got shape ", shape_text(grad),
               " and dtype ", grad.scalar_type());
-  if (kind == MapKind::grid) check_grid_size(op, "grad", grad, warp);
+  check_map_size(op, "grad", grad, warp, kind);
 }
 
 void check_direction(const char* op, const Tensor& warp, const std::optional<Tensor>& tangent,

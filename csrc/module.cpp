@@ -44,6 +44,13 @@ std::map<std::string, int64_t> cpu_paths() {
   return counts;
 }
 
+// The free maps, and whether the positions of their points count: maps.h.
+std::map<std::string, bool> free_maps() {
+#define STN_ENTRY(name, in_pixels, relative) {#name, relative},
+  return {STN_FREE_MAPS(STN_ENTRY)};
+#undef STN_ENTRY
+}
+
 }  // namespace
 
 bool stn_cuda::add_to_module(void (*part)(pybind11::module_&)) {
@@ -103,6 +110,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
          [](const char* op, const Tensor& grad, const Tensor& warp, Name map) {
            stn_cuda::check_warp_grid_backward(op, grad, warp, map);
          });
+  define(m, "free_maps", free_maps);
   define(m, "cpu_isa", [] { return std::string(stn_cuda::cpu::kernels().name); });
   define(m, "cpu_gathers", [] {
     using namespace stn_cuda::cpu;

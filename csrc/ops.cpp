@@ -14,9 +14,10 @@
 TORCH_LIBRARY(stn_cuda, m) {
   m.set_python_module("stn_cuda.ops");  // where the fake functions stand
 
-  // output[n, c, p] = input[n, c] looked at where `warp` says for the output point p. map: "grid"
-  // (warp: (N, Ho, Wo, 2) or (N, Do, Ho, Wo, 3), normalised; size: empty), or a parametric map of
-  // maps.h (warp: its parameters, (N, rows, columns); size: the output's spatial size).
+  // output[n, c, p] = input[n, c] looked at where `warp` says for the output point p. map: of
+  // maps.h, a free one, such as "grid" (warp: its values, (N, Ho, Wo, 2) or (N, Do, Ho, Wo, 3) of
+  // any strides; size: empty, or theirs), or a parametric one (warp: its parameters, (N, rows,
+  // columns); size: the output's spatial size).
   m.def(
       "sample(Tensor input, Tensor warp, str map, SymInt[] size, str mode, str padding_mode, "
       "bool align_corners) -> Tensor");
@@ -24,7 +25,7 @@ TORCH_LIBRARY(stn_cuda, m) {
   m.def(
       "splat(Tensor values, Tensor warp, str map, SymInt[] shape, bool channels_last, str mode, "
       "str padding_mode, bool align_corners) -> Tensor");
-  // The gradient of sample with respect to warp.
+  // The gradient of sample with respect to warp, which lies in memory as a free map's values do.
   m.def(
       "sample_grad_warp(Tensor grad, Tensor input, Tensor warp, str map, str mode, "
       "str padding_mode, bool align_corners) -> Tensor");
@@ -113,6 +114,11 @@ at::Tensor readable(const at::Tensor& values, bool channels_last) {
   return has_linear_points(values) ? values : values.contiguous(format);
 }
 
+// The warp's gradient: a free map's lies as its values do.
+at::Tensor empty_grad_warp(const at::Tensor& warp, MapKind map) {
+  return is_free(map) ? empty_result_like(warp) : empty_result(warp.sizes(), warp.options());
+}
+
 using Tangent = const std::optional<at::Tensor>&;
 
 // What the derivatives along a direction are given more than what they are derivatives of.
@@ -149,7 +155,7 @@ auto look(const char* op, const at::Tensor& input, const at::Tensor& warp, c10::
   const Backend& backend = backend_of(op, input);
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
-  const at::IntArrayRef output_size = p.map == MapKind::grid ? warp.sizes().slice(1, p.dims) : size;
+  const at::IntArrayRef output_size = is_free(p.map) ? warp.sizes().slice(1, p.dims) : size;
   std::vector<int64_t> shape{p.batch, p.channels};
   shape.insert(shape.end(), output_size.begin(), output_size.end());
   copy_spatial(input.sizes().slice(2), p.input_size);
@@ -295,7 +301,7 @@ at::Tensor grad_warp_along(const char* op, const at::Tensor& grad, const at::Ten
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
 
-  at::Tensor grad_warp = empty_result(warp.sizes(), warp.options());
+  at::Tensor grad_warp = empty_grad_warp(warp, p.map);
   if (grad_warp.numel() == 0) return grad_warp;
   // A step function's derivative; and a sum over nothing.
   if (p.interpolation == Interpolation::nearest || grad.numel() == 0) return grad_warp.zero_();

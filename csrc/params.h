@@ -13,8 +13,8 @@ namespace stn_cuda {
 
 enum class Interpolation : int32_t { bilinear, nearest, bicubic };
 enum class Padding : int32_t { zeros, border, reflection };
-#define STN_ENUMERATOR(name, Functor) name,
-enum class MapKind : int32_t { grid, STN_PARAMETRIC_MAPS(STN_ENUMERATOR) };
+#define STN_ENUMERATOR(name, ...) name,
+enum class MapKind : int32_t { STN_FREE_MAPS(STN_ENUMERATOR) STN_PARAMETRIC_MAPS(STN_ENUMERATOR) };
 #undef STN_ENUMERATOR
 // How looks move: not at all, as they do while the warp moves along a tangent, or by a pixel along
 // an axis of the image.
@@ -38,9 +38,9 @@ struct Image {
   int64_t stride[3];
 };
 
-// The tensor that a coordinate map reads (or its gradient): a grid (N, [Do,] Ho, Wo, dims) with
-// stride_k along the coordinate components and stride[] along the output's axes, or a parametric
-// map's contiguous parameters (N, rows, columns), which use stride_n only.
+// The tensor that a coordinate map reads (or its gradient): a free map's values (N, [Do,] Ho, Wo,
+// dims) with stride_k along the coordinate components and stride[] along the output's axes, or a
+// parametric map's contiguous parameters (N, rows, columns), which use stride_n only.
 struct Warp {
   void* data;
   ElementType type;
@@ -99,6 +99,22 @@ struct Backend {
   void (*warp_grid)(const GridParams&);
   void (*warp_grid_backward)(const GridParams&);
 };
+
+// What maps.h says of the free maps.
+struct FreeFacts {
+  bool free;  // otherwise nothing is said
+  bool in_pixels, relative;
+};
+constexpr FreeFacts free_facts(MapKind kind) {
+#define STN_CASE(name, in_pixels, relative) \
+  if (kind == MapKind::name) return {true, in_pixels, relative};
+  STN_FREE_MAPS(STN_CASE)
+#undef STN_CASE
+  return {false, false, false};
+}
+constexpr bool is_free(MapKind kind) { return free_facts(kind).free; }
+// Whether where a point looks depends on where it stands in the output.
+constexpr bool needs_position(MapKind kind) { return !is_free(kind) || free_facts(kind).relative; }
 
 inline int64_t element_size(ElementType type) {
   return type == ElementType::f64 ? 8 : (type == ElementType::f32 ? 4 : 2);

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from stn_cuda._imports import when_imported
+from stn_cuda.ops import FREE_MAPS
 
 #: The labels of a tensor's dimensions; None: a dimension that cannot be sharded.
 Labels = tuple[str | None, ...]
@@ -28,13 +29,17 @@ Labels = tuple[str | None, ...]
 _POINTS = ("y", "x", "z")
 
 
+def _points(dims: int, map: str) -> Labels:
+    # A map that takes the points from their number: a part of them would look elsewhere.
+    return _POINTS[:dims] if FREE_MAPS.get(map) is False else (None,) * dims
+
+
 def _image(dims: int, map: str) -> Labels:
     return ("n", "c", *[None] * (dims - 2))
 
 
 def _values(dims: int, map: str) -> Labels:
-    # A parametric map takes the points from their number: a part of them would look elsewhere.
-    return ("n", "c", *(_POINTS[: dims - 2] if map == "grid" else [None] * (dims - 2)))
+    return ("n", "c", *_points(dims - 2, map))
 
 
 def _slopes(dims: int, map: str) -> Labels:
@@ -43,7 +48,7 @@ def _slopes(dims: int, map: str) -> Labels:
 
 
 def _warp(dims: int, map: str) -> Labels:
-    return ("n", *_POINTS[: dims - 2], None) if map == "grid" else _batch(dims, map)
+    return ("n", *_points(dims - 2, map), None) if map in FREE_MAPS else _batch(dims, map)
 
 
 def _batch(dims: int, map: str) -> Labels:

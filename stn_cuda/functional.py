@@ -30,10 +30,10 @@ def _check_tensors(op: str, **tensors):
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
 
 
-def _overridden(function, overloads, image, warp, size, mode, padding_mode, align_corners):
+def _overridden(function, overloads, image, warp, size, mode, padding_mode, align_corners, coords):
     """What the ``__torch_function__`` of one of the tensors makes of the call."""
     settings = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
-    return handle_torch_function(function, overloads, image, warp, size, **settings)
+    return handle_torch_function(function, overloads, image, warp, size, **settings, coords=coords)
 
 
 def _settings(mode, padding_mode, align_corners):
@@ -43,19 +43,33 @@ def _settings(mode, padding_mode, align_corners):
     return mode, padding_mode, bool(align_corners)
 
 
-def _map_of(warp):
+# What a grid tensor is, by the coordinates it has.
+_GRIDS = {"normalized": "grid", "pixel": "pixel_grid"}
+
+
+def _map_of(op: str, warp, coords):
     """A warp's tensor, and the kernels' name of what it is."""
-    return (warp.parameters, warp.map) if isinstance(warp, Warp) else (warp, "grid")
+    map = _GRIDS.get(coords if isinstance(coords, str) else str(coords))
+    if map is None:
+        raise ValueError(
+            f"{op}: expected coords to be 'normalized' or 'pixel', but got: {coords!r}"
+        )
+    if not isinstance(warp, Warp):
+        return warp, map
+    if map != "grid":
+        raise ValueError(
+            f"{op}: coords must be 'normalized' with a warp object, which knows its own, "
+            f"got {coords!r}"
+        )
+    return warp.parameters, warp.map
 
 
 def _output_size(op: str, map: str, size, default):
-    if map == "grid":
-        if size is not None:
-            raise ValueError(
-                f"{op}: size must be None with a grid, whose own size it is, got {size!r}"
-            )
-        return ()
-    return default if size is None else ops.extents(op, size)
+    if map in _GRIDS.values() and size is not None:
+        raise ValueError(f"{op}: size must be None with a grid, whose own size it is, got {size!r}")
+    if size is None:
+        return () if map in ops.FREE_MAPS else default
+    return ops.extents(op, size)
 
 
 def _check_image_size(op: str, size, dims: int):
@@ -77,6 +91,7 @@ def sample(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    coords: str = "normalized",
 ) -> Tensor:
     """Look at ``input`` through ``warp``.
 
@@ -89,16 +104,20 @@ def sample(
             float16 or bfloat16, of any strides.
         warp (Tensor[N, Ho, Wo, 2], Tensor[N, Do, Ho, Wo, 3] or Warp): a grid of normalised
             coordinates (-1 and 1 are the borders; order x, y(, z)), or a warp object such as
-            :class:`stn_cuda.Affine`. Of any of the four dtypes, whatever the input's: coordinates
-            are computed in float32, in float64 where the warp is float64. NaN is read as -1.
-        size: the output's spatial size, (Ho, Wo) or (Do, Ho, Wo). Default: the input's. With a
-            grid tensor it must be None.
+            :class:`stn_cuda.Affine` or :class:`stn_cuda.Flow`. Of any of the four dtypes, whatever
+            the input's: coordinates are computed in float32, in float64 where the warp is float64.
+            NaN is read as -1.
+        size: the output's spatial size, (Ho, Wo) or (Do, Ho, Wo). Default: the input's. A grid
+            and a :class:`stn_cuda.Flow` have their own; with a grid tensor it must be None.
         mode: ``"bilinear"`` (trilinear for volumes; the default), ``"nearest"``, or ``"bicubic"``
             (4-D input only; cubic convolution with a = -0.75).
         padding_mode: what lies outside: ``"zeros"`` (the default), ``"border"`` (the nearest
             border pixel), ``"reflection"`` (the image mirrored at its borders).
         align_corners: whether -1 and 1 are the centres of the corner pixels (True) or their outer
             edges (False, the default).
+        coords: what a grid tensor holds: ``"normalized"`` coordinates (the default), or those in
+            ``"pixel"`` units, in which 0 is the first pixel's centre; ``align_corners`` then says
+            only where ``"reflection"`` mirrors, and what NaN is read as.
 
     Returns:
         Tensor[N, C, Ho, Wo] or Tensor[N, C, Do, Ho, Wo]: in the input's dtype and memory format.
@@ -117,11 +136,13 @@ def sample(
 
     Jaderberg et al., *Spatial Transformer Networks*, 2015 (arXiv 1506.02025), equations (3), (5).
     """
-    parameters, map = _map_of(warp)
+    parameters, map = _map_of("sample", warp, coords)
     if has_torch_function_variadic(input, parameters):
         overloads = (input, parameters)
-        return _overridden(sample, overloads, input, warp, size, mode, padding_mode, align_corners)
-    _check_tensors("sample", input=input, **{map: parameters})
+        return _overridden(
+            sample, overloads, input, warp, size, mode, padding_mode, align_corners, coords
+        )
+    _check_tensors("sample", input=input, grid=parameters)
     size = _output_size("sample", map, size, input.shape[2:])
     settings = _settings(mode, padding_mode, align_corners)
     return ops.sample(input, parameters, map, size, *settings)
@@ -135,6 +156,7 @@ def sample_with_gradient(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    coords: str = "normalized",
 ) -> Tuple[Tensor, Tensor]:
     """Look at ``input`` through ``warp``, and at how steep it is there, in one pass.
 
@@ -144,8 +166,8 @@ def sample_with_gradient(
     corners) it is 0; where it mirrors a look, it has the mirrored sign.
 
     Args:
-        input, warp, size, mode, padding_mode, align_corners: as in :func:`sample`. The derivative
-            of ``"nearest"``, a step function, is 0.
+        input, warp, size, mode, padding_mode, align_corners, coords: as in :func:`sample`. The
+            derivative of ``"nearest"``, a step function, is 0.
 
     Returns:
         Tensor[N, C, Ho, Wo] and Tensor[N, C, 2, Ho, Wo] (Tensor[N, C, Do, Ho, Wo] and
@@ -163,13 +185,21 @@ def sample_with_gradient(
 
     Baker and Matthews, *Lucas-Kanade 20 Years On*, 2004, section 2 (the warped gradient).
     """
-    parameters, map = _map_of(warp)
+    parameters, map = _map_of("sample_with_gradient", warp, coords)
     if has_torch_function_variadic(input, parameters):
         overloads = (input, parameters)
         return _overridden(
-            sample_with_gradient, overloads, input, warp, size, mode, padding_mode, align_corners
+            sample_with_gradient,
+            overloads,
+            input,
+            warp,
+            size,
+            mode,
+            padding_mode,
+            align_corners,
+            coords,
         )
-    _check_tensors("sample_with_gradient", input=input, **{map: parameters})
+    _check_tensors("sample_with_gradient", input=input, grid=parameters)
     size = _output_size("sample_with_gradient", map, size, input.shape[2:])
     settings = _settings(mode, padding_mode, align_corners)
     return ops.sample_with_gradient(input, parameters, map, size, *settings)
@@ -183,6 +213,7 @@ def splat(
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    coords: str = "normalized",
 ) -> Tensor:
     """Add ``values`` into an image, each where its point looks: the adjoint of :func:`sample`.
 
@@ -196,8 +227,9 @@ def splat(
             strides.
         warp: as in :func:`sample`: where each point of ``values`` looks in the image.
         size: the image's spatial size, (H, W) or (D, H, W). Default: that of ``values``.
-        mode, padding_mode, align_corners: as in :func:`sample`. Values whose points look outside
-            are lost with ``"zeros"``, and reach the border or the mirrored pixel with the others.
+        mode, padding_mode, align_corners, coords: as in :func:`sample`. Values whose points look
+            outside are lost with ``"zeros"``, and reach the border or the mirrored pixel with the
+            others.
 
     Returns:
         Tensor[N, C, H, W] or Tensor[N, C, D, H, W]: in the dtype and memory format of ``values``. A
@@ -217,11 +249,13 @@ def splat(
 
     Niklaus and Liu, *Softmax Splatting*, 2020 (arXiv 2003.05534), equation (1), of any warp.
     """
-    parameters, map = _map_of(warp)
+    parameters, map = _map_of("splat", warp, coords)
     if has_torch_function_variadic(values, parameters):
         overloads = (values, parameters)
-        return _overridden(splat, overloads, values, warp, size, mode, padding_mode, align_corners)
-    _check_tensors("splat", values=values, **{map: parameters})
+        return _overridden(
+            splat, overloads, values, warp, size, mode, padding_mode, align_corners, coords
+        )
+    _check_tensors("splat", values=values, grid=parameters)
     size = values.shape[2:] if size is None else ops.extents("splat", size)
     _check_image_size("splat", size, values.dim() - 2)
     mode, padding_mode, align_corners = _settings(mode, padding_mode, align_corners)

@@ -17,6 +17,9 @@ from torch._prims_common import suggest_memory_format
 from stn_cuda import onnx
 from stn_cuda._extension import _C
 
+#: The maps of a value per output point, and of each whether it also takes the points' positions.
+FREE_MAPS: dict[str, bool] = _C.free_maps()
+
 _CHANNELS_LAST = (torch.channels_last, torch.channels_last_3d)
 
 
@@ -53,7 +56,7 @@ def sample(
     if torch.compiler.is_compiling():
         if torch.onnx.is_in_onnx_export():
             return onnx.sample(input, warp, map, size, mode, padding_mode, align_corners)
-        if map == "grid":
+        if map in FREE_MAPS:
             size = warp.shape[1:-1]  # an empty list does not survive in AOTInductor's packages
         return torch.ops.stn_cuda.sample.default(
             input, warp, map, size, mode, padding_mode, align_corners
@@ -64,7 +67,7 @@ def sample(
 @torch.library.register_fake("stn_cuda::sample")
 def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op="sample"):
     _C.check_sample(op, input, warp, map, size, mode, padding_mode)
-    spatial = warp.shape[1:-1] if map == "grid" else size
+    spatial = warp.shape[1:-1] if map in FREE_MAPS else size
     batch = warp.shape[0] if input.shape[0] == 1 else input.shape[0]
     output = input.new_empty((batch, input.shape[1], *spatial))
     return output.contiguous(memory_format=suggest_memory_format(input))
@@ -125,7 +128,7 @@ def _sample_grad_warp_fake(
     grad, input, warp, map, mode, padding_mode, align_corners, op="sample_grad_warp"
 ):
     _C.check_sample_grad_warp(op, grad, input, warp, map, mode, padding_mode)
-    return warp.new_empty(warp.shape)
+    return torch.empty_like(warp) if map in FREE_MAPS else warp.new_empty(warp.shape)
 
 
 # --- derivatives ------------------------------------------------------------------------------

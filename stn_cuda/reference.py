@@ -117,6 +117,12 @@ def all_taps(coordinates, sizes, mode, padding_mode, align_corners):
     return result
 
 
+def finite_pixel(pixel, size, align_corners):
+    """Of a pixel coordinate what to_pixel makes of NaN and infinities."""
+    first = to_pixel(torch.full_like(pixel, -1), size, align_corners)
+    return torch.where(pixel.isnan(), first, pixel).clamp(-HUGE, HUGE)
+
+
 def pixel_coordinates(grid, sizes, align_corners):
     """(N, *out, dims) pixel coordinates of a grid of normalised ones."""
     return torch.stack(
@@ -124,11 +130,14 @@ def pixel_coordinates(grid, sizes, align_corners):
     )
 
 
-def sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False):
+def sample(
+    image, grid, mode="bilinear", padding_mode="zeros", align_corners=False, coords="normalized"
+):
     """image (N, C, [D,] H, W), grid (N, *out, dims) -> (N, C, *out), all float64.
 
-    A batch of 1 on either side is broadcast. A tap outside the image is not read: a NaN or an
-    infinity there does not matter.
+    coords="pixel": the grid holds pixel coordinates, 0 is the first pixel's centre. A batch of 1 on
+    either side is broadcast. A tap outside the image is not read: a NaN or an infinity there does
+    not matter.
     """
     image, grid = image.double(), grid.double()
     batch = torch.broadcast_shapes(image.shape[:1], grid.shape[:1])
@@ -138,7 +147,11 @@ def sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=Fal
     channels, out = image.shape[1], grid.shape[1:-1]
     points = out.numel()
     planes = image.reshape(*batch, channels, math.prod(sizes))
-    coordinates = pixel_coordinates(grid, sizes, align_corners)
+    if coords == "pixel":
+        axes = [finite_pixel(grid[..., a], n, align_corners) for a, n in enumerate(sizes)]
+        coordinates = torch.stack(axes, dim=-1)
+    else:
+        coordinates = pixel_coordinates(grid, sizes, align_corners)
     total = torch.zeros(*batch, channels, points, dtype=torch.float64)
     for flat, inside, weight in all_taps(coordinates, sizes, mode, padding_mode, align_corners):
         index = flat.reshape(*batch, 1, points).expand(-1, channels, -1)
@@ -225,3 +238,16 @@ def thin_plate_spline_grid(parameters, size, align_corners=False):
     apart = distance > 0
     radial = torch.where(apart, distance * torch.where(apart, distance, 1).log(), 0.0)
     return base @ theta.reshape(-1, 1, 2, 3).mT + radial @ weights[:, None]
+
+
+def flow_coordinates(displacement, in_size, align_corners=False, normalized=False):
+    """Where displacements (N, dims, *out) look in an input of in_size: pixels (N, *out, dims).
+
+    A point's own position, as an affine identity has it, and the displacement from there.
+    """
+    sizes = tuple(reversed(in_size))
+    base = base_coordinates(displacement.shape[2:], align_corners)[..., :-1]
+    moved = displacement.double().movedim(1, -1)
+    if normalized:
+        return pixel_coordinates(base.to(moved.device) + moved, sizes, align_corners)
+    return pixel_coordinates(base, sizes, align_corners).to(moved.device) + moved

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stn_cuda._files import replacing
-from stn_cuda.warps import Warp
+from stn_cuda.warps import Flow, Warp
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def lattice(
     Args:
         image (Tensor[C, H, W]): grey (C = 1) or RGB (C = 3), in [0, 1].
         warp (Warp or Tensor[1, Ho, Wo, 2]): one warp of images.
-        size: the output's, (Ho, Wo). Default: the image's; with a grid None.
+        size: the output's, (Ho, Wo). Default: the image's; with a grid or a flow, None.
         lines: lines of the lattice along the longer side.
         align_corners: as in :func:`stn_cuda.sample`.
 
@@ -108,7 +108,9 @@ def lattice(
     if image.dim() != 3:
         raise ValueError(f"lattice: image must be (C, H, W), got {tuple(image.shape)}")
     height, width = image.shape[1:]
-    if isinstance(warp, Warp):
+    if isinstance(warp, Flow):
+        warp = warp.grid(size, align_corners, in_size=(height, width))
+    elif isinstance(warp, Warp):
         warp = warp.grid(tuple(size or (height, width)), align_corners)
     elif size is not None:
         raise ValueError(f"lattice: size must be None with a grid, got {size!r}")

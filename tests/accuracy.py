@@ -22,6 +22,7 @@ their gradients (for nearest, their values) say nothing: `smooth_points` leaves 
 import math
 
 import torch
+from cases import FREE, WARPS
 
 from stn_cuda import reference
 
@@ -57,15 +58,16 @@ def accumulation_dtype(call):
 def coordinate_error(call):
     """delta (N, *out, dims) in pixels.
 
-    A grid's g meets 3 roundings of magnitudes up to |pixel| on its way to a pixel coordinate, and 5
-    more when it is reflected; |pixel| <= (|g| + 1) size / 2. theta's row meets 3 roundings per term
-    and the sum, with sum(|theta|) in the place of |g|. Twice that is allowed: 8 u (|g| + 1) size.
+    A free map's g, whichever way its values tell it, meets 3 roundings of magnitudes up to |pixel|
+    on its way to a pixel coordinate, and 5 more when it is reflected; |pixel| <= (|g| + 1) size /
+    2. theta's row meets 3 roundings per term and the sum, with sum(|theta|) in the place of |g|.
+    Twice that is allowed: 8 u (|g| + 1) size.
     """
     sizes = reference.sizes_of(call.input)
     size = torch.tensor(sizes, dtype=torch.float64)
     warp = call.warp.detach().cpu().double().nan_to_num(nan=1.0, posinf=1e30, neginf=-1e30)
-    if call.map == "grid":
-        reach = warp.abs() + 1
+    if call.map in FREE:
+        reach = call.grid64(warp).abs() + 1
     elif call.map == "projective":
         reach = _projective_reach(call, warp)
     elif call.map == "thin_plate_spline":
@@ -206,6 +208,8 @@ def _grad_grid_parts(call, cotangent):
     g = cotangent.detach().cpu().double().abs().sum(1).unsqueeze(-1)  # (N, *out, 1)
     delta = coordinate_error(call)
     half = torch.tensor(reference.sizes_of(call.input), dtype=torch.float64) / 2
+    if call.map in ("pixel_grid", "flow"):
+        half = torch.ones_like(half)
     own = delta * s2 * s0 ** (dims - 1)
     others = (delta.sum(-1, keepdim=True) - delta) * s1**2 * s0 ** (dims - 2)
     roundings = 2 * ROUNDINGS[call.mode] + call.input.shape[1]
@@ -309,7 +313,7 @@ def check_call(checks, call, oracle=reference.sample, gradients=True):
             grad_input_bound(call, cotangent, expected_grads[0]),
             grad_warp_bound(call, cotangent, expected_grads[1]),
         )
-        names = ("grad_input", f"grad_{'grid' if call.map == 'grid' else 'theta'}")
+        names = ("grad_input", f"grad_{'theta' if call.map in WARPS else call.map}")
         tensors = (call.input, call.warp)
         for name, of, grad, wanted, bound in zip(
             names, tensors, grads, expected_grads, bounds, strict=True

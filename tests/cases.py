@@ -217,6 +217,40 @@ def spline_of(parameters):
     return warp
 
 
+# Other free maps than a grid: what their values are.
+FLOWS = ("flow", "normalized_flow")
+FREE = ("grid", "pixel_grid", *FLOWS)
+
+
+def free_values(map, grid, in_size, align_corners=False):
+    """The values of a free map that looks where a float64 grid does, in an input of in_size."""
+    size, sizes = grid.shape[1:-1], tuple(reversed(in_size))
+    base = reference.base_coordinates(size, align_corners)[..., :-1]
+    if map == "grid":
+        return grid
+    if map == "normalized_flow":
+        return grid - base
+    pixels = reference.pixel_coordinates(grid, sizes, align_corners)
+    if map == "pixel_grid":
+        return pixels
+    return pixels - reference.pixel_coordinates(base, sizes, align_corners)
+
+
+def free_grid(map, values, in_size, align_corners=False):
+    """The grid, float64, of a free map's values (N, *out, dims)."""
+    if map == "grid":
+        return values.double()
+    if map == "pixel_grid":
+        pixels = values.double()
+    else:
+        displacement, normalized = values.movedim(-1, 1), map == "normalized_flow"
+        pixels = reference.flow_coordinates(displacement, in_size, align_corners, normalized)
+    axes = enumerate(reversed(in_size))
+    return torch.stack(
+        [reference.from_pixel(pixels[..., a], extent, align_corners) for a, extent in axes], -1
+    )
+
+
 @dataclass(frozen=True)
 class Map:
     """A parametric map: the product's warp, the reference's grid, and parameters for tests."""
@@ -236,7 +270,10 @@ WARPS = {
 
 @dataclass(frozen=True)
 class Call:
-    """One call of stn_cuda.sample. map: "grid", or one of WARPS, with the output's size."""
+    """One call of stn_cuda.sample. map: one of FREE, or of WARPS, with the output's size.
+
+    warp: as the kernels take it, of a flow (N, *out, dims).
+    """
 
     input: torch.Tensor
     warp: torch.Tensor
@@ -262,7 +299,7 @@ class Call:
 
     @property
     def output_size(self):
-        if self.map == "grid":
+        if self.map in FREE:
             return tuple(self.warp.shape[1:-1])
         return tuple(self.size or self.input.shape[2:])
 
@@ -273,6 +310,11 @@ class Call:
 
     @property
     def keywords(self):
+        coords = {"coords": "pixel"} if self.map == "pixel_grid" else {}
+        return self.settings | coords
+
+    @property
+    def settings(self):
         return dict(
             mode=self.mode, padding_mode=self.padding_mode, align_corners=self.align_corners
         )
@@ -285,22 +327,28 @@ class Call:
         input = self.input if input is None else input
         warp = self.warp if warp is None else warp
         with poisoned_memory(self.input.device):
-            if self.map != "grid":
-                warp = WARPS[self.map].warp(warp)
-                return stn_cuda.sample(input, warp, self.size, **self.keywords)
-            return stn_cuda.sample(input, warp, **self.keywords)
+            return stn_cuda.sample(input, *self.arguments(warp), **self.keywords)
+
+    def arguments(self, warp=None):
+        """The warp and the size, as the public functions take them."""
+        warp = self.warp if warp is None else warp
+        if self.map in FLOWS:
+            return stn_cuda.Flow(warp.movedim(-1, 1), self.map == "normalized_flow"), None
+        if self.map in FREE:
+            return warp, None
+        return WARPS[self.map].warp(warp), self.size
 
     def grid64(self, warp=None):
         """The float64 grid of normalised coordinates that the call looks at."""
         warp = (self.warp if warp is None else warp).cpu().double()
-        if self.map == "grid":
-            return warp
+        if self.map in FREE:
+            return free_grid(self.map, warp, self.input.shape[2:], self.align_corners)
         return WARPS[self.map].grid(warp, self.output_size, self.align_corners)
 
     def expect(self, oracle=reference.sample, input=None, warp=None):
         """The oracle's answer in float64 on the same (quantised) values."""
         input = (self.input if input is None else input).cpu().double()
-        return oracle(input, self.grid64(warp), **self.keywords)
+        return oracle(input, self.grid64(warp), **self.settings)
 
     def cotangent(self):
         """A gradient for the output, in the input's dtype."""
@@ -338,15 +386,16 @@ def sample_inputs(dtype=torch.float64, maps=("grid", "affine")):
                 continue
             shape, size = ((2, 3, 4, 5), (3, 6)) if dims == 2 else ((2, 2, 3, 4, 3), (2, 3, 4))
             key = (mode, padding, align)
-            if kind == "grid":
-                warp = scattered_grid(shape[0], size, dtype, key=key)
+            if kind in FREE:
+                grid = scattered_grid(shape[0], size, torch.float64, key=key)
+                warp = free_values(kind, grid, shape[2:], align).to(dtype)
             else:
                 warp = WARPS[kind].parameters(shape[0], dims, dtype, key=key)
             yield Call(
                 image(shape, dtype),
                 warp,
                 kind,
-                None if kind == "grid" else size,
+                None if kind in FREE else size,
                 mode,
                 padding,
                 align,

@@ -175,10 +175,11 @@ def grid_cases():
         ways = {"flattened": machines, "grid_packed": ALL, "grid_strided": set()}
         yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
     planar = GRID_LAYOUTS["planar"](flat)
-    ways = {"grid_strided": ALL, "grid_packed": set()}
+    ways = {"grid_planar": ALL, "grid_packed": set(), "grid_strided": set()}
     yield case("planar grid", image((2, 1, 13, 13)), planar, None, ways)
     inside = GRID_LAYOUTS["points in NaN"](flat)
-    yield case("grid with gaps", image((2, 1, 13, 13)), inside, None, {"flattened": set()})
+    ways = {"grid_strided": ALL, "grid_packed": set(), "flattened": set()}
+    yield case("grid with gaps", image((2, 1, 13, 13)), inside, None, ways)
     volume = scattered_grid(1, (3, 5, 7))
     yield case("3x5x7 grid", image((1, 2, 5, 6, 7)), volume, None, {"flattened": ALL})
     smooth = smooth_grid(1, (40, 48), spread=0.05)

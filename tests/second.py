@@ -32,7 +32,7 @@ from accuracy import (
     smooth_points,
     weight_roundoff,
 )
-from cases import WARPS, Call, generator
+from cases import Call, generator
 
 from stn_cuda import reference
 
@@ -72,10 +72,7 @@ def product(call, g, a, b):
 
 def oracle(call, g, a, b):
     def run(x, warp):
-        grid = warp
-        if call.map != "grid":
-            grid = WARPS[call.map].grid(warp, call.output_size, call.align_corners)
-        return reference.sample(x, grid, **call.keywords)
+        return reference.sample(x, call.grid64(warp), **call.settings)
 
     return second(run, *(t.detach().cpu().double() for t in (g, call.input, call.warp, a, b)))
 
@@ -110,7 +107,7 @@ def bounds(call, g, a, b, by_a, by_b):
     of_g, of_x, of_warp = (one + other for one, other in zip(by_a, by_b, strict=True))
     shift, bend = _relative(call)
     far, most = movement(call, b), _magnitude(call)
-    through = Call(a, call.warp, call.map, call.size, **call.keywords)
+    through = Call(a, call.warp, call.map, call.size, **call.settings)
     g_bound = forward_bound(through, by_a[0]) + far * most * shift
     g_bound = g_bound + 2 * _stored(g.dtype, by_b[0]) + 2 * _stored(g.dtype, of_g)
     # By g there is one at the kinks, too, of the side that a coordinate error decides.

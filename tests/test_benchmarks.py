@@ -109,6 +109,8 @@ def test_rotation_is_one_of_pixels():
         Case("projective", (2, 3, 14, 15), (6, 7), direction="backward"),
         Case("projective", (1, 2, 4, 5, 6), warps=3, direction="backward"),
         Case("tps", (2, 3, 14, 15), (6, 7), direction="backward"),
+        Case("flow", (2, 3, 14, 15), (6, 7), direction="backward"),
+        Case("flow", (1, 2, 4, 5, 6), warps=3, direction="backward", align_corners=True),
         Case("random", (1, 2, 4, 5, 6), direction="backward"),
     ],
     ids=lambda case: case.name,

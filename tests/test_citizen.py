@@ -21,6 +21,8 @@ WARPS = {
     "projective 2-D": (stn_cuda.Projective, homographies(3, 2)),
     "projective 3-D": (stn_cuda.Projective, homographies(3, 3)),
     "thin-plate spline": (stn_cuda.ThinPlateSpline, scattered_grid(3, (2, 2)).flatten(1, 2)),
+    "flow 2-D": (stn_cuda.Flow, torch.linspace(-2, 2, 180).view(3, 2, 5, 6)),
+    "flow 3-D": (stn_cuda.Flow, torch.linspace(-2, 2, 1080).view(3, 3, 5, 6, 4)),
 }
 
 
@@ -63,8 +65,9 @@ def test_warps_can_be_copied_and_saved(name, how):
     assert torch.equal(copied.parameters, warp.parameters)
     # What the warp was made of: a spline solves for its parameters anew.
     given = "targets" if make is stn_cuda.ThinPlateSpline else "parameters"
-    assert torch.equal(getattr(copied, given), parameters)
-    assert (getattr(copied, given) is parameters) == (how == "copy")
+    assert torch.equal(getattr(copied, given), getattr(warp, given))
+    shared = getattr(copied, given).data_ptr() == parameters.data_ptr()
+    assert shared == (how == "copy")
     size = (5, 6, 4)[: 3 if "3-D" in name else 2]
     assert torch.equal(copied.grid(size), warp.grid(size))
 

@@ -37,13 +37,15 @@ def test_signature(name):
 @pytest.mark.quick
 def test_signature_of_sample():
     parameters = inspect.signature(sample).parameters
-    assert list(parameters) == ["input", "warp", "size", "mode", "padding_mode", "align_corners"]
+    names = ["input", "warp", "size", "mode", "padding_mode", "align_corners", "coords"]
+    assert list(parameters) == names
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
     assert defaults == {
         "size": None,
         "mode": "bilinear",
         "padding_mode": "zeros",
         "align_corners": False,
+        "coords": "normalized",
     }
     assert all(parameters[k].kind == inspect.Parameter.KEYWORD_ONLY for k in list(defaults)[1:])
 

@@ -24,10 +24,12 @@ pytestmark = [
 X, THETA = image((2, 1, 4, 5), F64), thetas(2, 2, F64)
 GRID = scattered_grid(2, (4, 5), F64)
 TARGETS = scattered_grid(2, (3, 3), F64).flatten(1, 2)
+FLOW = (3 * GRID).movedim(-1, 1)
 
 # Row -> the function of (image, warp) and the operands.
 FUNCTIONS = {
     "sample": (lambda x, t: stn_cuda.sample(x, stn_cuda.Affine(t), mode="bicubic"), (X, THETA)),
+    "sample(Flow)": (lambda x, d: stn_cuda.sample(x, stn_cuda.Flow(d)), (X, FLOW)),
     "sample_with_gradient": (
         lambda x, t: stn_cuda.sample_with_gradient(x, stn_cuda.Affine(t), mode="bicubic")[1],
         (X, THETA),
@@ -45,6 +47,7 @@ FUNCTIONS = {
         lambda x, targets: stn_cuda.sample(x, stn_cuda.ThinPlateSpline(targets), mode="bicubic"),
         (X, TARGETS),
     ),
+    "Flow.grid": (lambda x, d: stn_cuda.Flow(d).grid() * x.mean(), (X, FLOW)),
     "Affine.grid": (lambda x, t: stn_cuda.Affine(t).grid((3, 4)) * x.mean(), (X, THETA)),
 }
 

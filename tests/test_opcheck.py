@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from cases import WARPS, Call, image, sample_inputs, scattered_grid, thetas
+from cases import FREE, WARPS, Call, image, sample_inputs, scattered_grid, thetas
 
 import stn_cuda
 
 NAMESPACE = "stn_cuda::"
-MAPS = ("grid", *WARPS)
+MAPS = (*FREE, *WARPS)
 REGULAR = len(list(sample_inputs(maps=MAPS)))  # calls of the regular kinds, which come first
 CHEAP = ("test_schema", "test_autograd_registration", "test_faketensor")
 
@@ -37,7 +37,7 @@ def how(call):
 
 
 def size_of(call):
-    return [] if call.map == "grid" else list(call.output_size)
+    return [] if call.map in FREE else list(call.output_size)
 
 
 def is_channels_last(x):
@@ -97,28 +97,28 @@ def sample_grad_warp_derivative_arguments(call):
 
 
 def warp_grid_arguments(call):
-    if call.map == "grid":
+    if call.map in FREE:
         return None
     (warp,) = detached(call.warp)
     return warp.requires_grad_(), call.map, size_of(call), call.align_corners
 
 
 def warp_grid_backward_arguments(call):
-    if call.map == "grid":
+    if call.map in FREE:
         return None
     grad, warp = detached(call.grid64().to(call.warp.dtype), call.warp)
     return grad.requires_grad_(), warp, call.map, call.align_corners
 
 
 def warp_grid_derivative_arguments(call):
-    if call.map == "grid":
+    if call.map in FREE:
         return None
     warp, tangent = detached(call.warp, call.warp)
     return warp, tangent.requires_grad_(), call.map, size_of(call), call.align_corners
 
 
 def warp_grid_backward_derivative_arguments(call):
-    if call.map == "grid":
+    if call.map in FREE:
         return None
     grad, warp, tangent = detached(call.grid64().to(call.warp.dtype), call.warp, call.warp)
     return grad, warp, tangent.requires_grad_(), call.map, call.align_corners

@@ -5,7 +5,7 @@ import torch
 from cases import image
 
 import stn_cuda
-from stn_cuda import Affine, Projective, viz
+from stn_cuda import Affine, Flow, Projective, viz
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -66,6 +66,15 @@ def test_lattice_ends_at_the_horizon():
     theta[:, 2, 0] = -2.0
     lines = viz.lattice(photographs(1)[0], Projective(theta)).axes[0].get_lines()
     assert any(torch.as_tensor(line.get_xdata()).isnan().any() for line in lines)
+
+
+def test_lattice_of_a_flow_of_another_size():
+    lines = viz.lattice(photographs(1)[0], Flow(torch.zeros(1, 2, 7, 9))).axes[0].get_lines()
+    same = Affine.identity().grid((7, 9))
+    for line, expected in zip(
+        lines, viz.lattice(photographs(1)[0], same).axes[0].get_lines(), strict=True
+    ):
+        assert torch.allclose(*(torch.as_tensor(one.get_xydata()) for one in (line, expected)))
 
 
 def test_animation(tmp_path):

@@ -11,8 +11,8 @@ inline namespace STN_ISA {
 template <class Params, class T, int D>
 __attribute__((noinline)) void find_tangents(const Params& p, int64_t n, const Tile<D>& tile,
                                              const Frame<T, D>& frame, T (&x)[D][kRoom]) {
-  with_map<T, D>(p.map, p.tangent, n, tangent_frame(frame), p.output_size, p.align_corners,
-                 [&](const auto& tangent) {
+  with_map<T, D>(map_of_tangent(p.map), p.tangent, n, tangent_frame(frame), p.output_size,
+                 p.align_corners, [&](const auto& tangent) {
                    using Map = typename std::decay<decltype(tangent)>::type;
                    if constexpr (Map::linear) {
                      coordinates(tangent, tile, x);

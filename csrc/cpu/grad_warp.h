@@ -1,7 +1,7 @@
 // The gradient that reaches the warp: first of each tap's pixel value, summed over channels,
 //   dot[tap, p] = sum over c of grad[n, c, p] * input[n, c, tap],
-// then of the coordinates, by the slopes of the weights, then of the map's own values (a grid) or
-// parameters (theta).
+// then of the coordinates, by the slopes of the weights, then of the map's own values (a grid, a
+// flow) or parameters (theta).
 #pragma once
 
 #include "cpu/parameter_sums.h"
@@ -82,26 +82,52 @@ STN_SHARED void combine(const TileTaps<A, K, D>& taps, const TapNumbers<A, K, D>
   }
 }
 
-// A grid: the gradient of each of its values, written, or added to what stands there.
+// A free map: the gradient of each of its values, written, or added to what stands there.
 template <class Map, class A, int D>
 STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int64_t n,
                            const Tile<D>& tile, const A (&grad)[D][kRoom]) {
-  using T = decltype(map.frame.axis[0].half);
+  using T = typename Map::coordinate_type;
+  using V = Native<T>;
   using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
-  tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
-    Element* row =
-        static_cast<Element*>(out.data) + n * out.stride_n + offset_of<D>(at, out.stride);
-    for (int j = 0; j < tile.width; ++j) {
-      T g[D];
-      for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][slot + j]);
-      map.gradient(g);
-      for (int d = 0; d < D; ++d) {
-        if (add) g[d] += static_cast<T>(to_float(row[j * D + d]));
-        row[j * D + d] = Rounded<Element>::from(g[d]);
+  Element* data = static_cast<Element*>(out.data) + n * out.stride_n;
+  const auto strided = [&](auto along, auto across) __attribute__((always_inline)) {
+    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+      Element* row = data + offset_of<D>(at, out.stride);
+      for (int j = 0; j < tile.width; ++j) {
+        T g[D];
+        for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][slot + j]);
+        map.reading.gradient(g);
+        for (int d = 0; d < D; ++d) {
+          Element& to = row[j * along + d * across];
+          if (add) g[d] += static_cast<T>(to_float(to));
+          to = Rounded<Element>::from(g[d]);
+        }
       }
-    }
-  });
+    });
+  };
+  const auto planar = [&]() __attribute__((always_inline)) {
+    constexpr int L = kLanes<T>;
+    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+      Element* row = data + offset_of<D>(at, out.stride);
+      for (int j = 0; j < tile.width; j += L) {
+        const int count = std::min(L, tile.width - j);
+        V g[D];
+        for (int d = 0; d < D; ++d) g[d] = load_converted<V>(&grad[d][slot + j]);
+        map.reading.gradient(g);
+        for (int d = 0; d < D; ++d) {
+          Element* to = row + j + d * out.stride_k;
+          if (add) g[d] += load_some<V>(to, count);
+          store_pixels(to, g[d], count);
+        }
+      }
+    });
+  };
+  if (out.stride[0] == 1) return planar();
+  if (out.stride_k == 1 && out.stride[0] == D) {
+    return strided(std::integral_constant<int64_t, D>{}, std::integral_constant<int64_t, 1>{});
+  }
+  strided(out.stride[0], out.stride_k);
 }
 
 template <class T, class A, int D>

@@ -42,7 +42,7 @@ struct Plan {
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
-  bool add;                // grad_warp, of a grid: to what stands there
+  bool add;                // grad_warp, of a free map: to what stands there
   double* partial;         // parametric maps: (tasks, parameters) sums
 };
 

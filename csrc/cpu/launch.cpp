@@ -80,7 +80,7 @@ bool wants_high_tiles(const SampleParams& p) {
 int64_t rows_per_tile(const SampleParams& p, bool high) {
   if (high) {
     took(Path::sees_columns);
-    return p.map == MapKind::grid ? 8 : 16;
+    return is_free(p.map) ? 8 : 16;
   }
   return p.channels < 16 ? 4 : 2;
 }
@@ -155,7 +155,7 @@ bool use_gather(const SampleParams& p) {
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels do not pay for finding out.
 bool use_windows(const SampleParams& p) {
-  const bool grid = p.map == MapKind::grid;
+  const bool grid = is_free(p.map);
   if (p.dims > kernels().window_dims || (grid && p.channels < 4)) return false;
   if (!use_gather(p)) return true;
   if (!kernels().windows_beat_gathers || p.dims > 2) return false;
@@ -171,28 +171,23 @@ bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int 
   return all;
 }
 
-// A narrow output's rows laid end to end, if nothing depends on where its points stand: full
-// vectors, where its rows would leave many lanes empty.
+// A narrow output's rows laid end to end, where points are found so: full vectors, where its rows
+// would leave many lanes empty.
 Points points_of(const SampleParams& p, bool high_tiles) {
   constexpr int64_t kMostFolded = int64_t(1) << 20;  // for positions(), cpu/tile.h
   const Points rows = rows_of(p.output_size, p.dims);
   const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
-  const bool grid = p.map == MapKind::grid;
   if (!can_fold(p) || all >= INT32_MAX) return rows;
   if (use_windows(p)) return rows;
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
-  if (!grid) {
-    if (p.dims > 2 || high_tiles || all > kMostFolded) return rows;
-    took(Path::folded);
-    return {{all, 1, 1}, static_cast<int32_t>(width)};
+  const bool placed = needs_position(p.map);
+  if (placed && (p.dims > 2 || high_tiles || all > kMostFolded)) return rows;
+  for (const Warp* values : {&p.warp, &p.tangent, &p.grad_warp}) {
+    if (!is_free(p.map) || !values->data) continue;
+    if (!have_rows_in_one(p.output_size, values->stride, p.dims)) return rows;
   }
-  if (!have_rows_in_one(p.output_size, p.warp.stride, p.dims) ||
-      (p.tangent.data && !have_rows_in_one(p.output_size, p.tangent.stride, p.dims)) ||
-      (p.grad_warp.data && !have_rows_in_one(p.output_size, p.grad_warp.stride, p.dims))) {
-    return rows;
-  }
-  took(Path::flattened);
-  return {{all, 1, 1}, 0};
+  took(placed ? Path::folded : Path::flattened);
+  return {{all, 1, 1}, placed ? static_cast<int32_t>(width) : 0};
 }
 
 void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
@@ -222,7 +217,7 @@ void splat_together(const SampleParams& p) {
 }
 
 void grad_warp_together(const SampleParams& p, bool add) {
-  const bool parametric = p.map != MapKind::grid, padded = !has_channels_inside(p);
+  const bool parametric = !is_free(p.map), padded = !has_channels_inside(p);
   const bool high = wants_high_tiles(p);
   const int64_t rows = rows_per_tile(p, high);
   const Points points = points_of(p, high);
@@ -244,7 +239,7 @@ int64_t channels_together(const SampleParams& p) {
   constexpr int64_t kCache = int64_t(1) << 20;
   const int64_t pixels = points(p.input_size, p.dims);
   const int64_t plane = pixels * element_size(p.input.type);
-  if (p.map != MapKind::grid || has_channels_inside(p)) return p.channels;
+  if (!is_free(p.map) || has_channels_inside(p)) return p.channels;
   if (plane * p.channels <= kCache || plane > 2 * kCache) return p.channels;
   if (16 * points(p.output_size, p.dims) < pixels || !kernels().is_scattered(p)) return p.channels;
   took(Path::channels_apart);

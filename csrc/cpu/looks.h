@@ -39,49 +39,73 @@ STN_HD V component(const V (&packed)[D], Integer<V> point, int d) {
   return select_lanes(low, packed[D - 1], Integer<V>(index < 2 * L ? lane : index - L));
 }
 
-// Where the tile's points look, from a grid. Padding looks where the row's last point does.
+// The values of `count` points of a free map, up to a vector of them, from `from` on. Packed, or
+// planar: the components of a row's points each lie next to each other; or neither.
+template <class V, int D, class T, class E, bool Packed>
+STN_HD void load_values(const GridMap<T, D, E, Packed>& map, bool planar, const E* from, int count,
+                        V (&value)[D]) {
+  constexpr int L = kLanes<T>;
+  if constexpr (Packed) {
+    V packed[D];
+    for (int k = 0; k < D; ++k) {
+      const int left = D * count - k * L;
+      packed[k] = left >= L ? load_pixels<V>(from + k * L)
+                            : load_pixels<V>(from + k * L, std::max(left, 0));
+    }
+    const Integer<V> lane = truncate(counting<V>());
+    for (int d = 0; d < D; ++d) value[d] = component<D>(packed, lane, d);
+  } else if (planar) {
+    for (int d = 0; d < D; ++d) value[d] = load_some<V>(from + d * map.stride_k, count);
+  } else {
+    for (int d = 0; d < D; ++d) {
+      T one[L] = {};
+      for (int k = 0; k < count; ++k) {
+        one[k] = static_cast<T>(to_float(from[k * map.stride[0] + d * map.stride_k]));
+      }
+      value[d] = load<V>(one);
+    }
+  }
+}
+
+// Announces what the next tile reads: the values a tile's width further on.
+template <class T, int D, class E, bool Packed>
+STN_HD void announce_values(const GridMap<T, D, E, Packed>& map, bool planar, const E* from,
+                            int width) {
+  if (!Packed && !planar) return;
+  for (int d = 0; d < D; ++d) {
+    const int64_t component = Packed ? d * kLanes<T> : d * map.stride_k;
+    __builtin_prefetch(from + component + (Packed ? D : 1) * width);
+  }
+}
+
+// Where the tile's points look, by a free map. A row's last vector may write past it, as above, and
+// padding looks where the row's last point does.
 template <class T, int D, class E, bool Packed>
 STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile,
                         T (&x)[D][kRoom]) {
-  took(Packed ? Path::grid_packed : Path::grid_strided);
   using V = Native<T>;
   constexpr int L = kLanes<T>;
-  Axis<T> axis[D];
-  for (int d = 0; d < D; ++d) axis[d] = map.frame.axis[d];
+  const bool planar = map.stride[0] == 1;
+  took(Packed ? Path::grid_packed : planar ? Path::grid_planar : Path::grid_strided);
+  const Reading<T, D> reading = map.reading;  // a copy, which the stores cannot touch
   const Integer<V> lane = truncate(counting<V>());
-  const auto put = [&](int i, const V(&packed)[D], Integer<V> point)
-                       __attribute__((always_inline)) {
-                         for (int d = 0; d < D; ++d) {
-                           store<L>(&x[d][i], to_pixel(axis[d], component<D>(packed, point, d)));
-                         }
-                       };
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    const E* from = map.at(p);
+    const int64_t next = L * (Packed ? D : map.stride[0]);
     int j = 0;
-    if constexpr (Packed) {
-      const E* from = map.at(p);
-      V packed[D];
-      for (; j + L <= tile.width; j += L, from += D * L) {
-        for (int k = 0; k < D; ++k) {
-          packed[k] = load_pixels<V>(from + k * L);
-          __builtin_prefetch(from + k * L + tile.width * D);
+    for (; j < tile.width; j += L, from += next) {
+      const int count = std::min(L, tile.width - j);
+      V look[D], at[D] = {};
+      load_values(map, planar, from, count, look);
+      announce_values(map, planar, from, tile.width);
+      if (reading.relative) positions(tile, p, j, at);
+      reading.look(at, look);
+      for (int d = 0; d < D; ++d) {
+        if (count < L) {
+          look[d] = select_lanes(look[d], look[d],
+                                 Integer<V>(lane < count ? lane : all_index<V>(count - 1)));
         }
-        put(slot + j, packed, lane);
-      }
-      if (j < tile.width) {
-        const int left = tile.width - j;
-        for (int k = 0; k < D; ++k) {
-          packed[k] = load_pixels<V>(from + k * L, std::clamp(D * left - k * L, 0, L));
-        }
-        put(slot + j, packed, lane < left ? lane : all_index<V>(left - 1));
-        j += L;
-      }
-    } else {
-      for (; j < tile.width; ++j) {
-        int32_t q[D];
-        T value[D];
-        for (int d = 0; d < D; ++d) q[d] = p[d] + (d == 0 ? j : 0);
-        map.value(q, value);
-        for (int d = 0; d < D; ++d) x[d][slot + j] = to_pixel(axis[d], value[d]);
+        store<L>(&x[d][slot + j], look[d]);
       }
     }
     for (; j < tile.pitch; ++j) {
@@ -90,16 +114,16 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
   });
 }
 
-// Where the point p of a parametric map or a grid looks.
+// Where the point p of a map looks.
 template <class Map, class T, int D>
 STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
+  T at[D];
+  for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
   if constexpr (Map::parametric) {
-    T at[D];
-    for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
     map.coordinate(at, x);
   } else {
     map.value(p, x);
-    for (int d = 0; d < D; ++d) x[d] = to_pixel(map.frame.axis[d], x[d]);
+    map.reading.look(at, x);
   }
 }
 

@@ -12,13 +12,14 @@
 #define STN_CPU_PATHS(F)                                                                       \
   /* calls */                                                                                  \
   F(flattened)       /* a grid's points as a single row */                                     \
-  F(folded)          /* an affine map's, likewise */                                           \
+  F(folded)          /* another map's, likewise, each with its place */                        \
   F(sees_columns)    /* tiles as high as wide */                                               \
   F(tiles_in_groups) /* several tiles are summed in one task */                                \
   F(channels_apart)  /* not all channels at once */                                            \
   F(slabs)           /* splat: an image is cut */                                              \
   /* tiles of any op */                                                                        \
   F(grid_packed) /* grids read as vectors */                                                   \
+  F(grid_planar) /* the same, each component by itself */                                      \
   F(grid_strided)                                                                              \
   F(taps_inside) /* no tap is outside the image: cheaper, linear only */                       \
   F(taps_bounded)                                                                              \

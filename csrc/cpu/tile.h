@@ -8,6 +8,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/pixels.h"
+#include "math/free_map.h"
 #include "math/interpolation.h"
 #include "math/parametric.h"
 
@@ -68,7 +69,7 @@ class AnyMap {
       if constexpr (Map::parametric) {
         new (bytes_) Map(warp, n, frame, output_size, align_corners);
       } else {
-        new (bytes_) Map(warp, n, frame);
+        new (bytes_) Map(warp, n, Reading<T, D>(kind, frame, output_size, align_corners));
       }
     });
   }

@@ -4,6 +4,7 @@
 #include <new>
 #include <type_traits>
 
+#include "cuda/channels.h"
 #include "cuda/dispatch.h"
 
 namespace stn_cuda {
@@ -14,10 +15,12 @@ inline namespace STN_ISA {
 template <class Map, bool = Map::parametric>
 class BlockMap {
  public:
-  template <class Block, class Params, class T, int D>
-  STN_HD const Map& make(const Block& block, const Params& p, const Frame<T, D>& frame, int64_t n) {
-    block.once(
-        [&] { make_map<Map>(bytes_, p.map, p.warp, n, frame, p.output_size, p.align_corners); });
+  template <class Block, class Launch>
+  STN_HD const Map& make(const Block& block, const Launch& launch, int64_t n) {
+    const auto& p = launch.p;
+    block.once([&] {
+      make_map<Map>(bytes_, p.map, p.warp, n, launch.frame, p.output_size, p.align_corners);
+    });
     return *reinterpret_cast<const Map*>(bytes_);
   }
 
@@ -28,9 +31,9 @@ class BlockMap {
 template <class T, int D>
 class BlockMap<AnyGrid<T, D>, false> {
  public:
-  template <class Block, class Params>
-  STN_HD AnyGrid<T, D> make(const Block&, const Params& p, const Frame<T, D>& frame, int64_t n) {
-    return {&p.warp, &frame, n};
+  template <class Block, class Launch>
+  STN_HD AnyGrid<T, D> make(const Block&, const Launch& launch, int64_t n) {
+    return {&launch.p.warp, &launch.reading, n};
   }
 };
 
@@ -39,21 +42,21 @@ class BlockMap<AnyGrid<T, D>, false> {
 template <class Map, bool = Map::parametric>
 class BlockDirection {
  public:
-  template <class Block, class Params, class T, int D>
-  STN_HD void make(const Block& block, const Params& p, const Frame<T, D>& frame, int64_t n) {
+  template <class Block, class Launch>
+  STN_HD void make(const Block& block, const Launch& launch, int64_t n) {
+    const auto& p = launch.p;
     if (p.direction != Direction::tangent) return;
     block.once([&] {
-      const auto make = [&](void* there, const Warp& warp, const Frame<T, D>& of) {
-        make_map<Map>(there, p.map, warp, n, of, p.output_size, p.align_corners);
+      const auto make = [&](void* there, const Warp& warp, const auto& frame) {
+        make_map<Map>(there, p.map, warp, n, frame, p.output_size, p.align_corners);
       };
-      make(tangent_, p.tangent, tangent_frame(frame));
-      if constexpr (!Map::linear) make(map_, p.warp, frame);
+      make(tangent_, p.tangent, tangent_frame(launch.frame));
+      if constexpr (!Map::linear) make(map_, p.warp, launch.frame);
     });
   }
 
-  template <class Params, class T, int D>
-  STN_HD void along_tangent(const Params&, const Frame<T, D>&, int64_t, const int32_t (&p)[D],
-                            T (&x)[D]) const {
+  template <class Launch, class T, int D>
+  STN_HD void along_tangent(const Launch&, int64_t, const int32_t (&p)[D], T (&x)[D]) const {
     T at[D];
     position(p, at);
     if constexpr (Map::linear) {
@@ -83,16 +86,16 @@ class BlockDirection {
 template <class T, int D>
 class BlockDirection<AnyGrid<T, D>, false> {
  public:
-  template <class Block>
-  STN_HD void make(const Block&, const SampleParams&, const Frame<T, D>&, int64_t) {}
+  template <class Block, class Launch>
+  STN_HD void make(const Block&, const Launch&, int64_t) {}
 
-  STN_HD void along_tangent(const SampleParams& params, const Frame<T, D>& frame, int64_t n,
-                            const int32_t (&p)[D], T (&x)[D]) const {
-    const AnyGrid<T, D> tangent{&params.tangent, &frame, n};
-    tangent.with_grid([&](const auto& grid) {
-      grid.value(p, x);
-      grid.gradient(x);
-    });
+  // The values move, the points' own positions do not.
+  template <class Launch>
+  STN_HD void along_tangent(const Launch& launch, int64_t n, const int32_t (&p)[D],
+                            T (&x)[D]) const {
+    const AnyGrid<T, D> tangent{&launch.p.tangent, &launch.reading, n};
+    tangent.value(p, x);
+    launch.reading.gradient(x);
   }
 };
 
@@ -106,11 +109,12 @@ template <class Chosen>
 using MovesOf = std::conditional_t<Chosen::along, BlockDirection<typename Chosen::Map>, Unmoved>;
 
 template <class A, class Moves, class T, int D>
-STN_HD void direction_of(const Moves& moves, const SampleParams& params, const Frame<T, D>& frame,
-                         int64_t n, const int32_t (&p)[D], A (&direction)[D]) {
+STN_HD void direction_of(const Moves& moves, const SampleLaunch<T, D>& launch, int64_t n,
+                         const int32_t (&p)[D], A (&direction)[D]) {
+  const SampleParams& params = launch.p;
   T x[D];
   if (params.direction == Direction::tangent) {
-    moves.along_tangent(params, frame, n, p, x);
+    moves.along_tangent(launch, n, p, x);
   } else {
     STN_UNROLL
     for (int d = 0; d < D; ++d) {

@@ -55,15 +55,22 @@ struct SampleLaunch {
   SampleParams p;
   Frame<T, D> frame;
   Work work;
+  Reading<T, D> reading;  // of a free map's values
 };
+
+template <class T, int D>
+SampleLaunch<T, D> make_launch_over(const SampleParams& p, const Work& work) {
+  const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+  return {p, frame, work, Reading<T, D>(p.map, frame, p.output_size, p.align_corners)};
+}
 
 inline int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
 
 // A launch over the output in which all images and channels of a point fall to one block.
 template <class T, int D>
 SampleLaunch<T, D> make_launch(const SampleParams& p, int log_share) {
-  return {p, pixel_frame<T, D>(p.input_size, p.align_corners),
-          make_work(p.output_size, D, p.warp.batch, images_per_warp(p), p.channels, log_share)};
+  return make_launch_over<T, D>(
+      p, make_work(p.output_size, D, p.warp.batch, images_per_warp(p), p.channels, log_share));
 }
 
 }  // namespace STN_ISA

@@ -58,7 +58,7 @@ STN_HD void derive_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   T x[D];
   look(map, spot.p, x);
   A direction[D];
-  direction_of(moves, p, launch.frame, place.warp, spot.p, direction);
+  direction_of(moves, launch, place.warp, spot.p, direction);
   PointTaps<typename Chosen::Index, A, K, D> taps;
   make_taps(launch.frame, p.padding, x, p.input.stride, taps);
   const int64_t point = offset_of(spot.p, p.derivative.stride);
@@ -99,8 +99,8 @@ struct DerivativeKernel {
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     const Place place = place_of(launch.work, block.index());
-    shared.moves.make(block, launch.p, launch.frame, place.warp);
-    const auto& map = shared.map.make(block, launch.p, launch.frame, place.warp);
+    shared.moves.make(block, launch, place.warp);
+    const auto& map = shared.map.make(block, launch, place.warp);
     block.each(
         [&](int thread) { derive_thread<Chosen>(launch, map, shared.moves, place, thread); });
   }

@@ -50,11 +50,11 @@ auto with_taps(Interpolation interpolation, int dims, F&& f) {
   return dims == 2 ? f(bilinear, Number<2>{}) : f(bilinear, Number<3>{});
 }
 
-// f(Type<map>), its coordinates in float32, in float64 where the grid or theta is float64. Grids
-// and the affine map have kernels of their own, all other maps share theirs.
+// f(Type<map>), its coordinates in float32, in float64 where the grid or theta is float64. Free
+// maps share their kernels, the affine map has its own, all other maps share theirs.
 template <class T, int D, class F>
 auto with_map_of(MapKind kind, F&& f) {
-  if (kind == MapKind::grid) return f(Type<AnyGrid<T, D>>{});
+  if (is_free(kind)) return f(Type<AnyGrid<T, D>>{});
   return kind == MapKind::affine ? f(Type<AffineMap<T, D>>{}) : f(Type<OtherMap<T, D>>{});
 }
 template <int D, class F>

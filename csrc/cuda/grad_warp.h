@@ -1,4 +1,4 @@
-// The gradient that reaches the warp: of a grid, written point by point; of a map's parameters,
+// The gradient that reaches the warp: of a free map, written point by point; of a map's parameters,
 // summed in a fixed order. Repeatable in any mode. A thread has one point: first the gradient of
 // each tap's pixel value, summed over images and channels,
 //   dot[tap] = sum of grad[n, c, point] * input[n, c, tap],
@@ -70,7 +70,7 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
   }
   if constexpr (Chosen::along) {
     A direction[D];
-    direction_of(moves, p, launch.frame, place.warp, spot.p, direction);
+    direction_of(moves, launch, place.warp, spot.p, direction);
     STN_UNROLL
     for (int d = 0; d < D; ++d) {
       grad.of[d] = weighted_sum_along(taps, direction, dot, d);
@@ -82,11 +82,11 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
   }
 }
 
-// A grid's gradient at a point, written.
+// A free map's gradient at a point, written.
 template <class T, int D>
 STN_HD void write_gradient(const AnyGrid<T, D>& map, const Warp& out, const Spot<D>& spot,
                            T (&g)[D]) {
-  map.with_grid([&](const auto& grid) { grid.gradient(g); });
+  map.reading->gradient(g);
   const int64_t at = map.n * out.stride_n + offset_of(spot.p, out.stride);
   for (int d = 0; d < D; ++d) store_as(out.data, out.type, at + d * out.stride_k, g[d]);
 }
@@ -96,7 +96,7 @@ STN_HD void write_gradient(const AnyGrid<T, D>& map, const Warp& out, const Spot
 inline int share_of_gradient(const SampleParams& p, int pack) {
   const int channels = share_of_reads(p, pack);
   if (channels > 0) return channels;
-  if (p.map != MapKind::grid) return 0;  // its blocks share the channels: split
+  if (!is_free(p.map)) return 0;  // its blocks share the channels: split
   const int64_t threads = points(p.output_size, p.dims) * p.warp.batch;
   int log = 0;
   while (log < 5 && (int64_t(2 * pack) << log) <= p.channels &&
@@ -111,7 +111,7 @@ SampleLaunch<T, D> make_gradient_launch(const SampleParams& p, int pack) {
   const int log_share = share_of_gradient(p, pack);
   auto launch = make_launch<T, D>(p, log_share);
   // Only sums can come from several blocks.
-  if (p.map != MapKind::grid) split(launch.work, int64_t(pack) << log_share);
+  if (!is_free(p.map)) split(launch.work, int64_t(pack) << log_share);
   return launch;
 }
 
@@ -145,8 +145,8 @@ struct GradWarpKernel {
     const SampleLaunch<T, D>& sample = launch.sample;
     const SampleParams& p = sample.p;
     const Place place = place_of(sample.work, block.index());
-    shared.moves.make(block, p, sample.frame, place.warp);
-    const auto& map = shared.map.make(block, p, sample.frame, place.warp);
+    shared.moves.make(block, sample, place.warp);
+    const auto& map = shared.map.make(block, sample, place.warp);
     typename Block::template PerThread<GradientOf<Chosen>> grad;
     typename Block::template PerThread<Spot<D>> spot;
     block.each([&](int thread) {

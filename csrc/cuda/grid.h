@@ -49,14 +49,14 @@ struct WarpGridKernel {
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     const Place place = place_of(launch.work, block.index());
-    shared.moves.make(block, launch.p, launch.frame, place.warp);
-    const auto& map = shared.map.make(block, launch.p, launch.frame, place.warp);
+    shared.moves.make(block, launch, place.warp);
+    const auto& map = shared.map.make(block, launch, place.warp);
     block.each([&](int thread) {
       with_spot(launch, place, thread, [&](const Spot<D>& spot, int64_t at) {
         const Warp& grid = launch.p.grid;
         T x[D];
         if (launch.p.direction == Direction::tangent) {
-          shared.moves.along_tangent(launch.p, launch.frame, place.warp, spot.p, x);
+          shared.moves.along_tangent(launch, place.warp, spot.p, x);
         } else {
           look(map, spot.p, x);
         }
@@ -81,8 +81,8 @@ struct WarpGridBackwardKernel {
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     const Place place = place_of(launch.work, block.index());
-    shared.moves.make(block, launch.p, launch.frame, place.warp);
-    const auto& map = shared.map.make(block, launch.p, launch.frame, place.warp);
+    shared.moves.make(block, launch, place.warp);
+    const auto& map = shared.map.make(block, launch, place.warp);
     const auto add = [&](int thread, auto& sums, auto... group) {
       with_spot(launch, place, thread, [&](const Spot<D>& spot, int64_t at) {
         const Warp& grid = launch.p.grid;
@@ -99,7 +99,7 @@ struct WarpGridBackwardKernel {
   }
 };
 
-// f(Type<map>) for the parametric maps; ops.cpp refuses grids here.
+// f(Type<map>) for the parametric maps; ops.cpp refuses free ones here.
 template <class F>
 void with_parametric(const GridParams& p, F&& f) {
   const auto with_dims = [&](auto dims) {

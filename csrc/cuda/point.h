@@ -2,48 +2,55 @@
 #pragma once
 
 #include "cuda/work.h"
+#include "math/free_map.h"
 #include "math/interpolation.h"
-#include "math/warp.h"
 
 namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-// A grid of any element type: asked for at every point, a branch that all threads take alike.
+// A free map of any element type: asked for at every point, a branch that all threads take alike.
 template <class T, int D>
 struct AnyGrid {
   static constexpr bool parametric = false;
   static constexpr bool linear = true;
 
   const Warp* warp;
-  const Frame<T, D>* frame;
+  const Reading<T, D>* reading;
   int64_t n;
 
-  template <class F>
-  STN_HD void with_grid(F&& f) const {
+  STN_HD void value(const int32_t (&p)[D], T (&x)[D]) const {
     switch (warp->type) {
       case ElementType::f32:
-        return f(GridMap<T, D, float, false>(*warp, n, *frame));
+        return value_as<float>(p, x);
       case ElementType::f64:
-        return f(GridMap<T, D, double, false>(*warp, n, *frame));
+        return value_as<double>(p, x);
       case ElementType::f16:
-        return f(GridMap<T, D, Half, false>(*warp, n, *frame));
+        return value_as<Half>(p, x);
       default:
-        return f(GridMap<T, D, BFloat16, false>(*warp, n, *frame));
+        return value_as<BFloat16>(p, x);
     }
   }
-};
 
-// Where point p looks, in the input's pixel coordinates.
-template <class T, int D>
-STN_HD void look(const AnyGrid<T, D>& map, const int32_t (&p)[D], T (&x)[D]) {
-  map.with_grid([&](const auto& grid) { grid.value(p, x); });
-  for (int d = 0; d < D; ++d) x[d] = to_pixel(map.frame->axis[d], x[d]);
-}
+ private:
+  template <class Element>
+  STN_HD void value_as(const int32_t (&p)[D], T (&x)[D]) const {
+    GridMap<T, D, Element, false>(*warp, n, *reading).value(p, x);
+  }
+};
 
 template <class T, int D>
 STN_HD void position(const int32_t (&p)[D], T (&at)[D]) {
   for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);
+}
+
+// Where point p looks, in the input's pixel coordinates.
+template <class T, int D>
+STN_HD void look(const AnyGrid<T, D>& map, const int32_t (&p)[D], T (&x)[D]) {
+  T at[D];
+  position(p, at);
+  map.value(p, x);
+  map.reading->look(at, x);
 }
 
 template <class Map, class T, int D>

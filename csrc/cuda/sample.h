@@ -89,7 +89,7 @@ struct SampleKernel {
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     const Place place = place_of(launch.work, block.index());
-    const auto& map = shared.make(block, launch.p, launch.frame, place.warp);
+    const auto& map = shared.make(block, launch, place.warp);
     block.each([&](int thread) { sample_thread<Chosen, N>(launch, map, place, thread); });
   }
 };

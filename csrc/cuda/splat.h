@@ -43,7 +43,7 @@ STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& m
   if (launch.gathered(place.warp) && is_gathered(launch.sample.frame, p.padding, x)) return;
   [[maybe_unused]] A direction[D];
   if constexpr (Chosen::along) {
-    direction_of(moves, p, launch.sample.frame, place.warp, spot.p, direction);
+    direction_of(moves, launch.sample, place.warp, spot.p, direction);
   }
   PointTaps<typename Chosen::Index, A, K, D> taps;
   make_taps(launch.sample.frame, p.padding, x, p.input.stride, taps);
@@ -100,8 +100,8 @@ struct ScatterKernel {
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     for_each_place(launch, block, [&](const Place& place) {
       const SampleLaunch<typename Chosen::T, Chosen::D>& sample = launch.sample;
-      shared.moves.make(block, sample.p, sample.frame, place.warp);
-      const auto& map = shared.map.make(block, sample.p, sample.frame, place.warp);
+      shared.moves.make(block, sample, place.warp);
+      const auto& map = shared.map.make(block, sample, place.warp);
       block.each(
           [&](int thread) { scatter_thread<Chosen, N>(launch, map, shared.moves, place, thread); });
       block.barrier();  // before the next map
@@ -164,14 +164,14 @@ struct FarthestKernel {
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
     const SampleLaunch<T, D>& sample = launch.sample;
     const Place place = place_of(sample.work, block.index());
-    shared.make(block, sample.p, sample.frame, place.warp);
+    shared.make(block, sample, place.warp);
     typename Block::template PerThread<Fixed> most;
     block.each([&](int thread) {
       most[thread] = 0;
       const Spot<D> spot = spot_of<D>(sample.work, sample.p.output_size, place.tile, thread);
       if (!spot.inside) return;
       double direction[D], magnitude = 0;
-      direction_of(shared, sample.p, sample.frame, place.warp, spot.p, direction);
+      direction_of(shared, sample, place.warp, spot.p, direction);
       for (int d = 0; d < D; ++d) magnitude += absolute(direction[d]);
       most[thread] = magnitude_bits(magnitude);
     });

@@ -261,11 +261,9 @@ GatherLaunch<T, D, Sums> make_gather_launch(const SampleParams& p, const Sums& s
   const bool shared = p.input.batch == 1;
   const bool one_warp = p.warp.batch == 1 && !shared;
   const int log_share = share_of_reads(p, pack);
-  GatherLaunch<T, D, Sums> launch{{p, pixel_frame<T, D>(p.input_size, p.align_corners),
-                                   make_work(p.input_size, D, one_warp ? 1 : p.input.batch,
-                                             one_warp ? p.batch : 1, p.channels, log_share)},
-                                  sums,
-                                  turned,
+  const Work work = make_work(p.input_size, D, one_warp ? 1 : p.input.batch, one_warp ? p.batch : 1,
+                              p.channels, log_share);
+  GatherLaunch<T, D, Sums> launch{make_launch_over<T, D>(p, work), sums, turned,
                                   shared ? p.batch : 1};
   split(launch.sample.work, int64_t(pack) << log_share);
   return launch;

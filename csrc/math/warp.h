@@ -10,9 +10,7 @@
 //   bend(p, tangent, g, s)  the derivative of accumulate, adding up
 // A map of which only a call knows how many parameters it has is `grouped`: accumulate and bend
 // take one of its groups() of sums more, and place(group, j) is the parameter of a group's sum j.
-// Free maps (a grid) hold a value per point, in memory:
-//   value(p, x)          the normalised coordinates
-//   gradient(g)          from the pixel coordinates' gradient to the values'
+// Free maps, such as a grid, hold a value per point, in memory: free_map.h.
 // A new warp is a new functor, here or in a header of its own, and a line in maps.h.
 #pragma once
 
@@ -99,41 +97,13 @@ STN_HD void store_as(void* data, ElementType type, int64_t i, T x) {
   }
 }
 
-// A given grid of normalised coordinates. Packed: the components of a point, and the points of a
-// row, lie next to each other (the usual grid), which lets rows be read as vectors.
-template <class T, int D, class Element, bool Packed>
-struct GridMap {
-  static constexpr bool parametric = false;
-  static constexpr bool monotonic = false;
-  static constexpr bool linear = true;
-  using element = Element;
-
-  Frame<T, D> frame;
-  const Element* data;
-  int64_t stride[3], stride_k;
-
-  STN_HD GridMap(const Warp& warp, int64_t n, const Frame<T, D>& f)
-      : frame(f),
-        data(static_cast<const Element*>(warp.data) + n * warp.stride_n),
-        stride{warp.stride[0], warp.stride[1], warp.stride[2]},
-        stride_k(warp.stride_k) {}
-
-  // The first component of the value at p.
-  STN_HD const Element* at(const int32_t (&p)[D]) const {
-    int64_t row = 0;
-    for (int d = 1; d < D; ++d) row += p[d] * stride[d];
-    return data + row + (Packed ? int64_t(p[0]) * D : p[0] * stride[0]);
-  }
-
-  STN_HD void value(const int32_t (&p)[D], T (&x)[D]) const {
-    const Element* from = at(p);
-    for (int d = 0; d < D; ++d) x[d] = static_cast<T>(to_float(from[Packed ? d : d * stride_k]));
-  }
-
-  STN_HD void gradient(T (&g)[D]) const {
-    for (int d = 0; d < D; ++d) g[d] *= frame.axis[d].half;
-  }
-};
+// What lies between neighbouring points of the output under the identity. A single point with
+// align_corners lies at the centre, whatever the map.
+template <class T>
+STN_HD T spacing(T extent, int64_t output_size, bool align_corners) {
+  const int64_t steps = align_corners ? output_size - 1 : output_size;
+  return steps > 0 ? extent / static_cast<T>(steps) : T(0);
+}
 
 // theta (Jaderberg et al. 2015, eq. 1): normalised input = theta * (normalised output, 1).
 // Written about the centres, pixel = offset + matrix * (p - centre), which is exact for the
@@ -157,9 +127,7 @@ struct AffineMap {
     for (int r = 0; r < D; ++r) {
       const int64_t row = n * warp.stride_n + first + r * (D + 1);
       for (int c = 0; c < D; ++c) {
-        const int64_t extent = align_corners ? output_size[c] - 1 : output_size[c];
-        // A single output point with align_corners lies at the centre, whatever the matrix.
-        scale[r][c] = extent > 0 ? frame.extent[r] / static_cast<T>(extent) : T(0);
+        scale[r][c] = spacing(frame.extent[r], output_size[c], align_corners);
         matrix[r][c] = load_as<T>(warp.data, warp.type, row + c) * scale[r][c];
       }
       half[r] = frame.extent[r] / 2;
@@ -219,12 +187,10 @@ struct ProjectiveMap {
                        const int64_t (&output_size)[3], bool align_corners) {
     horizon = T(0);
     for (int c = 0; c <= D; ++c) {
-      const int64_t extent = c == D ? 2 : (align_corners ? output_size[c] - 1 : output_size[c]);
       if (c < D) origin[c] = static_cast<T>(output_size[c] - 1) / 2;
       for (int r = 0; r <= D; ++r) {
         const T unit = r == D ? T(2) : frame.extent[r];
-        // A single output point with align_corners lies at the centre, whatever the matrix.
-        scale[r][c] = extent > 0 ? unit / static_cast<T>(extent) : T(0);
+        scale[r][c] = c == D ? unit / 2 : spacing(unit, output_size[c], align_corners);
         const int64_t k = n * warp.stride_n + r * (D + 1) + c;
         matrix[r][c] = load_as<T>(warp.data, warp.type, k) * scale[r][c];
       }

@@ -382,7 +382,7 @@ def sample_inputs(dtype=torch.float64, maps=("grid", "affine")):
     """Small calls of every mode x padding x align_corners x dims x map."""
     for dims, mode, padding, align in CONFIGURATIONS:
         for kind in maps:
-            if kind != "grid" and dims not in WARPS[kind].dims:
+            if kind not in FREE and dims not in WARPS[kind].dims:
                 continue
             shape, size = ((2, 3, 4, 5), (3, 6)) if dims == 2 else ((2, 2, 3, 4, 3), (2, 3, 4))
             key = (mode, padding, align)

@@ -76,7 +76,7 @@ def _projective_grid(case: Case, like: torch.Tensor) -> GridOf:
 _SPLINE = (4, 4)  # control points, as the paper has them
 
 
-def _targets(theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _targets(case: Case, theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Where the affine maps take a grid of control points, give or take a tenth."""
     grid = F.affine_grid(theta, (theta.shape[0], 1, *_SPLINE), align_corners=True).flatten(1, 2)
     return grid + 0.2 * torch.rand(grid.shape, generator=generator) - 0.1

@@ -38,6 +38,8 @@ GRID = {**AFFINE, "rows of the output": (2, R, 2, C, Y, P, C), "one grid's": (2,
 def call(map, x, warp):
     if map == "affine":
         return stn_cuda.sample(x, stn_cuda.Affine(warp), (4, 6, 3)[: x.dim() - 2])
+    if map == "flow":
+        warp = stn_cuda.Flow(warp.movedim(-1, 1))
     return stn_cuda.sample(x, warp, padding_mode="border")
 
 
@@ -91,6 +93,22 @@ def affine_stays_sharded():
 @check("tensors")
 def grid_stays_sharded():
     check_cases(init_device_mesh("cpu", (2,)), "grid", GRID)
+
+
+@check("tensors")
+def flow_stays_sharded():
+    check_cases(init_device_mesh("cpu", (2,)), "flow", AFFINE)
+
+
+@check("tensors")
+def rows_of_a_flow_are_gathered():
+    """Its points take their places in the whole output."""
+    mesh = init_device_mesh("cpu", (2,))
+    x, warp = randn(2, 3, 7, 5), make_warp("flow", 2)
+    there = [distribute_tensor(t, mesh, [p]) for t, p in ((x, R), (warp, C))]
+    y = call("flow", *there)
+    assert y.placements in ((R,), (N,))  # not along the points
+    close(y.full_tensor(), call("flow", x, warp))
 
 
 @check("tensors")

@@ -11,6 +11,7 @@ from accuracy import Checks, forward_bound, smooth_points
 from cases import (
     CONFIGURATIONS,
     DTYPES,
+    FREE,
     Call,
     channels_last,
     image,
@@ -87,6 +88,13 @@ def test_every_mode():
     assert program.model.opset_imports[""] == 20
     assert len(samplers(program)) == 2 * len(CONFIGURATIONS)
     assert {n.attributes["mode"].value for n in samplers(program)} == {"linear", "nearest", "cubic"}
+
+
+def test_free_maps():
+    """Flows and grids in pixels, through the grid."""
+    calls = list(sample_inputs(torch.float32, maps=FREE[1:]))[::5]
+    assert {(c.map, c.align_corners) for c in calls} == {(m, a) for m in FREE[1:] for a in (0, 1)}
+    check_calls(calls, opset_version=20)
 
 
 def test_opset_18():

@@ -52,9 +52,24 @@ def affine_cases():
         yield case(f"W={width}", image((2, 3, 20, width)), near, (24, 40), ways)
     ways = around("narrow", WINDOWS)
     yield case("W=13, bicubic", image((2, 3, 20, 13)), near, (24, 40), ways, mode="bicubic")
-    # Windows would have to be wider than two vectors.
-    ways = around("runs", ALL) | around("windows", set())
-    yield case("downscaling", image((1, 3, 60, 99)), diagonal(1, 1), (20, 32), ways)
+    # Windows have to be wider than two vectors, or even than four.
+    for size, output, wide in (
+        ((60, 99), (20, 32), TURNING),
+        ((60, 51), (20, 17), set()),  # wider than the image
+        ((60, 160), (20, 32), set()),
+        ((160, 99), (20, 32), TURNING),
+    ):
+        ways = around("wide", wide) | around("runs", ALL - wide)
+        pixels, label = image((1, 3, *size)), f"{size} -> {output}"
+        yield case(label, pixels, diagonal(1, 1), output, ways)
+        for rule in PADDINGS[1:]:
+            warp = diagonal(1.02, 1.1)
+            yield case(f"{label}, {rule}", pixels, warp, output, ways, padding_mode=rule)
+    ways = around("wide", set()) | around("runs", ALL) | around("windows", set())
+    yield case("downscaling", image((1, 3, 60, 200)), diagonal(1, 1), (20, 32), ways)
+    yield case("aslant -> (32, 32)", image((1, 3, 99, 99)), turn(30), (32, 32), ways)
+    single = around("wide", TURNING - GATHER) | around("runs", ALL - TURNING | GATHER)
+    yield case("one channel -> (20, 32)", image((1, 1, 60, 99)), diagonal(1, 1), (20, 32), single)
     for degrees in (45, 90):
         yield case(
             f"rotated by {degrees} degrees",
@@ -269,6 +284,9 @@ def layout_cases():
         gathered = set() if dtype == torch.float64 else ALWAYS_GATHERS
         planar = around("windows", WINDOWS - gathered) | {"runs_gathered": gathered}
         yield case(f"{dtype}", pixels.to(dtype), warp, size, planar)
+        far = image((1, 3, 20, 99)).to(dtype)
+        wide = around("wide", TURNING - gathered) | around("windows", set())
+        yield case(f"{dtype}, downscaling", far, diagonal(1, 1, dtype=warp.dtype), (16, 32), wide)
         copied = around("runs", ALL) | {"runs_copied": ALL - gathered, "runs_gathered": gathered}
         grid = scattered_grid(2, size, warp.dtype)
         yield case(f"{dtype}, scattered", pixels.to(dtype), grid, None, copied)

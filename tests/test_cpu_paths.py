@@ -7,6 +7,7 @@ results are right.
 import functools
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,11 +42,11 @@ from stn_cuda import reference
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
-TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
+TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")} | {"splat_beyond"}
+WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "folded": GATHERS | BASELINE}
-TURNED |= {"splat_beyond"}
-SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWED, WINDOWS)
+SOME |= dict.fromkeys(TURNED | WIDE, TURNING) | dict.fromkeys(WINDOWED, WINDOWS)
 # The ways that values choose: test_values_that_are_not_finite.
 BY_VALUE = {"splat_points", "splat_beyond_points"}
 
@@ -106,8 +107,9 @@ def test_derivatives_go_the_ways_of_values():
             )
             ways = paths_of(run)[1]
             derived = {way for way in ways if way.startswith("derive_")}
-            values = {way.replace("narrow", "windows") for way in paths_of(call.run)[1]}
-            values = {way.replace("sample_", "derive_") for way in values if "sample_" in way}
+            values = {way for way in paths_of(call.run)[1] if "sample_" in way}
+            values = {re.sub("narrow|wide", "windows", way) for way in values}
+            values = {way.replace("sample_", "derive_") for way in values}
             checks.true(derived == values - {"derive_nothing"}, f"{derived} {values} of {call}")
             found |= derived
     ways = {way for way in all_paths() if way.startswith("derive_")}

@@ -32,6 +32,7 @@
   /* sample */                                                                                 \
   F(sample_nothing) /* all points look outside */                                              \
   F(sample_narrow)  /* windows that are wider than the image */                                \
+  F(sample_wide)    /* windows of four vectors */                                              \
   F(sample_windows)                                                                            \
   F(sample_runs)                                                                               \
   F(sample_taps) /* planar, tap by tap: what windows and runs have left */                     \
@@ -46,6 +47,7 @@
   /* grad_warp */                                                                              \
   F(grad_nothing)                                                                              \
   F(grad_narrow)                                                                               \
+  F(grad_wide)                                                                                 \
   F(grad_windows)                                                                              \
   F(grad_runs)                                                                                 \
   F(grad_taps)                                                                                 \

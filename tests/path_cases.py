@@ -200,6 +200,13 @@ def large_cases():
     yield case("a grid's part of it", pixels, grid, None, {"announced": ALL})
     grid[0, 3, 5] = math.nan
     yield case("the same with a NaN", pixels, grid, None, {"announced": ALL})
+    scattered = scattered_grid(1, (40, 64))
+    ways = {"runs_announced": GATHERS}
+    yield case("scattered over a large image", pixels, scattered, None, ways)
+    ways = {"runs_announced": set(), "runs_gathered": GATHERS}
+    yield case("over a smaller one", image((1, 1, 500, 500)), scattered, None, ways)
+    smooth = smooth_grid(1, (40, 64), spread=0.05)
+    yield case("not scattered", pixels, smooth, None, ways)
     inside = IMAGE_LAYOUTS["channels_last"](image((1, 64, 200, 200)))
     yield case("a part, channels_last", inside, part, (20, 20), {"announced": ALL})
 

@@ -45,7 +45,7 @@ WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "n
 TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")} | {"splat_beyond"}
 WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
-SOME = {"runs_gathered": GATHERS, "folded": GATHERS | BASELINE}
+SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "folded": GATHERS | BASELINE}
 SOME |= dict.fromkeys(TURNED | WIDE, TURNING) | dict.fromkeys(WINDOWED, WINDOWS)
 # The ways that values choose: test_values_that_are_not_finite.
 BY_VALUE = {"splat_points", "splat_beyond_points"}

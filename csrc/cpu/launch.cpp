@@ -152,6 +152,13 @@ bool use_gather(const SampleParams& p) {
   return can && gathers == Gathers::all;
 }
 
+// Whether points are scattered over a large image.
+bool is_scattered(const SampleParams& p) {
+  constexpr int64_t kSmall = int64_t(1) << 18;
+  const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
+  return is_free(p.map) && plane > kSmall && kernels().is_scattered(p);
+}
+
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels do not pay for finding out.
 bool use_windows(const SampleParams& p) {
@@ -196,6 +203,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
       tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), !has_channels_inside(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
+  plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
   run(kernel, p, plan, kTile * p.channels * images_per_warp(p));
 }
@@ -225,6 +233,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
                          : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
+  plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
   plan.add = add;
   std::vector<double> partial(parametric ? plan.tasks * p.warp.count : 0);

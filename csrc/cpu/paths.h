@@ -27,8 +27,9 @@
   F(announced) /* what is next of a large image (cpu/ahead.h) */                               \
   F(runs_copied)                                                                               \
   F(runs_of_nan)                                                                               \
-  F(runs_by_plane) /* one channel after another */                                             \
-  F(runs_gathered) /* by gather instructions */                                                \
+  F(runs_by_plane)  /* one channel after another */                                            \
+  F(runs_announced) /* some way ahead, of points scattered over a large image */               \
+  F(runs_gathered)  /* by gather instructions */                                               \
   /* sample */                                                                                 \
   F(sample_nothing) /* all points look outside */                                              \
   F(sample_narrow)  /* windows that are wider than the image */                                \

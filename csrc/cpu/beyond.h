@@ -109,12 +109,12 @@ STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, co
 
 // What the rule adds to image `image`, on top of the splat through zeros.
 template <class A>
-void splat_beyond(const SampleParams& p, const Plan& plan, Slab<A> slab, int64_t image) {
+void splat_beyond(const SampleParams& p, const Plan& plan, Slab<A> slab, int64_t image,
+                  Order& order) {
   if (p.padding == Padding::zeros) return;
   slab.data = plane_of<A>(p.input, image, 0);
   slab.stride_c = p.input.stride_c;
   std::copy(p.input.stride, p.input.stride + 3, slab.stride);
-  Order order;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
   for (int64_t n = image; n < image + images; ++n) {
     const int64_t warp = p.warp.batch == 1 ? 0 : n;

@@ -205,7 +205,7 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
 
 // Tasks: (image, slab). The image is contiguous or channels_last: ops.cpp allocates it so.
 template <bool Along, class Element, int K, int D>
-void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
+void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& order) {
   using A = Accumulate<Element>;
   constexpr bool direct = std::is_same<Element, A>::value;
   const Layout layout = layout_of<K, D>(p);
@@ -217,7 +217,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
   if constexpr (K == 2 && D == 2 && !Along) {
     if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high)) {
-      if constexpr (kTurned && direct) splat_beyond(p, plan, slab, image);
+      if constexpr (kTurned && direct) splat_beyond(p, plan, slab, image, order);
       return;
     }
   }
@@ -228,7 +228,6 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
              : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
   const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * block]);
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  Order order;
   for (int64_t c = 0; c < p.channels; c += block) {
     const int64_t channels = std::min(block, p.channels - c);
     if constexpr (direct) {
@@ -276,8 +275,9 @@ void splat_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t en
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     if constexpr (K > 1 || !Along) {
+      Order order;  // mostly the same for all tiles
       for (int64_t task = begin; task < end; ++task) {
-        splat_task<Along, decltype(element), K, decltype(dims)::value>(p, plan, task);
+        splat_task<Along, decltype(element), K, decltype(dims)::value>(p, plan, task, order);
       }
     }
   });

@@ -167,7 +167,8 @@ void check_batch(const char* op, const Tensor& input, const Tensor& warp) {
 void check_modes(const char* op, c10::string_view mode, c10::string_view padding_mode,
                  int64_t dims) {
   const Interpolation interpolation = parse_mode(op, mode);
-  parse_padding(op, padding_mode);
+  Padding padding[3];
+  parse_padding(op, padding_mode, dims, padding);
   TORCH_CHECK(interpolation != Interpolation::bicubic || dims == 2, op,
               ": mode 'bicubic' must be used with a 4-D input, got a ", dims + 2,
               "-D input (bicubic interpolation only supports 4D input)");

@@ -12,7 +12,7 @@
 namespace stn_cuda {
 
 enum class Interpolation : int32_t { bilinear, nearest, bicubic };
-enum class Padding : int32_t { zeros, border, reflection };
+enum class Padding : int32_t { zeros, border, reflection, wrap };
 #define STN_ENUMERATOR(name, ...) name,
 enum class MapKind : int32_t { STN_FREE_MAPS(STN_ENUMERATOR) STN_PARAMETRIC_MAPS(STN_ENUMERATOR) };
 #undef STN_ENUMERATOR
@@ -54,7 +54,7 @@ struct SampleParams {
   int32_t dims;  // 2 or 3
   MapKind map;
   Interpolation interpolation;
-  Padding padding;
+  Padding padding[3];  // along each axis
   bool align_corners;
   bool deterministic;  // the caller asks for bitwise repeatable results (always so on CPU)
   int64_t batch, channels;
@@ -118,6 +118,12 @@ constexpr bool needs_position(MapKind kind) { return !is_free(kind) || free_fact
 
 inline int64_t element_size(ElementType type) {
   return type == ElementType::f64 ? 8 : (type == ElementType::f32 ? 4 : 2);
+}
+
+constexpr bool only_zeros(const SampleParams& p) {
+  bool all = true;
+  for (int d = 0; d < p.dims; ++d) all = all && p.padding[d] == Padding::zeros;
+  return all;
 }
 
 inline int64_t points(const int64_t (&size)[3], int dims) {

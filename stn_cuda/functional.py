@@ -36,11 +36,29 @@ def _overridden(function, overloads, image, warp, size, mode, padding_mode, alig
     return handle_torch_function(function, overloads, image, warp, size, **settings, coords=coords)
 
 
-def _settings(mode, padding_mode, align_corners):
+def _text(name):
     # String enums are strings; anything else is refused by name, among the known ones.
-    mode = mode if isinstance(mode, str) else str(mode)
-    padding_mode = padding_mode if isinstance(padding_mode, str) else str(padding_mode)
-    return mode, padding_mode, bool(align_corners)
+    return name if isinstance(name, str) else str(name)
+
+
+def _settings(op: str, dims: int, mode, padding_mode, align_corners):
+    """The settings as the ops take them: a padding mode for each axis has commas between."""
+    if not isinstance(padding_mode, (list, tuple)):
+        padding = _text(padding_mode)
+        if "," in padding:
+            raise ValueError(
+                f"{op}: padding_mode must be a name, or a sequence of one for each spatial axis, "
+                f"got {padding_mode!r}"
+            )
+    else:
+        names = [_text(name) for name in padding_mode]
+        if dims in (2, 3) and len(names) != dims:  # The op refuses other images.
+            raise ValueError(
+                f"{op}: padding_mode must have {dims} entries, one for each spatial axis in the "
+                f"order of the tensor's axes, got {tuple(names)}"
+            )
+        padding = names[0] if len(set(names)) == 1 else ",".join(names)
+    return _text(mode), padding, bool(align_corners)
 
 
 # What a grid tensor is, by the coordinates it has.
@@ -89,7 +107,7 @@ def sample(
     size: Optional[Sequence[int]] = None,
     *,
     mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: Union[str, Sequence[str]] = "zeros",
     align_corners: bool = False,
     coords: str = "normalized",
 ) -> Tensor:
@@ -112,7 +130,10 @@ def sample(
         mode: ``"bilinear"`` (trilinear for volumes; the default), ``"nearest"``, or ``"bicubic"``
             (4-D input only; cubic convolution with a = -0.75).
         padding_mode: what lies outside: ``"zeros"`` (the default), ``"border"`` (the nearest
-            border pixel), ``"reflection"`` (the image mirrored at its borders).
+            border pixel), ``"reflection"`` (the image mirrored at its borders), ``"wrap"`` (the
+            image repeated, its first pixel next to its last one, whatever ``align_corners``). Or a
+            sequence of one name for each spatial axis, in the order of the tensor's axes:
+            ``("border", "wrap")`` for a panorama that goes round along x.
         align_corners: whether -1 and 1 are the centres of the corner pixels (True) or their outer
             edges (False, the default).
         coords: what a grid tensor holds: ``"normalized"`` coordinates (the default), or those in
@@ -144,7 +165,7 @@ def sample(
         )
     _check_tensors("sample", input=input, grid=parameters)
     size = _output_size("sample", map, size, input.shape[2:])
-    settings = _settings(mode, padding_mode, align_corners)
+    settings = _settings("sample", input.dim() - 2, mode, padding_mode, align_corners)
     return ops.sample(input, parameters, map, size, *settings)
 
 
@@ -154,7 +175,7 @@ def sample_with_gradient(
     size: Optional[Sequence[int]] = None,
     *,
     mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: Union[str, Sequence[str]] = "zeros",
     align_corners: bool = False,
     coords: str = "normalized",
 ) -> Tuple[Tensor, Tensor]:
@@ -200,8 +221,9 @@ def sample_with_gradient(
             coords,
         )
     _check_tensors("sample_with_gradient", input=input, grid=parameters)
-    size = _output_size("sample_with_gradient", map, size, input.shape[2:])
-    settings = _settings(mode, padding_mode, align_corners)
+    op = "sample_with_gradient"
+    size = _output_size(op, map, size, input.shape[2:])
+    settings = _settings(op, input.dim() - 2, mode, padding_mode, align_corners)
     return ops.sample_with_gradient(input, parameters, map, size, *settings)
 
 
@@ -211,7 +233,7 @@ def splat(
     size: Optional[Sequence[int]] = None,
     *,
     mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: Union[str, Sequence[str]] = "zeros",
     align_corners: bool = False,
     coords: str = "normalized",
 ) -> Tensor:
@@ -228,8 +250,8 @@ def splat(
         warp: as in :func:`sample`: where each point of ``values`` looks in the image.
         size: the image's spatial size, (H, W) or (D, H, W). Default: that of ``values``.
         mode, padding_mode, align_corners, coords: as in :func:`sample`. Values whose points look
-            outside are lost with ``"zeros"``, and reach the border or the mirrored pixel with the
-            others.
+            outside are lost with ``"zeros"``, and reach the border, the mirrored or the repeated
+            pixel with the others.
 
     Returns:
         Tensor[N, C, H, W] or Tensor[N, C, D, H, W]: in the dtype and memory format of ``values``. A
@@ -258,7 +280,7 @@ def splat(
     _check_tensors("splat", values=values, grid=parameters)
     size = values.shape[2:] if size is None else ops.extents("splat", size)
     _check_image_size("splat", size, values.dim() - 2)
-    mode, padding_mode, align_corners = _settings(mode, padding_mode, align_corners)
+    settings = _settings("splat", values.dim() - 2, mode, padding_mode, align_corners)
     if values.dim() > 0 and parameters.dim() > 0 and values.shape[0] == 1:
         values = values.expand(parameters.shape[0], *values.shape[1:])
     return ops.splat(
@@ -267,9 +289,7 @@ def splat(
         map,
         [*values.shape[:2], *size],
         ops.is_channels_last(values),
-        mode,
-        padding_mode,
-        align_corners,
+        *settings,
     )
 
 
@@ -289,7 +309,8 @@ def grid_sample(
         input (Tensor[N, C, H, W] or Tensor[N, C, D, H, W]): images or volumes.
         grid (Tensor[N, Ho, Wo, 2] or Tensor[N, Do, Ho, Wo, 3]): normalised coordinates.
         mode: ``"bilinear"``, ``"nearest"`` or ``"bicubic"``.
-        padding_mode: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        padding_mode: ``"zeros"``, ``"border"`` or ``"reflection"``; or what torch does not have,
+            as in :func:`sample`.
         align_corners: as in :func:`sample`; None (the default) means False, with torch's warning.
 
     Returns:
@@ -322,7 +343,8 @@ def grid_sample(
         if align_corners is None:
             warnings.warn(_ALIGN_CORNERS_WARNING, stacklevel=2)
         _check_tensors("grid_sample", input=input, grid=grid)
-        return ops.sample(input, grid, "grid", (), *_settings(mode, padding_mode, align_corners))
+        settings = _settings("grid_sample", input.dim() - 2, mode, padding_mode, align_corners)
+        return ops.sample(input, grid, "grid", (), *settings)
 
 
 def affine_grid(theta: Tensor, size: List[int], align_corners: Optional[bool] = None) -> Tensor:

@@ -63,6 +63,11 @@ def sample(
 ) -> Tensor:
     """``stn_cuda::sample``: the grid is written out, then sampled by F.grid_sample."""
     _C.check_sample("sample", input, warp, map, size, mode, padding_mode)
+    if "wrap" in padding_mode or "," in padding_mode:
+        raise ValueError(
+            "sample: padding_mode 'wrap', or another one for each axis, is not implemented in ONNX "
+            f"exports, whose GridSample has neither, got {padding_mode!r}"
+        )
     # The ONNX standard leaves open where GridSample rounds: in low precision nowhere but at the
     # end, if both operands are float32.
     double = torch.float64 in (input.dtype, warp.dtype)

@@ -35,10 +35,11 @@ from path_cases import (
     diagonal,
     path_cases,
 )
+from seam_cases import seam_cases
 
 from stn_cuda import reference
 
-CASES = path_cases()
+CASES = path_cases() + seam_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
 TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
 # The ways that only some kernels have.
@@ -100,7 +101,7 @@ def test_derivatives_go_the_ways_of_values():
             run = functools.partial(
                 torch.ops.stn_cuda.sample_derivative,
                 *(call.input, call.warp, torch.ones_like(call.warp), -1, call.map, size),
-                *(call.mode, call.padding_mode, call.align_corners),
+                *call.op_settings,
             )
             ways = paths_of(run)[1]
             derived = {way for way in ways if way.startswith("derive_")}

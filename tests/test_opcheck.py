@@ -33,7 +33,7 @@ def calls(dtype=torch.float64):
 
 
 def how(call):
-    return call.mode, call.padding_mode, call.align_corners
+    return call.op_settings
 
 
 def size_of(call):

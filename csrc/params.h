@@ -72,6 +72,11 @@ struct SampleParams {
   // the derivatives along each axis, axis_stride elements apart. Points lie as in output.
   Image derivative;
   int64_t axis_stride;
+  // A value for each image and channel (stride[] does not count). If it is `around` the image,
+  // sample has it in the place of zeros there, and cover adds to the output what that makes more;
+  // else cover makes the output that of an image of it. No pixels are read for either.
+  Image fill;
+  bool around;
 };
 
 // warp_grid writes a warp's normalised coordinates; its adjoint reduces a grid's gradient to the
@@ -94,6 +99,7 @@ struct GridParams {
 struct Backend {
   void (*sample)(const SampleParams&);
   void (*sample_derivative)(const SampleParams&);
+  void (*cover)(const SampleParams&);
   void (*splat)(const SampleParams&);
   void (*grad_warp)(const SampleParams&);
   void (*warp_grid)(const GridParams&);

@@ -1,6 +1,7 @@
 // Forward: output[n, c, p] = sum over taps of weight * input[n, c, tap].
 #pragma once
 
+#include "cpu/cover.h"
 #include "cpu/runs.h"
 #include "cpu/view.h"
 #include "cpu/window.h"
@@ -265,6 +266,7 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       for_each_tile<D>(p, plan, n, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          sample_tile<Element, K>(p, plan, layout, images, tile, looks, next);
+                         if (p.around) cover_tile<Element, K>(p, images, tile, looks);
                        });
       task += last - first;
     }

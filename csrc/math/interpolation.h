@@ -180,6 +180,33 @@ STN_HD void axis_taps(const AnyAxis& axis, V x, Taps<V, 2>& taps) {
   taps.curve[0] = taps.curve[1] = V{};
 }
 
+// The sum of the weights of a look's taps that are inside the image, where zeros are around it; 1
+// up to the last bit where all are.
+template <int K, class V>
+STN_HD V inside_part(const Axis<Scalar<V>>& axis, V x) {
+  const V finite = make_finite(axis, x);
+  if constexpr (K == 1) {
+    const V rounded = round_half_even(finite);
+    return clip(axis, rounded) == rounded ? all<V>(1) : V{};
+  } else if constexpr (K == 2) {
+    const V nearer = smaller(V(finite + 1), V(static_cast<Scalar<V>>(axis.size) - finite));
+    return larger(smaller(nearer, all<V>(1)), V{});
+  } else {
+    const V below = floor_of(finite);
+    const V t = finite - below;
+    const V weight[4] = {cubic_far(V(t + 1)), cubic_near(t), cubic_near(V(1 - t)),
+                         cubic_far(V(2 - t))};
+    V sum{}, missing{};
+    for (int k = 0; k < 4; ++k) {
+      const V pixel = below + Scalar<V>(k - 1);
+      const auto inside = clip(axis, pixel) == pixel;
+      sum += inside ? weight[k] : V{};
+      missing = inside ? missing : all<V>(1);
+    }
+    return missing == 0 ? all<V>(1) : sum;
+  }
+}
+
 // Whether x is so far inside that no boundary rule changes what a linear look makes of it. Not so
 // for NaN.
 template <class V>

@@ -132,6 +132,12 @@ constexpr bool only_zeros(const SampleParams& p) {
   return all;
 }
 
+inline bool any_wraps(const SampleParams& p) {
+  bool any = false;
+  for (int d = 0; d < p.dims; ++d) any = any || p.padding[d] == Padding::wrap;
+  return any;
+}
+
 inline int64_t points(const int64_t (&size)[3], int dims) {
   return size[0] * size[1] * (dims == 3 ? size[2] : 1);
 }

@@ -2,7 +2,7 @@
 
 import torch
 from cases import MIXED, image, scattered_grid, thetas
-from path_cases import ALL, WINDOWS, around, case, diagonal
+from ways import ALL, WINDOWS, around, case, diagonal
 
 
 def seam_cases():

@@ -82,18 +82,18 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
                                const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                                WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_windows);
-  const auto all = [&](auto narrow) {
+  const auto all = [&](auto reach) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block<kDerivedBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         derive_marked<Element, K, channels.value>(
             p, written, groups, n, c, direction, windows.used,
-            [&](int g) { return WindowView<narrow.value, Element, K, D>(p, windows, g, plane); });
+            [&](int g) { return WindowView<reach.value, Element, K, D>(p, windows, g, plane); });
       });
     }
   };
-  is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
+  with_reach<K>(p, windows, all);
 }
 
 // Planar: the groups that have no window yet.

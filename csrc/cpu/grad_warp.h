@@ -196,23 +196,24 @@ STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Elem
                              BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
                              const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                              Accumulate<Element> (&grad)[D][kRoom]) {
-  const auto all = [&](auto narrow) {
+  const auto all = [&](auto reach) {
+    took(reach.value == Reach::wide     ? Path::grad_wide
+         : reach.value == Reach::narrow ? Path::grad_narrow
+                                        : Path::grad_windows);
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         const bool first = n == images.begin && c == 0;
         const auto view = [&](int g) {
-          return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
+          return WindowView<reach.value, Element, K, D>(p, windows, g, plane);
         };
         grad_marked<false, Element, K, channels.value>(p, groups, first, n, c, windows.used, view,
                                                        direction, grad);
       });
     }
   };
-  const bool narrow = is_narrow<Accumulate<Element>>(p);
-  took(narrow ? Path::grad_narrow : Path::grad_windows);
-  narrow ? all(std::true_type{}) : all(std::false_type{});
+  with_reach<K>(p, windows, all);
 }
 
 // Planar: the groups that have no window yet.

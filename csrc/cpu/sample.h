@@ -136,20 +136,21 @@ template <class Element, int K, int D>
 STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
                                BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
                                const Box<D>& next) {
-  const auto all = [&](auto narrow) {
+  const auto all = [&](auto reach) {
+    took(reach.value == Reach::wide     ? Path::sample_wide
+         : reach.value == Reach::narrow ? Path::sample_narrow
+                                        : Path::sample_windows);
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         sample_marked<Element, K, channels.value>(p, groups, n, c, windows.used, [&](int g) {
-          return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
+          return WindowView<reach.value, Element, K, D>(p, windows, g, plane);
         });
       });
     }
   };
-  const bool narrow = is_narrow<Accumulate<Element>>(p);
-  took(narrow ? Path::sample_narrow : Path::sample_windows);
-  narrow ? all(std::true_type{}) : all(std::false_type{});
+  with_reach<K>(p, windows, all);
 }
 
 // Planar: the groups that have no window yet.

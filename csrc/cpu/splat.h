@@ -8,8 +8,7 @@
 
 #include <memory>
 
-#include "cpu/runs.h"
-#include "cpu/slab.h"
+#include "cpu/beyond.h"
 #include "cpu/tap_weights.h"
 #include "cpu/turned.h"
 
@@ -77,123 +76,6 @@ STN_HD void splat_point(const Slab<A>& slab, A* plane, const Weighted& weighted,
   }
 }
 
-// The order in which a tile's points are added: neighbours, which add to the same pixels, come far
-// apart, since an addition that reads what one just before it wrote must wait for it.
-struct Order {
-  static constexpr int kStride = 16;
-  int32_t width = 0, rows = 0, pitch = 0;
-  int count = 0;
-  uint16_t slot[kRoom];
-
-  template <int D>
-  void fit(const Tile<D>& tile) {
-    if (tile.width == width && tile.rows == rows && tile.pitch == pitch) return;
-    width = tile.width, rows = tile.rows, pitch = tile.pitch;
-    count = 0;
-    for (int first = 0; first < kStride; ++first) {
-      for (int y = 0; y < rows; ++y) {
-        // Each row starts further to the right than the one above it: both add to the row of
-        // pixels between them.
-        for (int x = (first + 5 * y) % kStride; x < width; x += kStride) {
-          slot[count++] = static_cast<uint16_t>(y * pitch + x);
-        }
-      }
-    }
-  }
-};
-
-// Two neighbouring pixels, wherever they stand.
-template <class A>
-struct PairOf {
-  typedef A type __attribute__((vector_size(2 * sizeof(A)), aligned(sizeof(A)), may_alias));
-};
-
-// What a tile's points add to pairs of neighbouring pixels, in C planes.
-template <class A, int C, int D>
-struct alignas(64) Parts {
-  static constexpr int kRows = RunStarts<A, 2, D>::kRows;
-  A of[C][kRows][kRoom][2];
-
-  // Along: how the weights change along `direction`, in their place.
-  template <bool Along>
-  STN_SHARED Parts(std::bool_constant<Along>, const RunStarts<A, 2, D>& runs, int slots,
-                   const A (&direction)[D][kRoom], const A (*values)[kRoom]) {
-    using V = Native<A>;
-    constexpr int L = kLanes<A>;
-    const Integer<V> lane = truncate(counting<V>());
-    const Integer<V> low = lane / 2 + (lane & 1) * L, high = low + L / 2;
-    for (int i = 0; i < slots; i += L) {
-      V weight[D][2], change[D][2];
-      for (int d = 0; d < D; ++d) {
-        const V distance = load<V>(&runs.distance[d][i]);
-        for (int k = 0; k < 2; ++k) {
-          const V from = k == 0 ? distance : V(distance - runs.step[d]);
-          weight[d][k] = kernel<2>(from);
-          if (Along) change[d][k] = load<V>(&direction[d][i]) * kernel_slope<2>(from);
-        }
-      }
-      for (int r = 0; r < kRows; ++r) {
-        V row = weight[1][r & 1];
-        if (D == 3) row *= weight[D - 1][r >> 1];
-        V first = weight[0][0] * row, second = weight[0][1] * row;
-        if (Along) {
-          V moved = change[1][r & 1];
-          if (D == 3) {
-            moved = moved * weight[D - 1][r >> 1] + weight[1][r & 1] * change[D - 1][r >> 1];
-          }
-          first = weight[0][0] * moved + change[0][0] * row;
-          second = weight[0][1] * moved + change[0][1] * row;
-        }
-        for (int c = 0; c < C; ++c) {
-          const V value = load<V>(values[c] + i);
-          const V a = first * value, b = second * value;
-          store<L>(of[c][r][i], select_lanes(a, b, low));
-          store<L>(of[c][r][i + L / 2], select_lanes(a, b, high));
-        }
-      }
-    }
-  }
-};
-
-// Adds them, the points in order. (Inlined, the loop would be short of registers.)
-template <bool Inside, int C, int D, class A>
-__attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Order& order,
-                                         const RunStarts<A, 2, D>& runs,
-                                         const Parts<A, C, D>& parts) {
-  using Pair = typename PairOf<A>::type;
-  constexpr int R = RunStarts<A, 2, D>::kRows;
-  int64_t row[R];
-  for (int r = 0; r < R; ++r) row[r] = runs.row[r];
-  const int64_t stride_c = slab.stride_c;
-  const uint16_t *slot = order.slot, *end = slot + order.count;
-  [[maybe_unused]] uint16_t near[kRoom];
-  if (!Inside) {
-    // The points that see the slab, picked without a branch, which scattered ones would mislead.
-    int count = 0;
-    for (; slot != end; ++slot) {
-      const int32_t outermost = runs.outermost[*slot];
-      near[count] = *slot;
-      count += (outermost + 1 >= slab.low) & (outermost < slab.high);
-    }
-    slot = near;
-    end = near + count;
-  }
-  for (; slot != end; ++slot) {
-    const size_t i = *slot;
-    A* at = plane + runs.offset[i];
-    for (int c = 0; c < C; ++c) {
-      for (int r = 0; r < R; ++r) {
-        if (!Inside) {
-          const int32_t outermost = runs.outermost[i] + (r >> (D - 2));
-          if (outermost < slab.low || outermost >= slab.high) continue;
-        }
-        *reinterpret_cast<Pair*>(at + row[r]) += *reinterpret_cast<const Pair*>(parts.of[c][r][i]);
-      }
-      at += stride_c;
-    }
-  }
-}
-
 // Consecutive channels: one vector addition per tap.
 template <class Element, int K, int D, class Weighted>
 STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
@@ -233,13 +115,6 @@ STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Elem
   });
 }
 
-template <class A>
-STN_HD bool all_finite(const A* values, int count) {
-  int infinite = 0;
-  for (int i = 0; i < count; ++i) infinite |= values[i] - values[i] != 0;
-  return infinite == 0;
-}
-
 // Point by point: a tap of weight 0 gets nothing, whatever the value.
 template <int K, int D, class A, class Weighted>
 STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
@@ -266,7 +141,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
   zeros.reach(touched);
   const bool inside = touched.all_in(slab);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
-  order.fit(tile);
+  order.fit(tile.width, tile.rows, tile.pitch);
   alignas(64) A direction[D][kRoom];
   bool directed = true;
   if (Along) {
@@ -295,7 +170,9 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     if (next.known && next.low[D - 1] >= slab.low && next.high[D - 1] < slab.high) {
       for (int k = 0; k < C; ++k) next.announce(slab.stride, plane + k * slab.stride_c);
     }
-    const Parts<A, C, D> parts(std::bool_constant<Along>{}, runs, count, direction, values);
+    const Parts<A, C, D> parts(
+        std::integral_constant<Weigh, Along ? Weigh::along : Weigh::plainly>{}, runs, count,
+        direction, values);
     took(inside ? Path::splat_inside : Path::splat_across);
     if (inside) {
       add_parts<true, C, D>(slab, plane, order, runs, parts);
@@ -345,8 +222,10 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
   slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
   if constexpr (K == 2 && D == 2 && !Along) {
-    if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high))
+    if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high)) {
+      if constexpr (kTurned && direct) splat_beyond(p, plan, slab, image);
       return;
+    }
   }
   const int64_t inner = points(p.input_size, D) / outermost;
   const int64_t plane = (slab.high - slab.low) * inner;

@@ -86,13 +86,12 @@ struct ScatterKernel {
     BlockMap<typename Chosen::Map> map;
     MovesOf<Chosen> moves;
   };
-  static constexpr bool kUsual = Chosen::fast && !Chosen::Map::parametric;  // 0: as they come
-  static constexpr bool kMany = Chosen::along || !Chosen::Map::linear;      // registers
+  static constexpr bool kMany = Chosen::along || !Chosen::Map::linear;  // registers
   static constexpr int kBlocks = kMany            ? 1
                                  : Chosen::K == 1 ? 4
                                  : Chosen::K == 4 ? (Chosen::Map::parametric ? 2 : 1)
                                  : Chosen::D == 3 ? 2
-                                                  : (kUsual ? 0 : 4);
+                                                  : 4;
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {

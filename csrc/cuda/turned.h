@@ -214,7 +214,7 @@ struct GatherKernel {
   using Launch = GatherLaunch<T, D, Sums>;
   struct Shared {};
   static constexpr bool kWide = sizeof(T) == 8 || sizeof(Element) == 8;
-  static constexpr int kBlocks = kWide ? 2 : (D == 3 ? 3 : 0);
+  static constexpr int kBlocks = kWide ? 2 : (D == 3 ? 3 : 4);
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared&) {

@@ -12,6 +12,7 @@ from cases import (
     smooth_grid,
     thetas,
 )
+from seam_cases import seam_cases
 from splat_path_cases import splat_cases
 from ways import (
     ALL,
@@ -301,5 +302,5 @@ def layout_cases():
 
 def path_cases():
     parts = (affine_cases, volume_cases, grid_cases, large_cases, mode_cases, layout_cases)
-    parts += (splat_cases,)
+    parts += (splat_cases, seam_cases)
     return [one for part in parts for one in part()]

@@ -103,7 +103,7 @@ def test_derivatives_go_the_ways_of_values():
             run = functools.partial(
                 torch.ops.stn_cuda.sample_derivative,
                 *(call.input, call.warp, torch.ones_like(call.warp), -1, call.map, size),
-                *(call.mode, call.padding_mode, call.align_corners),
+                *call.op_settings,
             )
             ways = paths_of(run)[1]
             derived = {way for way in ways if way.startswith("derive_")}

@@ -43,14 +43,12 @@ struct alignas(64) Beyond {
   }
 
   // Where they look without the rule, seen from the first tap that they have with it.
-  STN_HD void find_unruled(Padding padding, const RunStarts<A, 2, D>& runs,
-                           A (&distance)[D][kRoom]) const {
+  STN_HD void find_unruled(const RunStarts<A, 2, D>& runs, A (&distance)[D][kRoom]) const {
     using V = Native<A>;
     for (int d = 0; d < D; ++d) {
       for (int i = 0; i < slots; i += kLanes<A>) {
         const V x = load<V>(&looks.x[d][i]);
-        const V first =
-            bound_number(looks.frame.axis[d], padding, x) - load<V>(&runs.distance[d][i]);
+        const V first = bound_number(looks.frame.axis[d], x) - load<V>(&runs.distance[d][i]);
         store<kLanes<A>>(&distance[d][i], V(x - first));
       }
     }
@@ -81,7 +79,7 @@ STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, co
   took(Path::splat_beyond);
   const bool inside = touched.all_in(slab);
   alignas(64) A unruled[D][kRoom];
-  beyond.find_unruled(p.padding, runs, unruled);
+  beyond.find_unruled(runs, unruled);
   order.fit(beyond.count, 1, beyond.count);
   constexpr std::integral_constant<Weigh, Weigh::beyond> weigh;
   for_each_channel_block(p.channels, [&](auto block, int64_t c) {
@@ -111,7 +109,7 @@ STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, co
 template <class A>
 void splat_beyond(const SampleParams& p, const Plan& plan, Slab<A> slab, int64_t image,
                   Order& order) {
-  if (p.padding == Padding::zeros) return;
+  if (only_zeros(p)) return;
   slab.data = plane_of<A>(p.input, image, 0);
   slab.stride_c = p.input.stride_c;
   std::copy(p.input.stride, p.input.stride + 3, slab.stride);

@@ -57,6 +57,7 @@ struct Kernels {
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*sample_derivative)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
+  void (*cover)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*grad_warp)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*warp_grid)(const GridParams&, const Plan&, int64_t begin, int64_t end);

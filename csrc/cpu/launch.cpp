@@ -270,6 +270,7 @@ void for_channels(const SampleParams& p, int64_t together, F&& f) {
     skip_channels(part.input, c);
     skip_channels(part.output, c);
     skip_channels(part.derivative, c);
+    skip_channels(part.fill, c);
     f(part, c == 0);
   }
 }
@@ -288,6 +289,11 @@ void sample_derivative(const SampleParams& p) {
   }
   for_channels(placed, channels_together(placed),
                [](const auto& part, bool) { sample_together(part, kernels().sample_derivative); });
+}
+
+void cover(const SampleParams& p) {
+  const Plan plan = tile_plan(rows_of(p.output_size, p.dims), p.warp.batch, 4, true);
+  run(kernels().cover, p, plan, kTile * images_per_warp(p));
 }
 
 void splat(const SampleParams& p) {
@@ -314,7 +320,7 @@ void warp_grid_backward(const GridParams& p) {
 
 [[maybe_unused]] const bool registered = register_backend(
     c10::DeviceType::CPU,
-    Backend{sample, sample_derivative, splat, grad_warp, warp_grid, warp_grid_backward});
+    Backend{sample, sample_derivative, cover, splat, grad_warp, warp_grid, warp_grid_backward});
 
 }  // namespace
 

@@ -25,8 +25,8 @@ struct SplatTaps {
   TileTaps<A, K, D> taps;
 
   template <class T>
-  STN_HD SplatTaps(const SampleParams& p, int64_t, const Tile<D>& tile, const Looks<T, D>& looks) {
-    fill_taps<0>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  STN_HD SplatTaps(const SampleParams&, int64_t, const Tile<D>& tile, const Looks<T, D>& looks) {
+    fill_taps<0>(looks.frame, looks.x, tile.slots(), taps);
   }
 
   STN_HD A weight(int kx, int ky, int kz, int i) const {
@@ -45,7 +45,7 @@ struct SplatTapsAlong {
   STN_HD SplatTapsAlong(const SampleParams& p, int64_t warp, const Tile<D>& tile,
                         const Looks<T, D>& looks) {
     alignas(64) A direction[D][kRoom];
-    fill_taps<1>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+    fill_taps<1>(looks.frame, looks.x, tile.slots(), taps);
     find_directions(p, warp, tile, looks, direction);
     weigh_along(taps, direction, tile.slots(), weights);
   }
@@ -123,16 +123,21 @@ STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
 }
 
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
+// False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
-void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Zeros<A>& zeros,
+bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Zeros<A>& zeros,
                 int64_t warp, const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next,
                 Order& order, int64_t n, int64_t first_channel, int64_t channels) {
   const int count = tile.slots();
   RunStarts<A, 2, D> runs;
   const bool any_nan = find_runs<true>(p, looks, count, runs);
+  if (any_needs_room<2>(looks.frame) && !runs.all_whole(count)) return false;
   Touched touched;
   touched.add(runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
-  if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
+  if (!touched.any_in(slab)) {
+    took(Path::splat_elsewhere);
+    return true;
+  }
   zeros.reach(touched);
   const bool inside = touched.all_in(slab);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
@@ -141,7 +146,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
   bool directed = true;
   if (Along) {
     find_directions(p, warp, tile, looks, direction);
-    through_boundary<2>(p.padding, looks, any_nan, count, direction);
+    through_boundary<2>(looks, any_nan, count, direction);
     for (const auto& along : direction) directed &= all_finite(along, count);
   }
   const auto add = [&](auto block, int64_t c) {
@@ -176,6 +181,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     }
   };
   for_each_channel_block<D == 3 ? 2 : kChannelBlock>(plan.plane_by_plane, channels, add);
+  return true;
 }
 
 // Any interpolation and layout.
@@ -245,23 +251,22 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
     Zeros<A> zeros(slab, inner, channels, channels_inside);
     SampleParams local = p;  // the offsets of the taps are those of where the sums are
     std::copy(slab.stride, slab.stride + 3, local.input.stride);
-    const PaddedCall call(local);
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       for_each_tile<D>(p, plan, warp, 0, plan.tiles,
                        [&](const auto& tile, const auto& looks, const auto& next) {
-                         if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
-                         if (see_elsewhere(slab, p.padding, looks, tile.slots()))
+                         if (look_outside<K>(looks)) return took(Path::splat_nothing);
+                         if (see_elsewhere(slab, looks, tile.slots()))
                            return took(Path::splat_seen_elsewhere);
-                         const SampleParams& q = call.of<K>(looks);
                          if constexpr (K == 2) {
-                           if (layout == Layout::planar) {
-                             return splat_runs<Along>(q, plan, slab, zeros, warp, tile, looks, next,
-                                                      order, n, c, channels);
+                           if (layout == Layout::planar &&
+                               splat_runs<Along>(local, plan, slab, zeros, warp, tile, looks, next,
+                                                 order, n, c, channels)) {
+                             return;
                            }
                          }
-                         splat_taps<Along, Element, K>(q, layout, slab, zeros, warp, tile, looks, n,
-                                                       c, channels);
+                         splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile,
+                                                       looks, n, c, channels);
                        });
     }
     zeros.complete();

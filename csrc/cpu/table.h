@@ -1,6 +1,7 @@
 // Included last by each instruction set's translation unit: its copy of the kernels as a table.
 #pragma once
 
+#include "cpu/cover.h"
 #include "cpu/derivative.h"
 #include "cpu/grid.h"
 #include "cpu/sample.h"
@@ -16,6 +17,7 @@
       ::stn_cuda::cpu::is_scattered_of,                            \
       ::stn_cuda::cpu::sample,                                     \
       ::stn_cuda::cpu::sample_derivative,                          \
+      ::stn_cuda::cpu::cover,                                      \
       ::stn_cuda::cpu::splat,                                      \
       ::stn_cuda::cpu::grad_warp,                                  \
       ::stn_cuda::cpu::warp_grid,                                  \

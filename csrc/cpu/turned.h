@@ -218,12 +218,13 @@ bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
   const bool wide = p.warp.type == ElementType::f64;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
   if (!kTurned || p.map != MapKind::affine) return false;
-  if (p.padding != Padding::zeros) {
+  if (!only_zeros(p)) {
     if (p.channels < kTurnedBeyond || !std::is_same<A, Element>::value) return false;
+    if (any_wraps(p)) return false;
   }
   if (p.output.stride[0] != 1 || wide != std::is_same<A, double>::value) return false;
   if (images > 1 && !std::is_same<A, Element>::value) return false;
-  const auto frame = pixel_frame<A, 2>(p.input_size, p.align_corners);
+  const auto frame = pixel_frame<A, 2>(p);
   const auto turned_of = [&](int64_t n) {
     const int64_t warp = p.warp.batch == 1 ? 0 : n;
     return Turned<A>(AffineMap<A, 2>(p.warp, warp, frame, p.output_size, p.align_corners),

@@ -66,15 +66,15 @@ struct alignas(64) WindowTile {
 
 // The looks after the boundary rule and, for nearest, rounding.
 template <int K, class T, int D>
-STN_HD void bound_looks(Padding padding, const Looks<T, D>& looks, int slots, T (&x)[D][kRoom]) {
+STN_HD void bound_looks(const Frame<T, D>& frame, const Looks<T, D>& looks, int slots,
+                        T (&x)[D][kRoom]) {
   using V = Native<T>;
-  with_padding(padding, [&](auto tag) {
+  with_rule(frame, [&](auto rule) {
     for (int d = 0; d < D; ++d) {
-      const Axis<T> axis = looks.frame.axis[d];
+      const auto axis = rule(frame.axis[d]);
       for (int i = 0; i < slots; i += kLanes<T>) {
         const V at = load<V>(&looks.x[d][i]);
-        const V bounded = K == 1 ? nearest_pixel(axis, decltype(tag)::value, at)
-                                 : bound(axis, decltype(tag)::value, make_finite(axis, at));
+        const V bounded = K == 1 ? nearest_pixel(axis, at) : bound(axis, make_finite(axis, at));
         store<kLanes<T>>(&x[d][i], bounded);
       }
     }
@@ -125,11 +125,10 @@ STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int columns, 
   }
 }
 
-// Places the windows. With `everywhere`, points that look outside the image have none. Whether any
-// group has one.
+// Places the windows. Whether any group has one.
 template <int K, class A, int D>
 bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limit, bool monotonic,
-                   bool everywhere, int slots, WindowTile<A, D>& windows) {
+                   int slots, WindowTile<A, D>& windows) {
   using V = Native<A>;
   using I = Integer<V>;
   constexpr int L = kLanes<A>;
@@ -150,7 +149,7 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limi
       const Axis<A> axis = frame.axis[d];
       const V from = load<V>(&low[d][g]), to = load<V>(&high[d][g]);
       used &= to - from <= static_cast<A>(columns);  // not so for NaN
-      if (everywhere) used &= (from >= kBefore) & (floor_of(to) + kAfter <= axis.last);
+      if (needs_room<K>(axis)) used &= (from >= kBefore) & (floor_of(to) + kAfter <= axis.last);
       const V first = clip(axis, V(floor_of(clip(axis, from)) - kBefore));
       const V last = clip(axis, V(floor_of(clip(axis, to)) + kAfter));
       const V count = last - first + 1;
@@ -202,16 +201,17 @@ STN_HD bool find_windows(const SampleParams& p, const Plan& plan, const Tile<D>&
                          const Looks<T, D>& looks, WindowTile<A, D>& windows) {
   if constexpr (std::is_same<T, A>::value) {
     if (!plan.windows) return false;
-    // Bicubic's boundary rule is one of its taps, not of where it looks.
-    const bool everywhere = K == 4 && p.padding != Padding::zeros;
-    const Padding padding = K == 4 ? Padding::zeros : p.padding;
-    const bool as_is = looks.monotonic && K > 1 && padding == Padding::zeros;
-    if (!as_is) bound_looks<K>(padding, looks, tile.slots(), windows.bounded);
+    const Frame<T, D> frame = frame_of_looks<K>(looks.frame);
+    const bool as_is = looks.monotonic && K > 1 && only(Padding::zeros, frame);
+    if (!as_is) bound_looks<K>(frame, looks, tile.slots(), windows.bounded);
     windows.x = as_is ? looks.x : windows.bounded;
-    const bool monotonic = looks.monotonic && padding != Padding::reflection;
+    bool monotonic = looks.monotonic;
+    for (const Axis<T>& axis : frame.axis) {
+      monotonic &= axis.padding == Padding::zeros || axis.padding == Padding::border;
+    }
     const auto place = [&](int vectors) {
       windows.vectors = vectors;
-      return place_windows<K>(p, looks.frame, most_rows<D>(p, plan, vectors), monotonic, everywhere,
+      return place_windows<K>(p, looks.frame, most_rows<D>(p, plan, vectors), monotonic,
                               tile.slots(), windows);
     };
     if (place(2)) return true;

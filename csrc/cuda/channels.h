@@ -60,7 +60,7 @@ struct SampleLaunch {
 
 template <class T, int D>
 SampleLaunch<T, D> make_launch_over(const SampleParams& p, const Work& work) {
-  const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+  const auto frame = pixel_frame<T, D>(p);
   return {p, frame, work, Reading<T, D>(p.map, frame, p.output_size, p.align_corners)};
 }
 

@@ -29,10 +29,10 @@ struct Frame {
 };
 
 template <class T, int D>
-STN_HD Frame<T, D> pixel_frame(const int64_t (&size)[3], bool align_corners) {
+STN_HD Frame<T, D> pixel_frame(const SampleParams& p) {
   Frame<T, D> frame;
   for (int d = 0; d < D; ++d) {
-    frame.axis[d] = make_axis<T>(size[d], align_corners);
+    frame.axis[d] = make_axis<T>(p.input_size[d], p.align_corners, p.padding[d]);
     frame.extent[d] = 2 * frame.axis[d].half;
     frame.centre[d] = frame.axis[d].last / 2;
   }

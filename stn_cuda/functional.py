@@ -45,24 +45,28 @@ def _text(name):
     return name if isinstance(name, str) else str(name)
 
 
-def _settings(op: str, dims: int, mode, padding_mode, align_corners):
-    """The settings as the ops take them: a padding mode for each axis has commas between."""
+def _names_of(op: str, dims: int, padding_mode) -> str:
+    """One name, or one for each axis with commas between, as the ops take them."""
     if not isinstance(padding_mode, (list, tuple)):
-        padding = _text(padding_mode)
-        if "," in padding:
+        if "," in _text(padding_mode):
             raise ValueError(
                 f"{op}: padding_mode must be a name, or a sequence of one for each spatial axis, "
                 f"got {padding_mode!r}"
             )
-    else:
-        names = [_text(name) for name in padding_mode]
-        if dims in (2, 3) and len(names) != dims:  # The op refuses other images.
-            raise ValueError(
-                f"{op}: padding_mode must have {dims} entries, one for each spatial axis in the "
-                f"order of the tensor's axes, got {tuple(names)}"
-            )
-        padding = names[0] if len(set(names)) == 1 else ",".join(names)
-    return _text(mode), padding, bool(align_corners)
+        return _text(padding_mode)
+    names = [_text(name) for name in padding_mode]
+    if dims in (2, 3) and len(names) != dims:  # The op refuses other images.
+        raise ValueError(
+            f"{op}: padding_mode must have {dims} entries, one for each spatial axis in the "
+            f"order of the tensor's axes, got {tuple(names)}"
+        )
+    return names[0] if len(set(names)) == 1 else ",".join(names)
+
+
+def _settings(op: str, dims: int, mode, padding_mode, align_corners):
+    if not isinstance(padding_mode, str) or "," in padding_mode:
+        padding_mode = _names_of(op, dims, padding_mode)
+    return mode if isinstance(mode, str) else str(mode), padding_mode, bool(align_corners)
 
 
 # What a grid tensor is, by the coordinates it has.
@@ -120,8 +124,21 @@ def _fill_of(op: str, input: Tensor, fill) -> Tensor:
     return torch.full((1, 1), fill, dtype=input.dtype, device=input.device).expand(1, channels)
 
 
+def _check_still(op: str, *operands):
+    """Bytes are steps, which have no derivatives."""
+    if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands):
+        raise RuntimeError(
+            f"{op}: uint8 images must be used with a warp and a fill that do not require grad, "
+            "since they have no derivatives; input.float() has"
+        )
+
+
+def _as_bytes(output: Tensor) -> Tensor:
+    return output.clamp(0, 255).round_().to(torch.uint8)
+
+
 def _mask_of(input: Tensor, parameters: Tensor, map: str, size, mode: str, align_corners: bool):
-    """What is seen of an image of ones: one element, which the kernels do not even read twice."""
+    """What is seen of an image of ones, of which there is one element in memory."""
     ones = torch.ones((1,) * input.dim(), dtype=input.dtype, device=input.device)
     ones = ones.expand(1, 1, *input.shape[2:])
     mode = "nearest" if mode == "nearest" else "bilinear"
@@ -153,7 +170,8 @@ def sample(
 
     Args:
         input (Tensor[N, C, H, W] or Tensor[N, C, D, H, W]): images or volumes, in float32, float64,
-            float16 or bfloat16, of any strides.
+            float16 or bfloat16, of any strides. Or in uint8, without derivatives: sampled in
+            float32, rounded to the nearest number (halves to even), saturated; the mask is float32.
         warp (Tensor[N, Ho, Wo, 2], Tensor[N, Do, Ho, Wo, 3] or Warp): a grid of normalised
             coordinates (-1 and 1 are the borders; order x, y(, z)), or a warp object such as
             :class:`stn_cuda.Affine` or :class:`stn_cuda.Flow`. Of any of the four dtypes, whatever
@@ -196,7 +214,8 @@ def sample(
         TypeError: if ``input`` or ``warp`` is not a tensor (or warp), ``fill`` no number or tensor.
         ValueError: for an unknown ``mode`` or ``padding_mode``, a ``size`` that does not fit, a
             ``fill`` that has not C entries, or that no padding mode ``"zeros"`` makes use of.
-        RuntimeError: if shapes, devices or dtypes do not fit.
+        RuntimeError: if shapes, devices or dtypes do not fit, or a warp of uint8 images requires
+            grad.
 
     Example::
 
@@ -216,11 +235,17 @@ def sample(
     _check_tensors("sample", input=input, grid=parameters)
     size = _output_size("sample", map, size, input.shape[2:])
     settings = _settings("sample", input.dim() - 2, mode, padding_mode, align_corners)
-    if fill is None:
-        output = ops.sample(input, parameters, map, size, *settings)
-    else:
+    of_bytes = input.dtype == torch.uint8
+    if of_bytes:
+        _check_still("sample", parameters, fill)
+        input = input.float()
+    if fill is not None:
         fill = _fill_of("sample", input, fill)
         output = ops.sample_filled(input, parameters, fill, map, size, *settings)
+    else:
+        output = ops.sample(input, parameters, map, size, *settings)
+    if of_bytes:
+        output = _as_bytes(output)
     if not return_mask:
         return output
     return output, _mask_of(input, parameters, map, size, settings[0], settings[2])

@@ -10,6 +10,8 @@ The environment decides the rest:
                           those of the GPUs present, without any GPU DEFAULT_ARCHITECTURES below
     CUDA_HOME, CXX        the CUDA toolkit and the C++ compiler, where they are not on PATH
     MAX_JOBS              files compiled at the same time (default: ninja's choice)
+    STN_CUDA_CPU          all (default): kernels for each instruction set that processors may have;
+                          baseline: only those for any processor, built in half the time
     STN_CUDA_WALK         1: for the tests, with the CUDA kernels' walk on the CPU, which needs
                           neither CUDA nor a GPU (csrc/cuda/walk.cpp); default 0
 """
@@ -27,6 +29,7 @@ from setuptools import setup
 
 OLDEST_TORCH = (2, 11)
 BUILDS = ("auto", "cpu", "cuda")
+CPU_KERNELS = ("all", "baseline")
 WALK = "csrc/cuda/walk.cpp"
 
 # One per generation of GPUs: a binary also runs on the later minor versions (8.0 on 8.6 and 8.9),
@@ -54,6 +57,14 @@ def requested_build(environ):
     if build not in BUILDS:
         stop(f"STN_CUDA_BUILD must be one of {', '.join(BUILDS)}, got '{build}'")
     return build
+
+
+def requested_cpu(environ):
+    """The CPU kernels that STN_CUDA_CPU asks for."""
+    cpu = environ.get("STN_CUDA_CPU") or "all"
+    if cpu not in CPU_KERNELS:
+        stop(f"STN_CUDA_CPU must be one of {', '.join(CPU_KERNELS)}, got '{cpu}'")
+    return cpu
 
 
 def requested_walk(environ):
@@ -200,6 +211,7 @@ def sources(cuda, walk):
 
 def main():
     build, walk = requested_build(os.environ), requested_walk(os.environ)
+    defines = ["-DSTN_BASELINE_ONLY"] if requested_cpu(os.environ) == "baseline" else []
     torch = import_torch()
     # One compiler for both steps: torch would compile with c++ and setuptools link with Python's.
     os.environ["CXX"] = compiler = find_compiler(os.environ)
@@ -249,7 +261,10 @@ def main():
                 "stn_cuda._C",
                 sources(cuda, walk),
                 include_dirs=[str(Path(__file__).resolve().parent / "csrc")],
-                extra_compile_args={"cxx": CXX_FLAGS + OPENMP_FLAGS + system, "nvcc": NVCC_FLAGS},
+                extra_compile_args={
+                    "cxx": CXX_FLAGS + OPENMP_FLAGS + defines + system,
+                    "nvcc": NVCC_FLAGS,
+                },
                 extra_link_args=OPENMP_FLAGS,
             )
         ],

@@ -208,6 +208,16 @@ def test_requested_walk(build, value, walk):
     assert build.requested_walk(environ) is walk
 
 
+@pytest.mark.parametrize(("value", "cpu"), [(None, "all"), ("", "all"), ("baseline", "baseline")])
+def test_requested_cpu(build, value, cpu):
+    assert build.requested_cpu({} if value is None else {"STN_CUDA_CPU": value}) == cpu
+
+
+def test_unknown_cpu(build):
+    sentence = refusal(build.requested_cpu, {"STN_CUDA_CPU": "avx2"})
+    assert "STN_CUDA_CPU must be one of all, baseline, got 'avx2'" in sentence
+
+
 def test_unknown_walk(build):
     sentence = refusal(build.requested_walk, {"STN_CUDA_WALK": "yes"})
     assert "STN_CUDA_WALK must be 0 or 1, got 'yes'" in sentence

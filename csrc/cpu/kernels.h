@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cpu/paths.h"
+#include "cpu/standard_headers.h"
 #include "math/qualifiers.h"
 #include "params.h"
 
@@ -68,7 +69,7 @@ struct Kernels {
 };
 
 extern const Kernels baseline_kernels;
-#if defined(__x86_64__)
+#if defined(STN_EXTENSIONS)
 extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
 #endif

@@ -1,7 +1,7 @@
 // The kernels for x86-64 with AVX2, FMA and F16C.
 #include "cpu/standard_headers.h"
 
-#if defined(__x86_64__)
+#if defined(STN_EXTENSIONS)
 #define STN_VECTOR_BYTES 32
 #define STN_ISA avx2
 #if defined(__clang__)

@@ -1,7 +1,7 @@
 // The kernels for x86-64 with AVX-512 (F, BW, CD, DQ, VL).
 #include "cpu/standard_headers.h"
 
-#if defined(__x86_64__)
+#if defined(STN_EXTENSIONS)
 #define STN_VECTOR_BYTES 64
 #define STN_ISA avx512
 #if defined(__clang__)

@@ -24,7 +24,7 @@ struct Candidate {
 // From the slowest to the fastest.
 std::vector<Candidate> candidates() {
   std::vector<Candidate> all{{&baseline_kernels, true}};
-#if defined(__x86_64__)
+#if defined(STN_EXTENSIONS)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("f16c");

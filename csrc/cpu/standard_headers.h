@@ -12,6 +12,11 @@
 #include <type_traits>
 #include <vector>
 
+// Whether there are kernels for the extensions of x86-64 (STN_CUDA_CPU in setup.py).
+#if defined(__x86_64__) && !defined(STN_BASELINE_ONLY)
+#define STN_EXTENSIONS 1
+#endif
+
 #if defined(__x86_64__)
 // GCC 12's own intrinsics use variables that they do not initialise (its bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)

@@ -204,10 +204,17 @@ def large_cases():
     scattered = scattered_grid(1, (40, 64))
     ways = {"runs_announced": GATHERS}
     yield case("scattered over a large image", pixels, scattered, None, ways)
-    ways = {"runs_announced": set(), "runs_gathered": GATHERS}
+    ways = {"runs_announced": set(), "runs_gathered": GATHERS, "planes_announced": set()}
     yield case("over a smaller one", image((1, 1, 500, 500)), scattered, None, ways)
     smooth = smooth_grid(1, (40, 64), spread=0.05)
     yield case("not scattered", pixels, smooth, None, ways)
+    seen = {"planes_announced": ALL}
+    for shape, size, number in (
+        ((2, 2, 300, 400), (200, 200), 2),
+        ((1, 1, 30, 80, 90), (20, 60, 100), 1),
+    ):
+        grid = scattered_grid(shape[0], size)
+        yield case(f"all of {shape} is seen", image(shape), grid, None, seen, threads=number)
     inside = IMAGE_LAYOUTS["channels_last"](image((1, 64, 200, 200)))
     yield case("a part, channels_last", inside, part, (20, 20), {"announced": ALL})
 

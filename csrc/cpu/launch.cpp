@@ -152,7 +152,7 @@ bool use_gather(const SampleParams& p) {
   return can && gathers == Gathers::all;
 }
 
-// Whether points are scattered over a large image.
+// Whether points are scattered over an image that is too large for the L1 cache.
 bool is_scattered(const SampleParams& p) {
   constexpr int64_t kSmall = int64_t(1) << 18;
   const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.overrides import (
     handle_torch_function,
+    has_torch_function,
     has_torch_function_unary,
     has_torch_function_variadic,
 )
 
 from stn_cuda import ops
-from stn_cuda.warps import Warp
+from stn_cuda.warps import Compose, Warp
 
 _ALIGN_CORNERS_WARNING = (
     "Default grid_sample and affine_grid behavior has changed to align_corners=False since 1.3.0. "
@@ -47,21 +48,53 @@ def _settings(mode, padding_mode, align_corners):
 _GRIDS = {"normalized": "grid", "pixel": "pixel_grid"}
 
 
-def _map_of(op: str, warp, coords):
-    """A warp's tensor, and the kernels' name of what it is."""
+def _grid_map(op: str, warp, coords):
+    """The kernels' name of a grid with these coordinates; normalised ones with a warp object."""
     map = _GRIDS.get(coords if isinstance(coords, str) else str(coords))
     if map is None:
         raise ValueError(
             f"{op}: expected coords to be 'normalized' or 'pixel', but got: {coords!r}"
         )
-    if not isinstance(warp, Warp):
-        return warp, map
-    if map != "grid":
+    if map != "grid" and isinstance(warp, Warp):
         raise ValueError(
             f"{op}: coords must be 'normalized' with a warp object, which knows its own, "
             f"got {coords!r}"
         )
-    return warp.parameters, warp.map
+    return map
+
+
+def _map_of(op: str, warp, coords):
+    """A warp's tensor, and the kernels' name of what it is."""
+    map = _grid_map(op, warp, coords)
+    return (warp.parameters, warp.map) if isinstance(warp, Warp) else (warp, map)
+
+
+def _through_chain(function, image, warp: Compose, size, mode, padding_mode, align_corners, coords):
+    """What ``function``, one of the three below, returns of a chain."""
+    op = function.__name__
+    overloads = (image, *warp.parameters)
+    if has_torch_function(overloads):
+        settings = (mode, padding_mode, align_corners, coords)
+        return _overridden(function, overloads, image, warp, size, *settings)
+    _grid_map(op, warp, coords)
+    adjoint = function is splat
+    _check_tensors(op, **{"values" if adjoint else "input": image})
+    if image.dim() != warp.dims + 2:
+        raise ValueError(
+            f"{op}: {'values' if adjoint else 'input'} must be {warp.dims + 2}-D for a Compose of "
+            f"{warp.dims} dimensions, got shape {tuple(image.shape)}"
+        )
+    if adjoint:
+        size = image.shape[2:] if size is None else ops.extents(op, size)
+        _check_image_size(op, size, warp.dims)
+        in_size, out_size = size, image.shape[2:]
+    else:
+        in_size, out_size = image.shape[2:], warp.output_size(op, size, image.shape[2:])
+    looks, coords = warp.looks(op, in_size, out_size, bool(align_corners))
+    if not adjoint:
+        size = out_size if isinstance(looks, Warp) else None
+    settings = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+    return function(image, looks, size, **settings, coords=coords)
 
 
 def _output_size(op: str, map: str, size, default):
@@ -108,7 +141,8 @@ def sample(
             the input's: coordinates are computed in float32, in float64 where the warp is float64.
             NaN is read as -1.
         size: the output's spatial size, (Ho, Wo) or (Do, Ho, Wo). Default: the input's. A grid
-            and a :class:`stn_cuda.Flow` have their own; with a grid tensor it must be None.
+            and a :class:`stn_cuda.Flow` have their own; with a grid tensor it must be None. A
+            :class:`stn_cuda.Compose` whose last warp is a flow has the flow's by default.
         mode: ``"bilinear"`` (trilinear for volumes; the default), ``"nearest"``, or ``"bicubic"``
             (4-D input only; cubic convolution with a = -0.75).
         padding_mode: what lies outside: ``"zeros"`` (the default), ``"border"`` (the nearest
@@ -136,6 +170,9 @@ def sample(
 
     Jaderberg et al., *Spatial Transformer Networks*, 2015 (arXiv 1506.02025), equations (3), (5).
     """
+    if isinstance(warp, Compose):
+        settings = (mode, padding_mode, align_corners, coords)
+        return _through_chain(sample, input, warp, size, *settings)
     parameters, map = _map_of("sample", warp, coords)
     if has_torch_function_variadic(input, parameters):
         overloads = (input, parameters)
@@ -185,6 +222,9 @@ def sample_with_gradient(
 
     Baker and Matthews, *Lucas-Kanade 20 Years On*, 2004, section 2 (the warped gradient).
     """
+    if isinstance(warp, Compose):
+        settings = (mode, padding_mode, align_corners, coords)
+        return _through_chain(sample_with_gradient, input, warp, size, *settings)
     parameters, map = _map_of("sample_with_gradient", warp, coords)
     if has_torch_function_variadic(input, parameters):
         overloads = (input, parameters)
@@ -249,6 +289,9 @@ def splat(
 
     Niklaus and Liu, *Softmax Splatting*, 2020 (arXiv 2003.05534), equation (1), of any warp.
     """
+    if isinstance(warp, Compose):
+        settings = (mode, padding_mode, align_corners, coords)
+        return _through_chain(splat, values, warp, size, *settings)
     parameters, map = _map_of("splat", warp, coords)
     if has_torch_function_variadic(values, parameters):
         overloads = (values, parameters)

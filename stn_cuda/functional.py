@@ -15,7 +15,7 @@ from torch.overrides import (
     has_torch_function_variadic,
 )
 
-from stn_cuda import ops
+from stn_cuda import _chains, ops
 from stn_cuda.warps import Compose, Warp
 
 _ALIGN_CORNERS_WARNING = (
@@ -90,7 +90,11 @@ def _through_chain(function, image, warp: Compose, size, mode, padding_mode, ali
         in_size, out_size = size, image.shape[2:]
     else:
         in_size, out_size = image.shape[2:], warp.output_size(op, size, image.shape[2:])
-    looks, coords = warp.looks(op, in_size, out_size, bool(align_corners))
+    chain = warp.fused(out_size) if function is sample else None
+    if chain is not None and _chains.can_fuse(image, chain):
+        settings = _settings(mode, padding_mode, align_corners)
+        return _chains.sample(image, chain, out_size, *settings)
+    looks, coords = warp.looks(in_size, out_size, bool(align_corners))
     if not adjoint:
         size = out_size if isinstance(looks, Warp) else None
     settings = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}

@@ -5,6 +5,8 @@ import torch
 from cases import (
     CONFIGURATIONS,
     DTYPES,
+    IMAGE_LAYOUTS,
+    NAN,
     PADDINGS,
     configuration_id,
     generator,
@@ -231,6 +233,89 @@ def test_broadcast(chain, device):
             if one.shape != other_one.shape:
                 other_one = other_one.sum(0, keepdim=True)
             torch.testing.assert_close(one, other_one, rtol=1e-11, atol=1e-11)
+
+
+# --- in one kernel --------------------------------------------------------------------------
+
+FUSED = [(dims, chain) for dims in (2, 3) for chain in ("AF", "FA", "PF", "fP", "AfP", "AN", "n")]
+
+
+def no_positions(*arguments):
+    raise AssertionError("positions were written")
+
+
+def chain_gradients(x, chain, tensors, size, **settings):
+    """What flows back into the image and all warps from a fixed gradient of the values."""
+
+    def run(x, *tensors):
+        return sample(x, compose(chain, tensors), size, **settings)
+
+    return gradients(run, (x, *tensors), randn(*x.shape[:2], *size))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("dims, chain", FUSED)
+def test_no_position_is_written(dims, chain, monkeypatch):
+    """Matrices around a field, on the CPU: forward and backward are kernels of their own."""
+    size = SIZES[dims]
+    x, tensors = image((2, 2, *size)), tensors_of(chain, size, 2, torch.float32)
+    settings = {"padding_mode": "border"}
+    written = stn_cuda._chains.can_fuse
+    monkeypatch.setattr(stn_cuda._chains, "can_fuse", lambda *_: False)
+    through_positions = chain_gradients(x, chain, tensors, size, **settings)
+    monkeypatch.setattr(stn_cuda._chains, "can_fuse", written)
+    for module in (stn_cuda._positions, stn_cuda._chains):
+        monkeypatch.setattr(module, "positions", no_positions)
+    alone = chain_gradients(x, chain, tensors, size, **settings)
+    for one, exact in zip(alone, through_positions, strict=True):
+        scale = exact.abs().max().item()
+        torch.testing.assert_close(one, exact, rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("dims, chain", FUSED)
+def test_threads_change_nothing(dims, chain, threads):
+    size = {2: (70, 90), 3: (20, 30, 40)}[dims]
+    x, tensors = image((1, 3, *size)), tensors_of(chain, size, 1, torch.float32)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        results.append(chain_gradients(x, chain, tensors, size))
+    for others in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("layout", ("channels_last", "components last", "rows in NaN"))
+def test_layouts(layout, device):
+    """Of the image and of the field."""
+    size = SIZES[2]
+    x, tensors = image((2, 3, *size), F64), tensors_of("AFP", size)
+    lay = {
+        **IMAGE_LAYOUTS,
+        "components last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    }
+    for chain, parts in (("AF", tensors[:2]), ("FP", tensors[1:]), ("AFP", tensors)):
+        exact = chain_gradients(x.to(device), chain, [t.to(device) for t in parts], size)
+        laid = [lay[layout](t) if t.dim() == 4 else t for t in (x, *parts)]
+        laid = [t.to(device) for t in laid]
+        for one, other_one in zip(
+            chain_gradients(laid[0], chain, laid[1:], size), exact, strict=True
+        ):
+            torch.testing.assert_close(one, other_one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.quick
+def test_nan_and_infinities(device):
+    """They read nothing outside, and have no gradient."""
+    size = (6, 20)
+    x, tensors = image((1, 2, *size), F64).to(device), tensors_of("AFP", size, 1)
+    tensors[1][0, :, 2, 3], tensors[1][0, 0, 3, 4], tensors[1][0, 1, 4, 5] = NAN, torch.inf, -1e30
+    tensors = [t.to(device) for t in tensors]
+    for padding in PADDINGS:
+        for chain, parts in (("F", tensors[1:2]), ("AF", tensors[:2]), ("FP", tensors[1:])):
+            y, grad_input, *_ = chain_gradients(x, chain, parts, size, padding_mode=padding)
+            assert y.isfinite().all() and grad_input.isfinite().all(), (chain, padding)
 
 
 # --- what it means --------------------------------------------------------------------------

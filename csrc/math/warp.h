@@ -240,6 +240,18 @@ struct ProjectiveMap {
     add_products(p, part, s);
   }
 
+  // The gradient of the point itself.
+  template <class V>
+  STN_HD void pull(const V (&p)[D], const V (&g)[D], V (&pulled)[D]) const {
+    V h[D + 1];
+    const V inverse = divisor(p, h);
+    for (int c = 0; c < D; ++c) pulled[c] = V{};
+    for (int r = 0; r < D; ++r) {
+      const V part = g[r] * inverse, last = part * numbers_of(V(h[r] * inverse));
+      for (int c = 0; c < D; ++c) pulled[c] += part * matrix[r][c] - last * matrix[D][c];
+    }
+  }
+
   template <class V>
   STN_HD void move(const V (&p)[D], const ProjectiveMap& tangent, V (&x)[D]) const {
     V h[D + 1], moved[D + 1];

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stn_cuda import _positions, ops
+from stn_cuda._chains import Chain
 from stn_cuda.warps.affine import Affine
 from stn_cuda.warps.base import MatrixWarp, Warp
 from stn_cuda.warps.flow import Flow
@@ -47,7 +48,11 @@ class Compose(Warp):
         warp = stn_cuda.Compose(stn_cuda.Affine(theta), stn_cuda.Flow(displacement))
         moved = stn_cuda.sample(moving, warp)            # of the displacement's size
 
-    Differentiable with respect to every warp's parameters.
+    Differentiable with respect to every warp's parameters. One flow with matrices before it, after
+    it or both is evaluated inside the kernels, forward and backward, as matrices alone are. Any
+    other chain, and all in second derivatives, in forward mode, under torch.compile and torch.func,
+    in :func:`stn_cuda.splat` and :func:`stn_cuda.sample_with_gradient`, has its positions in the
+    input, (N, \*size, dims), in memory.
     """
 
     def __init__(self, *warps: Warp) -> None:
@@ -112,7 +117,7 @@ class Compose(Warp):
         return _positions.grid(self._stages(), in_size, size, bool(align_corners))
 
     def looks(
-        self, op: str, in_size: Sequence[int], size: Sequence[int], align_corners: bool
+        self, in_size: Sequence[int], size: Sequence[int], align_corners: bool
     ) -> tuple[Tensor | Warp, str]:
         """What looks at an input of ``in_size`` as the chain does, and the coordinates it has.
 
@@ -124,6 +129,23 @@ class Compose(Warp):
             if not isinstance(warp, Flow) or tuple(size) == tuple(warp.displacement.shape[2:]):
                 return warp, "normalized"
         return _positions.positions(self._stages(), in_size, size, align_corners), "pixel"
+
+    def fused(self, size: Sequence[int]) -> Chain | None:
+        """What kernels know as a chain, for an output of ``size``; None of any other chain."""
+        warps = _collapsed(self.warps)
+        flows = [k for k, warp in enumerate(warps) if isinstance(warp, Flow)]
+        if len(flows) != 1 or any(isinstance(warp, ThinPlateSpline) for warp in warps):
+            return None
+        (k,) = flows
+        flow = warps[k]
+        outer, inner = (
+            _homogeneous(warp[0]) if warp else None for warp in (warps[:k], warps[k + 1 :])
+        )
+        if inner is None and tuple(flow.displacement.shape[2:]) != tuple(size):
+            inner = torch.eye(self.dims + 1, device=flow.displacement.device)[None]
+        if outer is None and inner is None:
+            return None  # a flow is a map of its own
+        return Chain(outer, _positions.Stage(flow.map, flow.displacement), inner)
 
     def output_size(self, op: str, size: Sequence[int] | None, default) -> Sequence[int]:
         """The output's size: that given, else the last field's, else the default."""
@@ -203,9 +225,12 @@ def _product(first: MatrixWarp, second: MatrixWarp) -> MatrixWarp:
     dtype = torch.promote_types(dtype, torch.float32)
     affine = isinstance(first, Affine) and isinstance(second, Affine)
     kind = Affine if affine else Projective
-    one, other = (kind(_theta(warp, affine).double()) for warp in (first, second))
+    one, other = (
+        kind((warp.theta if affine else _homogeneous(warp)).double()) for warp in (first, second)
+    )
     return kind(one.__matmul__(other).theta.to(dtype))  # Dynamo does not know `@` of objects
 
 
-def _theta(warp: MatrixWarp, affine: bool) -> Tensor:
-    return warp.homogeneous() if isinstance(warp, Affine) and not affine else warp.theta
+def _homogeneous(warp: MatrixWarp) -> Tensor:
+    """As a homography's matrix."""
+    return warp.homogeneous() if isinstance(warp, Affine) else warp.theta

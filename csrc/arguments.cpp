@@ -3,6 +3,8 @@
 #include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 
+#include <algorithm>
+
 #include "math/parametric.h"
 
 namespace stn_cuda {
@@ -13,7 +15,7 @@ namespace {
 constexpr c10::string_view kMaps[] = {STN_FREE_MAPS(STN_NAME) STN_PARAMETRIC_MAPS(STN_NAME)};
 #undef STN_NAME
 constexpr c10::string_view kModes[] = {"bilinear", "nearest", "bicubic"};
-constexpr c10::string_view kPaddings[] = {"zeros", "border", "reflection"};
+constexpr c10::string_view kPaddings[] = {"zeros", "border", "reflection", "wrap"};
 
 template <class Enum, size_t N>
 bool find(const c10::string_view (&names)[N], c10::string_view name, Enum& found) {
@@ -43,12 +45,23 @@ Interpolation parse_mode(const char* op, c10::string_view mode) {
   return interpolation;
 }
 
-Padding parse_padding(const char* op, c10::string_view padding_mode) {
-  Padding padding{};
-  TORCH_CHECK_VALUE(find(kPaddings, padding_mode, padding), op,
-                    ": expected padding_mode to be 'zeros', 'border', or 'reflection', but got: '",
-                    padding_mode, "'");
-  return padding;
+void parse_padding(const char* op, c10::string_view padding_mode, int64_t dims,
+                   Padding (&padding)[3]) {
+  const int64_t given = 1 + std::count(padding_mode.begin(), padding_mode.end(), ',');
+  TORCH_CHECK_VALUE(given == 1 || given == dims, op, ": padding_mode must be one name, or one for ",
+                    "each of the ", dims, " spatial axes, got '", padding_mode, "'");
+  c10::string_view rest = padding_mode;
+  for (int64_t d = dims - 1; d >= 0; --d) {  // the tensor's first spatial axis comes first
+    const size_t comma = rest.find(',');
+    const c10::string_view name = rest.substr(0, comma);
+    TORCH_CHECK_VALUE(
+        find(kPaddings, name, padding[d]), op,
+        ": padding_mode must be 'zeros', 'border', 'reflection' or 'wrap', or one of ",
+        "these for each spatial axis, got '", padding_mode,
+        "' (expected padding_mode to be 'zeros', 'border', or 'reflection', but got: '", name,
+        "')");
+    if (given > 1) rest.remove_prefix(std::min(comma, rest.size() - 1) + 1);
+  }
 }
 
 ElementType element_type(const at::Tensor& tensor) {

@@ -10,7 +10,9 @@ namespace stn_cuda {
 // Each refuses an unknown name with a sentence that lists the known ones.
 MapKind parse_map(const char* op, c10::string_view map);
 Interpolation parse_mode(const char* op, c10::string_view mode);
-Padding parse_padding(const char* op, c10::string_view padding_mode);
+// A name for all axes, or one for each, in the order of the tensor's axes, with commas between.
+void parse_padding(const char* op, c10::string_view padding_mode, int64_t dims,
+                   Padding (&padding)[3]);
 ElementType element_type(const at::Tensor& tensor);
 
 // (D, H, W) or (H, W) in the kernels' order, x first; 1 where there is no axis.

@@ -9,22 +9,7 @@ namespace {
 
 using namespace form;
 
-// The forms of sample and its derivatives, of splat's, and of those of the warp's gradient.
-Form form_of_sample(const Tensor& input, const Tensor& warp, int64_t axis, Name map,
-                    c10::SymIntArrayRef size, Name mode, Name padding_mode, bool align_corners) {
-  const c10::SymInt images = input.sym_size(0);
-  return {std::string(map),
-          std::string(mode),
-          std::string(padding_mode),
-          align_corners,
-          kGrad,
-          axis,
-          images == 1 ? warp.sym_size(0) : images,
-          size.vec(),
-          input.sym_sizes().vec(),
-          is_channels_last(input)};
-}
-
+// The forms of splat and its derivatives, and of those of the warp's gradient.
 Sizes size_of(const Tensor& values) { return values.sym_sizes().slice(2).vec(); }
 
 Form form_of_splat(const Tensor& values, int64_t axis, Name map, c10::SymIntArrayRef shape,

@@ -51,7 +51,24 @@ inline bool is_channels_last(const Tensor& tensor) {
   return tensor.suggest_memory_format() != at::MemoryFormat::Contiguous;
 }
 
-// The same of a grid. Undefined: 0.
+// That of sample and its derivatives.
+inline Form form_of_sample(const Tensor& input, const Tensor& warp, int64_t axis, Name map,
+                           c10::SymIntArrayRef size, Name mode, Name padding_mode,
+                           bool align_corners) {
+  const c10::SymInt images = input.sym_size(0);
+  return {std::string(map),
+          std::string(mode),
+          std::string(padding_mode),
+          align_corners,
+          kGrad,
+          axis,
+          images == 1 ? warp.sym_size(0) : images,
+          size.vec(),
+          input.sym_sizes().vec(),
+          is_channels_last(input)};
+}
+
+// The derivative of a grid's form. Undefined: 0.
 inline Tensor derivative_of_grid(const Form& f, Argument by, const Arguments& a,
                                  const std::vector<Along>& along) {
   const Tensor &g = a[kGrad], &w = a[kWarp];

@@ -167,7 +167,8 @@ void check_batch(const char* op, const Tensor& input, const Tensor& warp) {
 void check_modes(const char* op, c10::string_view mode, c10::string_view padding_mode,
                  int64_t dims) {
   const Interpolation interpolation = parse_mode(op, mode);
-  parse_padding(op, padding_mode);
+  Padding padding[3];
+  parse_padding(op, padding_mode, dims, padding);
   TORCH_CHECK(interpolation != Interpolation::bicubic || dims == 2, op,
               ": mode 'bicubic' must be used with a 4-D input, got a ", dims + 2,
               "-D input (bicubic interpolation only supports 4D input)");
@@ -213,6 +214,25 @@ void check_sample(const char* op, const Tensor& input, const Tensor& warp, c10::
   } else {
     check_size(op, size, input.dim() - 2);
   }
+}
+
+void check_fill(const char* op, const Tensor& input, const Tensor& warp, const Tensor& fill,
+                c10::string_view padding_mode) {
+  Padding padding[3];
+  const int64_t dims = input.dim() - 2;
+  parse_padding(op, padding_mode, dims, padding);
+  TORCH_CHECK_VALUE(std::count(padding, padding + dims, Padding::zeros) > 0, op,
+                    ": fill must be used with padding_mode 'zeros' along one axis at least, got '",
+                    padding_mode, "'");
+  check_defined(op, "fill", fill);
+  check_storage(op, "fill", fill);
+  check_same_device(op, "fill", fill, "input", input);
+  const SymInt batch = input.sym_size(0) == 1 ? warp.sym_size(0) : input.sym_size(0);
+  const bool fits = fill.dim() == 2 && (fill.sym_size(0) == 1 || fill.sym_size(0) == batch) &&
+                    fill.sym_size(1) == input.sym_size(1);
+  TORCH_CHECK_VALUE(fits && fill.scalar_type() == input.scalar_type(), op, ": fill must be (1 or ",
+                    batch, ", ", input.sym_size(1), ") of dtype ", input.scalar_type(),
+                    ", got shape ", shape_text(fill), " and dtype ", fill.scalar_type());
 }
 
 void check_splat(const char* op, const Tensor& values, const Tensor& warp, c10::string_view map,

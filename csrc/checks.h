@@ -13,6 +13,10 @@ namespace stn_cuda {
 void check_sample(const char* op, const at::Tensor& input, const at::Tensor& warp,
                   c10::string_view map, c10::SymIntArrayRef size, c10::string_view mode,
                   c10::string_view padding_mode);
+// What lies around an image, for each of it or of a batch, and each channel. The others are
+// checked.
+void check_fill(const char* op, const at::Tensor& input, const at::Tensor& warp,
+                const at::Tensor& fill, c10::string_view padding_mode);
 void check_splat(const char* op, const at::Tensor& values, const at::Tensor& warp,
                  c10::string_view map, c10::SymIntArrayRef shape, c10::string_view mode,
                  c10::string_view padding_mode);

@@ -25,6 +25,14 @@ Tensor sample(const Tensor& input, const Tensor& warp, Name map, Size size, Name
   return op.call(input, warp, map, size, mode, padding_mode, align_corners);
 }
 
+Tensor sample_filled(const Tensor& input, const Tensor& warp, const Tensor& fill, Name map,
+                     Size size, Name mode, Name padding_mode, bool align_corners) {
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, Name, Size, Name, Name, bool)>(
+          "stn_cuda::sample_filled");
+  return op.call(input, warp, fill, map, size, mode, padding_mode, align_corners);
+}
+
 Tensor splat(const Tensor& values, const Tensor& warp, Name map, Size shape, bool channels_last,
              Name mode, Name padding_mode, bool align_corners) {
   static const auto op =

@@ -65,6 +65,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
             Name padding_mode, bool align_corners) {
            return stn_cuda::ops::sample(input, warp, map, size, mode, padding_mode, align_corners);
          });
+  define(m, "sample_filled",
+         [](const Tensor& input, const Tensor& warp, const Tensor& fill, Name map, Size size,
+            Name mode, Name padding_mode, bool align_corners) {
+           return stn_cuda::ops::sample_filled(input, warp, fill, map, size, mode, padding_mode,
+                                               align_corners);
+         });
   define(m, "splat",
          [](const Tensor& values, const Tensor& warp, Name map, Size shape, bool channels_last,
             Name mode, Name padding_mode, bool align_corners) {
@@ -92,6 +98,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
             Name padding_mode) {
            stn_cuda::check_sample(op, input, warp, map, size, mode, padding_mode);
          });
+  define(m, "check_fill",
+         [](const char* op, const Tensor& input, const Tensor& warp, const Tensor& fill,
+            Name padding_mode) { stn_cuda::check_fill(op, input, warp, fill, padding_mode); });
   define(m, "check_splat",
          [](const char* op, const Tensor& values, const Tensor& warp, Name map, Size shape,
             Name mode, Name padding_mode) {

@@ -1,6 +1,5 @@
 // Every op's schema; and of those that sample, what happens before the kernels: checks, allocation,
 // the choice of the device's backend. (Those of grids: ops_grid.cpp.)
-#include <ATen/Context.h>
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
@@ -22,6 +21,11 @@ TORCH_LIBRARY(stn_cuda, m) {
   m.def(
       "sample(Tensor input, Tensor warp, str map, SymInt[] size, str mode, str padding_mode, "
       "bool align_corners) -> Tensor");
+  // sample, and in the place of the zeros around image n `fill`, (N or 1, C): plus 1 minus the
+  // weights of the pixels inside, times that.
+  m.def(
+      "sample_filled(Tensor input, Tensor warp, Tensor fill, str map, SymInt[] size, str mode, "
+      "str padding_mode, bool align_corners) -> Tensor");
   // The adjoint of sample in input: an image of `shape` (N, C, *spatial) out of sample's values.
   m.def(
       "splat(Tensor values, Tensor warp, str map, SymInt[] shape, bool channels_last, str mode, "
@@ -64,6 +68,26 @@ TORCH_LIBRARY(stn_cuda, m) {
 
 namespace stn_cuda {
 namespace {
+
+// Whether each plane of the image is one element in memory, such as one that is expanded.
+bool is_constant(const SampleParams& p) {
+  bool same = true, several = false;
+  for (int d = 0; d < p.dims; ++d) {
+    if (p.input_size[d] == 1) continue;
+    several = true;
+    same = same && p.input.stride[d] == 0;
+  }
+  return same && several;
+}
+
+// What is around: the output is set.
+void set_fill(SampleParams& p, const at::Tensor& fill) {
+  p.fill.data = fill.data_ptr();
+  p.fill.type = p.output.type;
+  p.fill.stride_n = fill.size(0) == 1 ? 0 : fill.stride(0);
+  p.fill.stride_c = fill.stride(1);
+  p.around = true;
+}
 
 // (N, C, dims, *size) for an output of `shape`: each axis' part lies as such an image does.
 at::Tensor empty_gradient(at::IntArrayRef shape, const at::Tensor& input) {
@@ -131,17 +155,41 @@ auto look(const char* op, const at::Tensor& input, const at::Tensor& warp, c10::
   return call(backend, p, shape);
 }
 
-at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
-                  at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
-                  bool align_corners) {
-  return look("sample", input, warp, map, size, mode, padding_mode, align_corners,
+// fill: null, or (N or 1, C), what is around.
+at::Tensor sample_of(const char* op, const at::Tensor& input, const at::Tensor& warp,
+                     const at::Tensor* fill, c10::string_view map, at::IntArrayRef size,
+                     c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
+  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
+                if (fill) check_fill(op, input, warp, *fill, padding_mode);
                 at::Tensor output = empty_like_image(shape, input);
                 if (output.numel() == 0) return output;
                 p.output = image_of(output, p.batch);
-                backend.sample(p);
+                if (fill) set_fill(p, *fill);
+                if (!is_constant(p)) {
+                  backend.sample(p);
+                  return output;
+                }
+                SampleParams constant = p;
+                constant.fill = p.input;
+                constant.around = false;
+                backend.cover(constant);
+                if (fill) backend.cover(p);
                 return output;
               });
+}
+
+at::Tensor sample(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
+                  at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
+                  bool align_corners) {
+  return sample_of("sample", input, warp, nullptr, map, size, mode, padding_mode, align_corners);
+}
+
+at::Tensor sample_filled(const at::Tensor& input, const at::Tensor& warp, const at::Tensor& fill,
+                         c10::string_view map, at::IntArrayRef size, c10::string_view mode,
+                         c10::string_view padding_mode, bool align_corners) {
+  return sample_of("sample_filled", input, warp, &fill, map, size, mode, padding_mode,
+                   align_corners);
 }
 
 at::Tensor sample_derivative(const at::Tensor& input, const at::Tensor& warp, Tangent tangent,
@@ -308,6 +356,7 @@ at::Tensor sample_grad_warp_derivative(const at::Tensor& grad, const at::Tensor&
 #define STN_IMPLEMENT(KEY)                                                        \
   TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                                          \
     m.impl("sample", stn_cuda::sample);                                           \
+    m.impl("sample_filled", stn_cuda::sample_filled);                             \
     m.impl("splat", stn_cuda::splat);                                             \
     m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);                       \
     m.impl("sample_derivative", stn_cuda::sample_derivative);                     \

@@ -12,7 +12,7 @@
 namespace stn_cuda {
 
 enum class Interpolation : int32_t { bilinear, nearest, bicubic };
-enum class Padding : int32_t { zeros, border, reflection };
+enum class Padding : int32_t { zeros, border, reflection, wrap };
 #define STN_ENUMERATOR(name, ...) name,
 // Those of maps.h, and a chain of them (Chain).
 enum class MapKind : int32_t {
@@ -72,7 +72,7 @@ struct SampleParams {
   int32_t dims;  // 2 or 3
   MapKind map;
   Interpolation interpolation;
-  Padding padding;
+  Padding padding[3];  // along each axis
   bool align_corners;
   bool deterministic;  // the caller asks for bitwise repeatable results (always so on CPU)
   int64_t batch, channels;
@@ -90,6 +90,11 @@ struct SampleParams {
   // the derivatives along each axis, axis_stride elements apart. Points lie as in output.
   Image derivative;
   int64_t axis_stride;
+  // A value for each image and channel (stride[] does not count). If it is `around` the image,
+  // sample has it in the place of zeros there, and cover adds to the output what that makes more;
+  // else cover makes the output that of an image of it. No pixels are read for either.
+  Image fill;
+  bool around;
 };
 
 // warp_grid writes a warp's normalised coordinates; its adjoint reduces a grid's gradient to the
@@ -112,6 +117,7 @@ struct GridParams {
 struct Backend {
   void (*sample)(const SampleParams&);
   void (*sample_derivative)(const SampleParams&);
+  void (*cover)(const SampleParams&);
   void (*splat)(const SampleParams&);
   void (*grad_warp)(const SampleParams&);
   void (*warp_grid)(const GridParams&);
@@ -137,6 +143,18 @@ constexpr bool needs_position(MapKind kind) { return !is_free(kind) || free_fact
 
 inline int64_t element_size(ElementType type) {
   return type == ElementType::f64 ? 8 : (type == ElementType::f32 ? 4 : 2);
+}
+
+constexpr bool only_zeros(const SampleParams& p) {
+  bool all = true;
+  for (int d = 0; d < p.dims; ++d) all = all && p.padding[d] == Padding::zeros;
+  return all;
+}
+
+inline bool any_wraps(const SampleParams& p) {
+  bool any = false;
+  for (int d = 0; d < p.dims; ++d) any = any || p.padding[d] == Padding::wrap;
+  return any;
 }
 
 inline int64_t points(const int64_t (&size)[3], int dims) {

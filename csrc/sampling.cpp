@@ -19,7 +19,7 @@ SampleParams make_params(const char* op, const at::Tensor& image, c10::string_vi
   p.channels = image.size(1);
   p.map = parse_map(op, map);
   p.interpolation = parse_mode(op, mode);
-  p.padding = parse_padding(op, padding_mode);
+  parse_padding(op, padding_mode, p.dims, p.padding);
   p.align_corners = align_corners;
   p.deterministic = at::globalContext().deterministicAlgorithms();
   return p;

@@ -75,6 +75,7 @@ class Rule:
 #: For every op of csrc/ops.cpp.
 RULES = {
     "sample": Rule({"input": _image, "warp": _warp}, (_values,), ("input",)),
+    "sample_filled": Rule({"input": _image, "warp": _warp, "fill": _image}, (_values,)),
     "splat": Rule({"values": _values, "warp": _warp}, (_image,), ("values",), shape="shape"),
     "sample_grad_warp": Rule(
         {"grad": _values, "input": _image, "warp": _warp}, (_warp,), ("grad", "input")

@@ -109,6 +109,17 @@ def _sample_with_derivative(info, dims, input, warp, tangent, *rest):
     return tuple(fold.apart(result) for result in results), (0, 0)
 
 
+@_rule("sample_filled")
+def _sample_filled(info, dims, input, warp, fill, *rest):
+    fold = _fold(info, (input, dims[0]), (warp, dims[1]), (fill, dims[2]))
+    # What lies around one image may be mapped by itself.
+    part = fold.shared if dims[2] is None else fold.whole
+    result = torch.ops.stn_cuda.sample_filled(
+        part(input, dims[0]), fold.shared(warp, dims[1]), fold.shared(fill, dims[2]), *rest
+    )
+    return fold.apart(result), 0
+
+
 @_rule("splat")
 def _splat(info, dims, values, warp, map, shape, *rest):
     fold = _fold(info, (values, dims[0]))

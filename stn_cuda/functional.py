@@ -31,17 +31,39 @@ def _check_tensors(op: str, **tensors):
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
 
 
-def _overridden(function, overloads, image, warp, size, mode, padding_mode, align_corners, coords):
+def _overridden(
+    function, overloads, image, warp, size, mode, padding_mode, align_corners, coords, **others
+):
     """What the ``__torch_function__`` of one of the tensors makes of the call."""
     settings = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
-    return handle_torch_function(function, overloads, image, warp, size, **settings, coords=coords)
+    return handle_torch_function(
+        function, overloads, image, warp, size, **settings, coords=coords, **others
+    )
 
 
-def _settings(mode, padding_mode, align_corners):
+def _text(name):
     # String enums are strings; anything else is refused by name, among the known ones.
-    mode = mode if isinstance(mode, str) else str(mode)
-    padding_mode = padding_mode if isinstance(padding_mode, str) else str(padding_mode)
-    return mode, padding_mode, bool(align_corners)
+    return name if isinstance(name, str) else str(name)
+
+
+def _settings(op: str, dims: int, mode, padding_mode, align_corners):
+    """The settings as the ops take them: a padding mode for each axis has commas between."""
+    if not isinstance(padding_mode, (list, tuple)):
+        padding = _text(padding_mode)
+        if "," in padding:
+            raise ValueError(
+                f"{op}: padding_mode must be a name, or a sequence of one for each spatial axis, "
+                f"got {padding_mode!r}"
+            )
+    else:
+        names = [_text(name) for name in padding_mode]
+        if dims in (2, 3) and len(names) != dims:  # The op refuses other images.
+            raise ValueError(
+                f"{op}: padding_mode must have {dims} entries, one for each spatial axis in the "
+                f"order of the tensor's axes, got {tuple(names)}"
+            )
+        padding = names[0] if len(set(names)) == 1 else ",".join(names)
+    return _text(mode), padding, bool(align_corners)
 
 
 # What a grid tensor is, by the coordinates it has.
@@ -69,13 +91,15 @@ def _map_of(op: str, warp, coords):
     return (warp.parameters, warp.map) if isinstance(warp, Warp) else (warp, map)
 
 
-def _through_chain(function, image, warp: Compose, size, mode, padding_mode, align_corners, coords):
+def _through_chain(
+    function, image, warp: Compose, size, mode, padding_mode, align_corners, coords, **others
+):
     """What ``function``, one of the three below, returns of a chain."""
     op = function.__name__
-    overloads = (image, *warp.parameters)
+    overloads = (image, *warp.parameters, *others.values())
     if has_torch_function(overloads):
         settings = (mode, padding_mode, align_corners, coords)
-        return _overridden(function, overloads, image, warp, size, *settings)
+        return _overridden(function, overloads, image, warp, size, *settings, **others)
     _grid_map(op, warp, coords)
     adjoint = function is splat
     _check_tensors(op, **{"values" if adjoint else "input": image})
@@ -90,15 +114,15 @@ def _through_chain(function, image, warp: Compose, size, mode, padding_mode, ali
         in_size, out_size = size, image.shape[2:]
     else:
         in_size, out_size = image.shape[2:], warp.output_size(op, size, image.shape[2:])
-    chain = warp.fused(out_size) if function is sample else None
+    chain = warp.fused(out_size) if function is sample and not others else None
     if chain is not None and _chains.can_fuse(image, chain):
-        settings = _settings(mode, padding_mode, align_corners)
+        settings = _settings(op, warp.dims, mode, padding_mode, align_corners)
         return _chains.sample(image, chain, out_size, *settings)
     looks, coords = warp.looks(in_size, out_size, bool(align_corners))
     if not adjoint:
         size = out_size if isinstance(looks, Warp) else None
     settings = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
-    return function(image, looks, size, **settings, coords=coords)
+    return function(image, looks, size, **settings, coords=coords, **others)
 
 
 def _output_size(op: str, map: str, size, default):
@@ -120,16 +144,52 @@ def _check_image_size(op: str, size, dims: int):
         )
 
 
+def _fill_of(op: str, input: Tensor, fill) -> Tensor:
+    """``fill`` as the op takes it, (1, C) in the input's dtype."""
+    channels = input.shape[1] if input.dim() > 1 else 1  # The op refuses such an input.
+    if isinstance(fill, Tensor):
+        if fill.dim() > 1 or (fill.dim() == 1 and fill.shape[0] != channels):
+            raise ValueError(
+                f"{op}: fill must be a number or have one entry for each of the {channels} "
+                f"channels, got shape {tuple(fill.shape)}"
+            )
+        return fill.to(input.dtype).expand(1, channels)
+    if not isinstance(fill, (int, float, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{op}: fill must be a number or a Tensor, got {type(fill).__name__}")
+    return torch.full((1, 1), fill, dtype=input.dtype, device=input.device).expand(1, channels)
+
+
+def _asked(fill, return_mask) -> dict:
+    """What :func:`sample` is told besides, if it is."""
+    asked = fill is not None or return_mask
+    return {"fill": fill, "return_mask": return_mask} if asked else {}
+
+
+def _mask_of(input: Tensor, parameters: Tensor, map: str, size, mode: str, align_corners: bool):
+    """What is seen of an image of ones: one element, which the kernels do not even read twice."""
+    ones = torch.ones((1,) * input.dim(), dtype=input.dtype, device=input.device)
+    ones = ones.expand(1, 1, *input.shape[2:])
+    mode = "nearest" if mode == "nearest" else "bilinear"
+    mask = ops.sample(ones, parameters, map, size, mode, "zeros", align_corners)
+    return (
+        mask
+        if mask.shape[0] == input.shape[0]
+        else mask.expand(max(mask.shape[0], input.shape[0]), *mask.shape[1:])
+    )
+
+
 def sample(
     input: Tensor,
     warp: Union[Tensor, Warp],
     size: Optional[Sequence[int]] = None,
     *,
     mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: Union[str, Sequence[str]] = "zeros",
     align_corners: bool = False,
     coords: str = "normalized",
-) -> Tensor:
+    fill: Union[None, float, Tensor] = None,
+    return_mask: bool = False,
+) -> Union[Tensor, Tuple[Tensor, Tensor]]:
     """Look at ``input`` through ``warp``.
 
     Each point of the output looks at the position in ``input`` that the warp gives it; the value
@@ -150,43 +210,69 @@ def sample(
         mode: ``"bilinear"`` (trilinear for volumes; the default), ``"nearest"``, or ``"bicubic"``
             (4-D input only; cubic convolution with a = -0.75).
         padding_mode: what lies outside: ``"zeros"`` (the default), ``"border"`` (the nearest
-            border pixel), ``"reflection"`` (the image mirrored at its borders).
+            border pixel), ``"reflection"`` (the image mirrored at its borders), ``"wrap"`` (the
+            image repeated, its first pixel next to its last one, whatever ``align_corners``). Or a
+            sequence of one name for each spatial axis, in the order of the tensor's axes:
+            ``("border", "wrap")`` for a panorama that goes round along x.
         align_corners: whether -1 and 1 are the centres of the corner pixels (True) or their outer
             edges (False, the default).
         coords: what a grid tensor holds: ``"normalized"`` coordinates (the default), or those in
             ``"pixel"`` units, in which 0 is the first pixel's centre; ``align_corners`` then says
             only where ``"reflection"`` mirrors, and what NaN is read as.
+        fill (float or Tensor[C]): what lies outside along the axes whose padding mode is
+            ``"zeros"``, of which there must be one: the result is what it is without, plus
+            ``(1 - M) * fill``, M being the sum of the weights of the pixels inside; where that is 1
+            the result is the same bit for bit. Rounded to the input's dtype. Default: None, zeros.
+        return_mask: whether to return, too, how much of each point's look lies inside the image,
+            whatever the padding mode. Default: False.
 
     Returns:
         Tensor[N, C, Ho, Wo] or Tensor[N, C, Do, Ho, Wo]: in the input's dtype and memory format.
         A batch of 1 on either side serves the other's whole batch. Differentiable with respect to
-        the input and to the warp.
+        the input, to the warp and to ``fill``.
+
+        With ``return_mask`` a pair, of this and a Tensor[N, 1, Ho, Wo] or Tensor[N, 1, Do, Ho, Wo]
+        in the input's dtype, from 0 to 1: of the pixel-sized square (cube) around a point's look,
+        as ``"bilinear"`` weighs it, the part that the image's pixels' centres hold (``"bicubic"``
+        likewise); with ``"nearest"`` 1 where the nearest pixel is inside. Differentiable with
+        respect to the warp, unless the mode is ``"nearest"``. Of a warp with a batch of 1, the
+        masks of all images are the same memory.
 
     Raises:
-        TypeError: if ``input`` or ``warp`` is not a tensor (or warp).
-        ValueError: for an unknown ``mode`` or ``padding_mode``, or a ``size`` that does not fit.
+        TypeError: if ``input`` or ``warp`` is not a tensor (or warp), ``fill`` no number or tensor.
+        ValueError: for an unknown ``mode`` or ``padding_mode``, a ``size`` that does not fit, a
+            ``fill`` that has not C entries, or that no padding mode ``"zeros"`` makes use of.
         RuntimeError: if shapes, devices or dtypes do not fit.
 
     Example::
 
         y = stn_cuda.sample(x, grid)
         y = stn_cuda.sample(x, stn_cuda.Affine(theta), size=(28, 28))
+        y, mask = stn_cuda.sample(x, stn_cuda.Affine(theta), fill=0.5, return_mask=True)
 
     Jaderberg et al., *Spatial Transformer Networks*, 2015 (arXiv 1506.02025), equations (3), (5).
     """
     if isinstance(warp, Compose):
         settings = (mode, padding_mode, align_corners, coords)
-        return _through_chain(sample, input, warp, size, *settings)
+        others = _asked(fill, return_mask)
+        return _through_chain(sample, input, warp, size, *settings, **others)
     parameters, map = _map_of("sample", warp, coords)
-    if has_torch_function_variadic(input, parameters):
-        overloads = (input, parameters)
-        return _overridden(
-            sample, overloads, input, warp, size, mode, padding_mode, align_corners, coords
-        )
+    if has_torch_function_variadic(input, parameters, fill):
+        settings = (mode, padding_mode, align_corners, coords)
+        others = _asked(fill, return_mask)
+        overloads = (input, parameters, fill)
+        return _overridden(sample, overloads, input, warp, size, *settings, **others)
     _check_tensors("sample", input=input, grid=parameters)
     size = _output_size("sample", map, size, input.shape[2:])
-    settings = _settings(mode, padding_mode, align_corners)
-    return ops.sample(input, parameters, map, size, *settings)
+    settings = _settings("sample", input.dim() - 2, mode, padding_mode, align_corners)
+    if fill is None:
+        output = ops.sample(input, parameters, map, size, *settings)
+    else:
+        fill = _fill_of("sample", input, fill)
+        output = ops.sample_filled(input, parameters, fill, map, size, *settings)
+    if not return_mask:
+        return output
+    return output, _mask_of(input, parameters, map, size, settings[0], settings[2])
 
 
 def sample_with_gradient(
@@ -195,7 +281,7 @@ def sample_with_gradient(
     size: Optional[Sequence[int]] = None,
     *,
     mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: Union[str, Sequence[str]] = "zeros",
     align_corners: bool = False,
     coords: str = "normalized",
 ) -> Tuple[Tensor, Tensor]:
@@ -244,8 +330,9 @@ def sample_with_gradient(
             coords,
         )
     _check_tensors("sample_with_gradient", input=input, grid=parameters)
-    size = _output_size("sample_with_gradient", map, size, input.shape[2:])
-    settings = _settings(mode, padding_mode, align_corners)
+    op = "sample_with_gradient"
+    size = _output_size(op, map, size, input.shape[2:])
+    settings = _settings(op, input.dim() - 2, mode, padding_mode, align_corners)
     return ops.sample_with_gradient(input, parameters, map, size, *settings)
 
 
@@ -255,7 +342,7 @@ def splat(
     size: Optional[Sequence[int]] = None,
     *,
     mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: Union[str, Sequence[str]] = "zeros",
     align_corners: bool = False,
     coords: str = "normalized",
 ) -> Tensor:
@@ -272,8 +359,8 @@ def splat(
         warp: as in :func:`sample`: where each point of ``values`` looks in the image.
         size: the image's spatial size, (H, W) or (D, H, W). Default: that of ``values``.
         mode, padding_mode, align_corners, coords: as in :func:`sample`. Values whose points look
-            outside are lost with ``"zeros"``, and reach the border or the mirrored pixel with the
-            others.
+            outside are lost with ``"zeros"``, and reach the border, the mirrored or the repeated
+            pixel with the others.
 
     Returns:
         Tensor[N, C, H, W] or Tensor[N, C, D, H, W]: in the dtype and memory format of ``values``. A
@@ -305,7 +392,7 @@ def splat(
     _check_tensors("splat", values=values, grid=parameters)
     size = values.shape[2:] if size is None else ops.extents("splat", size)
     _check_image_size("splat", size, values.dim() - 2)
-    mode, padding_mode, align_corners = _settings(mode, padding_mode, align_corners)
+    settings = _settings("splat", values.dim() - 2, mode, padding_mode, align_corners)
     if values.dim() > 0 and parameters.dim() > 0 and values.shape[0] == 1:
         values = values.expand(parameters.shape[0], *values.shape[1:])
     return ops.splat(
@@ -314,9 +401,7 @@ def splat(
         map,
         [*values.shape[:2], *size],
         ops.is_channels_last(values),
-        mode,
-        padding_mode,
-        align_corners,
+        *settings,
     )
 
 
@@ -336,7 +421,8 @@ def grid_sample(
         input (Tensor[N, C, H, W] or Tensor[N, C, D, H, W]): images or volumes.
         grid (Tensor[N, Ho, Wo, 2] or Tensor[N, Do, Ho, Wo, 3]): normalised coordinates.
         mode: ``"bilinear"``, ``"nearest"`` or ``"bicubic"``.
-        padding_mode: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        padding_mode: ``"zeros"``, ``"border"`` or ``"reflection"``; or what torch does not have,
+            as in :func:`sample`.
         align_corners: as in :func:`sample`; None (the default) means False, with torch's warning.
 
     Returns:
@@ -369,7 +455,8 @@ def grid_sample(
         if align_corners is None:
             warnings.warn(_ALIGN_CORNERS_WARNING, stacklevel=2)
         _check_tensors("grid_sample", input=input, grid=grid)
-        return ops.sample(input, grid, "grid", (), *_settings(mode, padding_mode, align_corners))
+        settings = _settings("grid_sample", input.dim() - 2, mode, padding_mode, align_corners)
+        return ops.sample(input, grid, "grid", (), *settings)
 
 
 def affine_grid(theta: Tensor, size: List[int], align_corners: Optional[bool] = None) -> Tensor:

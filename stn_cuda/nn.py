@@ -195,8 +195,9 @@ class SpatialTransformer(_Transformer):
             ``True``.
         mode (str): ``"bilinear"`` (trilinear for volumes), ``"nearest"`` or ``"bicubic"`` (images
             only). Default: ``"bilinear"``.
-        padding_mode (str): what lies outside the input: ``"zeros"``, ``"border"`` or
-            ``"reflection"``. Default: ``"zeros"``.
+        padding_mode (str or Sequence[str]): what lies outside the input: ``"zeros"``, ``"border"``,
+            ``"reflection"`` or ``"wrap"``, or one of these for each spatial axis. Default:
+            ``"zeros"``.
         align_corners (bool): whether -1 and 1 are the centres of the outermost pixels instead of
             the image's edges. Default: ``False``.
 
@@ -223,7 +224,7 @@ class SpatialTransformer(_Transformer):
         warp: str | Callable[[Tensor], Warp | Tensor] = "affine",
         size: Sequence[int] | None = None,
         mode: str = "bilinear",
-        padding_mode: str = "zeros",
+        padding_mode: str | Sequence[str] = "zeros",
         align_corners: bool = False,
         downsample: float | None = None,
         identity: bool = True,
@@ -297,7 +298,7 @@ class ParallelTransformers(_Transformer):
         warp: str | Callable[[Tensor], Warp | Tensor] = "affine",
         size: Sequence[int] | None = None,
         mode: str = "bilinear",
-        padding_mode: str = "zeros",
+        padding_mode: str | Sequence[str] = "zeros",
         align_corners: bool = False,
         downsample: float | None = None,
         identity: bool = True,

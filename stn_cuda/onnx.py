@@ -29,8 +29,8 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable]:
     A decomposed program returns the same up to rounding, and loads and runs without stn_cuda.
 
     Returns:
-        dict: from ``torch.ops.stn_cuda.sample.default`` and ``.warp_grid.default`` to functions of
-        the same signature.
+        dict: from ``torch.ops.stn_cuda.sample.default``, ``.sample_filled.default`` and
+        ``.warp_grid.default`` to functions of the same signature.
 
     Example::
 
@@ -40,6 +40,7 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable]:
     """
     return {
         torch.ops.stn_cuda.sample.default: sample,
+        torch.ops.stn_cuda.sample_filled.default: sample_filled,
         torch.ops.stn_cuda.warp_grid.default: warp_grid,
     }
 
@@ -63,6 +64,11 @@ def sample(
 ) -> Tensor:
     """``stn_cuda::sample``: the grid is written out, then sampled by F.grid_sample."""
     _C.check_sample("sample", input, warp, map, size, mode, padding_mode)
+    if "wrap" in padding_mode or "," in padding_mode:
+        raise ValueError(
+            "sample: padding_mode 'wrap', or another one for each axis, is not implemented in ONNX "
+            f"exports, whose GridSample has neither, got {padding_mode!r}"
+        )
     # The ONNX standard leaves open where GridSample rounds: in low precision nowhere but at the
     # end, if both operands are float32.
     double = torch.float64 in (input.dtype, warp.dtype)
@@ -76,6 +82,23 @@ def sample(
     output = F.grid_sample(image, grid, mode, padding_mode, align_corners).to(input.dtype)
     # No matter to ONNX, but a `view` in the rest of the model may rely on it.
     return output.contiguous(memory_format=suggest_memory_format(input))
+
+
+def sample_filled(
+    input: Tensor,
+    warp: Tensor,
+    fill: Tensor,
+    map: str,
+    size: Sequence[int],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """``stn_cuda::sample_filled``: what lies around by what an image of ones has lost."""
+    ones = torch.ones_like(input[:1, :1])
+    settings = (warp, map, size, mode, padding_mode, align_corners)
+    around = fill.reshape(*fill.shape, *[1] * (input.dim() - 2))
+    return sample(input, *settings) + (1 - sample(ones, *settings)) * around
 
 
 def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) -> Tensor:

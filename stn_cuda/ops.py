@@ -73,6 +73,38 @@ def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op="
     return output.contiguous(memory_format=suggest_memory_format(input))
 
 
+def sample_filled(
+    input: Tensor,
+    warp: Tensor,
+    fill: Tensor,
+    map: str,
+    size: Sequence[int],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """What :func:`sample` returns, with ``fill`` (1 or N, C) in the place of the zeros around."""
+    if torch.compiler.is_compiling():
+        if torch.onnx.is_in_onnx_export():
+            return onnx.sample_filled(
+                input, warp, fill, map, size, mode, padding_mode, align_corners
+            )
+        if map in FREE_MAPS:
+            size = warp.shape[1:-1]
+        return torch.ops.stn_cuda.sample_filled.default(
+            input, warp, fill, map, size, mode, padding_mode, align_corners
+        )
+    return _C.sample_filled(input, warp, fill, map, size, mode, padding_mode, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::sample_filled")
+def _sample_filled_fake(input, warp, fill, map, size, mode, padding_mode, align_corners):
+    op = "sample_filled"
+    output = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op)
+    _C.check_fill(op, input, warp, fill, padding_mode)
+    return output
+
+
 # --- splat, the adjoint of sample in its first argument ---------------------------------------
 
 

@@ -64,6 +64,8 @@ def bound(x, size, padding_mode, align_corners):
     """The coordinate after the boundary rule."""
     if padding_mode == "zeros":
         return x
+    if padding_mode == "wrap":  # of whole pixels
+        return x.remainder(size)
     if padding_mode == "reflection":
         x = reflect(x, size, align_corners)
     return clip(x, size)
@@ -82,17 +84,27 @@ def axis_taps(x, size, mode, padding_mode, align_corners):
 
     Indices are whole float64 numbers and may lie outside the image: those taps count as 0.
     """
-    if mode == "bicubic":  # here the boundary rule holds for each pixel, not for x
-        below = x.detach().floor()
+    of_pixels = mode == "bicubic" or padding_mode == "wrap"  # the boundary rule; else of x
+    if not of_pixels:
+        x = bound(x, size, padding_mode, align_corners)
+    below = x.detach().floor()
+    if mode == "bicubic":
         pixels = [below + k for k in (-1, 0, 1, 2)]
         weights = [cubic_weight(x - pixel) for pixel in pixels]
-        bounded = [bound(pixel, size, padding_mode, align_corners) for pixel in pixels]
-        return list(zip(bounded, weights, strict=True))
-    x = bound(x, size, padding_mode, align_corners)
-    if mode == "nearest":
-        return [(x.detach().round(), torch.ones_like(x))]  # halves to even
-    below = x.detach().floor()
-    return [(below, 1 - (x - below)), (below + 1, x - below)]
+    elif mode == "nearest":
+        pixels, weights = [x.detach().round()], [torch.ones_like(x)]  # halves to even
+    else:
+        pixels, weights = [below, below + 1], [1 - (x - below), x - below]
+    if of_pixels:
+        pixels = [bound(pixel, size, padding_mode, align_corners) for pixel in pixels]
+    return list(zip(pixels, weights, strict=True))
+
+
+def paddings_of(padding_mode, dims):
+    """A padding mode for each axis, x first, of one name or of a sequence of one for each."""
+    if isinstance(padding_mode, str):
+        return (padding_mode,) * dims
+    return tuple(reversed(padding_mode))
 
 
 def all_taps(coordinates, sizes, mode, padding_mode, align_corners):
@@ -100,8 +112,9 @@ def all_taps(coordinates, sizes, mode, padding_mode, align_corners):
 
     coordinates (N, *out, dims) are in pixels; sizes is (W, H[, D]).
     """
+    paddings = paddings_of(padding_mode, len(sizes))
     per_axis = [
-        axis_taps(coordinates[..., axis], size, mode, padding_mode, align_corners)
+        axis_taps(coordinates[..., axis], size, mode, paddings[axis], align_corners)
         for axis, size in enumerate(sizes)
     ]
     result = []

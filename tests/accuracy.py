@@ -113,11 +113,11 @@ def _pixels(call):
 
 def _out_of_reach(call, delta):
     """(N, *out, dims) bool: so far outside that the coordinate's exact value does not matter."""
-    if call.padding_mode == "reflection":
-        return torch.zeros_like(delta, dtype=torch.bool)
     pixel = _pixels(call)
     last = torch.tensor(reference.sizes_of(call.input)) - 1
-    return torch.maximum(-pixel, pixel - last) > 3 + delta
+    paddings = reference.paddings_of(call.padding_mode, call.dims)
+    fixed = torch.tensor([padding in ("zeros", "border") for padding in paddings])
+    return (torch.maximum(-pixel, pixel - last) > 3 + delta) & fixed
 
 
 def smooth_points(call, margin=2.0):

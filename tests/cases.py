@@ -16,7 +16,8 @@ import torch
 import stn_cuda
 from stn_cuda import reference
 
-PADDINGS = ("zeros", "border", "reflection")
+PADDINGS = ("zeros", "border", "reflection")  # torch's
+MIXED = {2: ("border", "wrap"), 3: ("wrap", "zeros", "reflection")}  # by the number of axes
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, *LOW_PRECISION)
 NAN = float("nan")
@@ -26,16 +27,23 @@ def modes(dims):
     return ("bilinear", "nearest", "bicubic") if dims == 2 else ("bilinear", "nearest")
 
 
-# (dims, mode, padding_mode, align_corners)
+# (dims, mode, padding_mode, align_corners): those that torch has, and all.
 CONFIGURATIONS = [
     (dims, mode, padding, align)
     for dims in (2, 3)
     for mode, padding, align in itertools.product(modes(dims), PADDINGS, (False, True))
 ]
+ALL_CONFIGURATIONS = CONFIGURATIONS + [
+    (dims, mode, padding, align)
+    for dims in (2, 3)
+    for mode in modes(dims)
+    for padding, align in (("wrap", False), (MIXED[dims], True))
+]
 
 
 def configuration_id(configuration):
     dims, mode, padding, align = configuration
+    padding = padding if isinstance(padding, str) else "+".join(padding)
     return f"{dims}d-{mode}-{padding}-{'corners' if align else 'edges'}"
 
 
@@ -280,7 +288,7 @@ class Call:
     map: str = "grid"
     size: tuple | None = None
     mode: str = "bilinear"
-    padding_mode: str = "zeros"
+    padding_mode: str | tuple = "zeros"
     align_corners: bool = False
     label: str = ""
 
@@ -318,6 +326,13 @@ class Call:
         return dict(
             mode=self.mode, padding_mode=self.padding_mode, align_corners=self.align_corners
         )
+
+    @property
+    def op_settings(self):
+        """The settings as the ops take them."""
+        one = isinstance(self.padding_mode, str)
+        padding = self.padding_mode if one else ",".join(self.padding_mode)
+        return self.mode, padding, self.align_corners
 
     def on(self, device):
         return replace(self, input=self.input.to(device), warp=self.warp.to(device))
@@ -378,9 +393,9 @@ class Call:
         return output.detach(), *grads
 
 
-def sample_inputs(dtype=torch.float64, maps=("grid", "affine")):
+def sample_inputs(dtype=torch.float64, maps=("grid", "affine"), configurations=ALL_CONFIGURATIONS):
     """Small calls of every mode x padding x align_corners x dims x map."""
-    for dims, mode, padding, align in CONFIGURATIONS:
+    for dims, mode, padding, align in configurations:
         for kind in maps:
             if kind not in FREE and dims not in WARPS[kind].dims:
                 continue

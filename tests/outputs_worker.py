@@ -7,7 +7,17 @@ import sys
 
 import torch
 from accuracy import smooth_points
-from cases import PADDINGS, Call, channels_last, image, modes, scattered_grid, smooth_grid, thetas
+from cases import (
+    MIXED,
+    PADDINGS,
+    Call,
+    channels_last,
+    image,
+    modes,
+    scattered_grid,
+    smooth_grid,
+    thetas,
+)
 
 # Large enough to be split among threads: one plane, few images, many channels, volumes.
 CASES = [
@@ -38,7 +48,7 @@ def calls():
             x = pixels.contiguous(memory_format=memory_format)
             for n, (name, (warp, kind)) in enumerate(warps.items()):
                 in_turn = modes(dims)[(n + number) % len(modes(dims))]
-                padding = PADDINGS[(n + number) % 3]
+                padding = (*PADDINGS, "wrap", MIXED[dims])[(n + number) % 5]
                 for mode in dict.fromkeys(("bilinear", in_turn)):
                     call = Call(x, warp, kind, size, mode, padding, n % 2 == 0, label=f"[{name}]")
                     smooth = smooth_points(call).unsqueeze(1)

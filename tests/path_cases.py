@@ -1,72 +1,39 @@
 """For each way through the CPU kernels, small calls that go it; csrc/cpu/paths.h lists the ways."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from cases import (
     GRID_LAYOUTS,
     IMAGE_LAYOUTS,
     PADDINGS,
-    Call,
     image,
     scattered_grid,
     smooth_grid,
     thetas,
 )
-from machine import MACHINES
+from seam_cases import seam_cases
+from splat_path_cases import splat_cases
+from ways import (
+    ALL,
+    ALWAYS_GATHERS,
+    AVX2,
+    AVX2_GATHERS,
+    AVX512,
+    BASELINE,
+    GATHER,
+    GATHERS,
+    SOME_GATHER,
+    TURNING,
+    VECTORS,
+    WINDOWS,
+    around,
+    case,
+    diagonal,
+    turn,
+)
 
 from stn_cuda.reference import affine_grid
-
-GATHER, SOME_GATHER, AVX512, AVX2_GATHER, AVX2_SOME_GATHER, AVX2, BASELINE = (
-    {name} for name in MACHINES
-)
-ALL = set(MACHINES)
-ALWAYS_GATHERS = GATHER | AVX2_GATHER
-AVX2_GATHERS = AVX2_GATHER | AVX2_SOME_GATHER
-GATHERS = GATHER | SOME_GATHER | AVX2_GATHERS  # float32 images, at least
-VECTORS = SOME_GATHER | AVX512 | AVX2  # where windows are of most use
-TURNING = GATHER | SOME_GATHER | AVX512
-WINDOWS = ALL - BASELINE  # where there are any, of what is not gathered
-
-
-@dataclass(frozen=True)
-class PathCase:
-    """A call, and for some ways the machines on which it goes them; on no others it does."""
-
-    call: Call
-    ways: dict
-    threads: int = 1
-
-    def __str__(self):
-        return self.call.label
-
-
-def around(way, machines):
-    """The same way of sample and grad_warp."""
-    return {f"sample_{way}": machines, f"grad_{way}": machines}
-
-
-def case(label, pixels, warp, size=None, ways=None, threads=1, **settings):
-    """size: None for a grid."""
-    kind = "grid" if size is None else "affine"
-    return PathCase(Call(pixels, warp, kind, size, label=label, **settings), ways, threads)
-
-
-def turn(degrees, scale=1.0, dtype=torch.float32, batch=1):
-    """Rotations about the middle of a square image; each of a batch by a degree more."""
-    angles = [math.radians(degrees + n) for n in range(batch)]
-    rows = [[[math.cos(a), -math.sin(a), 0.03], [math.sin(a), math.cos(a), -0.02]] for a in angles]
-    return (torch.tensor(rows, dtype=torch.float64) * scale).to(dtype)
-
-
-def diagonal(*entries, dtype=torch.float32):
-    """Scaling by these factors along x, y(, z), shifted a little."""
-    dims = len(entries)
-    theta = torch.zeros(1, dims, dims + 1, dtype=torch.float64)
-    for d, entry in enumerate(entries):
-        theta[0, d, d], theta[0, d, dims] = entry, 0.013 * (d + 1)
-    return theta.to(dtype)
 
 
 def affine_cases():
@@ -86,9 +53,24 @@ def affine_cases():
         yield case(f"W={width}", image((2, 3, 20, width)), near, (24, 40), ways)
     ways = around("narrow", WINDOWS)
     yield case("W=13, bicubic", image((2, 3, 20, 13)), near, (24, 40), ways, mode="bicubic")
-    # Windows would have to be wider than two vectors.
-    ways = around("runs", ALL) | around("windows", set())
-    yield case("downscaling", image((1, 3, 60, 99)), diagonal(1, 1), (20, 32), ways)
+    # Windows have to be wider than two vectors, or even than four.
+    for size, output, wide in (
+        ((60, 99), (20, 32), TURNING),
+        ((60, 51), (20, 17), set()),  # wider than the image
+        ((60, 160), (20, 32), set()),
+        ((160, 99), (20, 32), TURNING),
+    ):
+        ways = around("wide", wide) | around("runs", ALL - wide)
+        pixels, label = image((1, 3, *size)), f"{size} -> {output}"
+        yield case(label, pixels, diagonal(1, 1), output, ways)
+        for rule in PADDINGS[1:]:
+            warp = diagonal(1.02, 1.1)
+            yield case(f"{label}, {rule}", pixels, warp, output, ways, padding_mode=rule)
+    ways = around("wide", set()) | around("runs", ALL) | around("windows", set())
+    yield case("downscaling", image((1, 3, 60, 200)), diagonal(1, 1), (20, 32), ways)
+    yield case("aslant -> (32, 32)", image((1, 3, 99, 99)), turn(30), (32, 32), ways)
+    single = around("wide", TURNING - GATHER) | around("runs", ALL - TURNING | GATHER)
+    yield case("one channel -> (20, 32)", image((1, 1, 60, 99)), diagonal(1, 1), (20, 32), single)
     for degrees in (45, 90):
         yield case(
             f"rotated by {degrees} degrees",
@@ -219,6 +201,13 @@ def large_cases():
     yield case("a grid's part of it", pixels, grid, None, {"announced": ALL})
     grid[0, 3, 5] = math.nan
     yield case("the same with a NaN", pixels, grid, None, {"announced": ALL})
+    scattered = scattered_grid(1, (40, 64))
+    ways = {"runs_announced": GATHERS}
+    yield case("scattered over a large image", pixels, scattered, None, ways)
+    ways = {"runs_announced": set(), "runs_gathered": GATHERS}
+    yield case("over a smaller one", image((1, 1, 500, 500)), scattered, None, ways)
+    smooth = smooth_grid(1, (40, 64), spread=0.05)
+    yield case("not scattered", pixels, smooth, None, ways)
     inside = IMAGE_LAYOUTS["channels_last"](image((1, 64, 200, 200)))
     yield case("a part, channels_last", inside, part, (20, 20), {"announced": ALL})
 
@@ -303,97 +292,15 @@ def layout_cases():
         gathered = set() if dtype == torch.float64 else ALWAYS_GATHERS
         planar = around("windows", WINDOWS - gathered) | {"runs_gathered": gathered}
         yield case(f"{dtype}", pixels.to(dtype), warp, size, planar)
+        far = image((1, 3, 20, 99)).to(dtype)
+        wide = around("wide", TURNING - gathered) | around("windows", set())
+        yield case(f"{dtype}, downscaling", far, diagonal(1, 1, dtype=warp.dtype), (16, 32), wide)
         copied = around("runs", ALL) | {"runs_copied": ALL - gathered, "runs_gathered": gathered}
         grid = scattered_grid(2, size, warp.dtype)
         yield case(f"{dtype}, scattered", pixels.to(dtype), grid, None, copied)
 
 
-def splat_cases():
-    for k, scale in ((2, 1.05), (3, 0.9), (4, 0.65)):
-        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
-            for channels in (2, 6):
-                warp = diagonal(scale, scale, dtype=torch.promote_types(dtype, torch.float32))
-                warp[0, 0, 1] = 0.05
-                ways = {f"turned_{n}": TURNING if n == k else set() for n in (2, 3, 4)}
-                ways |= {"splat_inside": ALL - TURNING, "turned_narrow": set()}
-                pixels = image((2, channels, 35, 47)).to(dtype)
-                yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
-    ways = {"turned_by_y": TURNING, "turned_3": TURNING}
-    by_y = torch.tensor([[[0.0, 2.8, 0.01], [0.7, 0.02, 0.03]]])
-    yield case("by y", image((1, 8, 40, 40)), by_y, (40, 40), ways)
-    ways = {"turned_by_y": TURNING}
-    yield case("by y, float64", image((1, 4, 40, 40)).double(), by_y.double(), (40, 40), ways)
-    narrow = {"turned_narrow": TURNING, "turned_3": TURNING}
-    for size in ((20, 20), (9, 13)):
-        pixels = image((2, 3, *size))
-        yield case(f"narrow output {size}", pixels, diagonal(0.9, 0.9), size, narrow)
-    tiny = {"turned_narrow": set(), "turned_2": set(), "turned_3": set(), "turned_4": set()}
-    yield case("tiny output", image((1, 3, 4, 4)), diagonal(0.9, 0.9), (2, 2), tiny)
-    onto = {"turned_onto": TURNING, "turned_3": TURNING}
-    yield case(
-        "one image, three warps", image((1, 5, 30, 40)), turn(3, 0.9, batch=3), (30, 40), onto
-    )
-    ways = {"turned_onto": set(), "turned_3": set(), "splat_inside": ALL}
-    pixels = image((1, 5, 30, 40)).half()
-    yield case("one half image, three warps", pixels, turn(3, 0.9, batch=3), (30, 40), ways)
-    ways = {"turned_onto": set(), "turned_3": TURNING}
-    yield case("three images, one warp", image((3, 5, 30, 40)), turn(3, 0.9), (30, 40), ways)
-    falls = {"turned_2": set(), "turned_3": set(), "turned_4": set(), "splat_inside": ALL}
-    yield case("large image", image((1, 3, 60, 60)), diagonal(0.9, 0.9), (30, 30), falls)
-    yield case("zoomed in", image((1, 3, 40, 40)), diagonal(0.4, 0.4), (40, 40), falls)
-    yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
-    few = {"turned_3": TURNING, "splat_inside": ALL - TURNING}
-    yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), few)
-    for channels, turning in ((1, set()), (4, TURNING)):
-        ways = {"turned_3": turning, "splat_inside": ALL - turning}
-        pixels = image((1, channels, 40, 40))
-        yield case(f"aslant, C={channels}", pixels, turn(15), (40, 40), ways)
-    cubic = falls | {"splat_inside": set(), "splat_taps": ALL}
-    yield case("not linear", image((1, 3, 40, 40)), turn(3), (40, 40), cubic, mode="bicubic")
-    # Slabs: one image among two threads.
-    cut = {"slabs": ALL, "turned_3": TURNING, "splat_across": ALL - TURNING}
-    yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
-    cut = {"slabs": ALL, "splat_across": ALL, "splat_inside": ALL, "splat_elsewhere": ALL}
-    grid = smooth_grid(1, (70, 70), spread=0.05)
-    yield case("slabs, runs", image((1, 8, 70, 70)), grid, None, cut, threads=2)
-    grid = smooth_grid(1, (12, 20, 20), spread=0.05)
-    yield case("slabs, volume", image((1, 8, 20, 21, 22)), grid, None, cut, threads=2)
-    cut = {"slabs": ALL, "splat_channels": ALL, "splat_seen_elsewhere": ALL}
-    last = IMAGE_LAYOUTS["channels_last"](image((1, 8, 70, 70)))
-    yield case("slabs, channels", last, turn(3), (70, 70), cut, threads=2)
-    cut = {"slabs": ALL, "splat_taps": ALL, "splat_seen_elsewhere": ALL}
-    for mode in ("nearest", "bicubic"):
-        pixels = image((1, 8, 70, 70))
-        yield case(f"slabs, {mode}", pixels, turn(3), (70, 70), cut, threads=2, mode=mode)
-    # More pixels than are zeroed before the first tile; some are not seen by any.
-    late = {"zeros_on_the_way": ALL}
-    for label, warp in (
-        ("downwards", diagonal(0.9, 0.9)),
-        ("upwards", turn(170, 0.9)),
-        ("a band", diagonal(0.9, 0.1)),
-        ("two bands", torch.cat([diagonal(0.9, 0.1), diagonal(0.9, 0.1).add_(0.4)])),
-        ("nothing", diagonal(0.1, 0.1) + 5),
-    ):
-        yield case(f"zeros, {label}", image((1, 1, 300, 300)), warp, (50, 60), late)
-    grid = smooth_grid(1, (50, 60), spread=0.05)
-    for dtype in (torch.float32, torch.float64, torch.float16):
-        pixels = image((1, 3, 200, 220)).to(dtype)
-        wide = grid.double() if dtype == torch.float64 else grid
-        yield case(f"zeros, {dtype}", pixels, wide, None, late)
-        last = IMAGE_LAYOUTS["channels_last"](pixels)
-        yield case(f"zeros, {dtype}, channels_last", last, wide, None, late)
-    yield case("zeros, slabs", image((1, 4, 200, 220)), grid, None, late, threads=2)
-    grid = smooth_grid(1, (8, 9, 30), spread=0.05)
-    yield case("zeros, volume", image((1, 2, 40, 41, 42)), grid, None, late)
-    cubic = late | {"splat_taps": ALL}
-    yield case("zeros, cubic", image((1, 1, 300, 300)), turn(5), (50, 60), cubic, mode="bicubic")
-    early = {"zeros_on_the_way": set()}
-    yield case("zeros, small image", image((1, 1, 200, 200)), turn(5), (50, 60), early)
-    whole = {"slabs": set()}
-    yield case("two images", image((2, 8, 70, 70)), turn(3), (70, 70), whole, threads=2)
-
-
 def path_cases():
     parts = (affine_cases, volume_cases, grid_cases, large_cases, mode_cases, layout_cases)
-    parts += (splat_cases,)
+    parts += (splat_cases, seam_cases)
     return [one for part in parts for one in part()]

@@ -133,6 +133,24 @@ def test_modes(configuration, device):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("padding", ("wrap", ("wrap", "border"), ("reflection", "zeros")))
+@pytest.mark.parametrize("chain", ("AF", "fP", "FS"))
+def test_boundaries(chain, padding, device):
+    """Those of each axis; and what lies outside, and how much inside."""
+    size = SIZES[2]
+    x, tensors = image((2, 2, *size), F64), tensors_of(chain, size)
+    exact = expected(x, compose(chain, tensors), size, padding_mode=padding)
+    x, warp = x.to(device), compose(chain, [t.to(device) for t in tensors])
+    y = sample(x, warp, size, padding_mode=padding)
+    torch.testing.assert_close(y.cpu(), exact, rtol=0, atol=1e-11)
+    filled, mask = sample(x, warp, size, fill=0.5, return_mask=True)
+    inside = sample(torch.ones_like(x), warp, size)
+    torch.testing.assert_close(mask, inside[:, :1], rtol=0, atol=1e-11)
+    zeros = sample(x, warp, size)
+    torch.testing.assert_close(filled, zeros + 0.5 * (1 - inside), rtol=0, atol=1e-11)
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes(dtype, device):
     """Positions are computed in float32 at least, whatever is stored in 16 bits."""

@@ -7,6 +7,7 @@ results are right.
 import functools
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ from accuracy import (
 )
 from cases import Call, image, scattered_grid, smooth_grid
 from machine import ENVIRONMENTS, MACHINES, all_paths, machine, paths_of, processor_has
-from path_cases import (
+from path_cases import path_cases
+from ways import (
     AVX512,
     BASELINE,
     GATHER,
@@ -33,19 +35,20 @@ from path_cases import (
     VECTORS,
     WINDOWS,
     diagonal,
-    path_cases,
+    turn,
 )
 
 from stn_cuda import reference
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
-TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
+TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")} | {"splat_beyond"}
+WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
-SOME = {"runs_gathered": GATHERS, "folded": GATHERS | BASELINE}
-SOME |= dict.fromkeys(TURNED, TURNING) | dict.fromkeys(WINDOWED, WINDOWS)
+SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "folded": GATHERS | BASELINE}
+SOME |= dict.fromkeys(TURNED | WIDE, TURNING) | dict.fromkeys(WINDOWED, WINDOWS)
 # The ways that values choose: test_values_that_are_not_finite.
-BY_VALUE = {"splat_points"}
+BY_VALUE = {"splat_points", "splat_beyond_points"}
 
 
 def ways_of(call, cotangent=None):
@@ -100,12 +103,13 @@ def test_derivatives_go_the_ways_of_values():
             run = functools.partial(
                 torch.ops.stn_cuda.sample_derivative,
                 *(call.input, call.warp, torch.ones_like(call.warp), -1, call.map, size),
-                *(call.mode, call.padding_mode, call.align_corners),
+                *call.op_settings,
             )
             ways = paths_of(run)[1]
             derived = {way for way in ways if way.startswith("derive_")}
-            values = {way.replace("narrow", "windows") for way in paths_of(call.run)[1]}
-            values = {way.replace("sample_", "derive_") for way in values if "sample_" in way}
+            values = {way for way in paths_of(call.run)[1] if "sample_" in way}
+            values = {re.sub("narrow|wide", "windows", way) for way in values}
+            values = {way.replace("sample_", "derive_") for way in values}
             checks.true(derived == values - {"derive_nothing"}, f"{derived} {values} of {call}")
             found |= derived
     ways = {way for way in all_paths() if way.startswith("derive_")}
@@ -218,6 +222,32 @@ def test_values_that_are_not_finite(value):
             grad = torch.where(reached, expected, grad.double())
             bound = grad_input_bound(call, clean, expected)
             checks.close(grad, expected, bound, f"beside {value}, {call}")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("rule", ("border", "reflection"))
+@pytest.mark.parametrize("value", (math.nan, math.inf))
+def test_values_beyond_the_image_that_are_not_finite(value, rule):
+    """One of a point that looks beyond it reaches the pixels that the rule lets it see."""
+    call = Call(image((1, 5, 20, 40)), turn(6, 1.1), "affine", (20, 40), padding_mode=rule)
+    smooth = smooth_points(call).unsqueeze(1)
+    points = (smooth[0, 0] & ~_pixels_inside(call)[0, 0]).flatten().nonzero()[::7]
+    assert len(points) > 10
+    with Checks() as checks:
+        for point in points:
+            mark = torch.zeros(call.output_shape)
+            mark.flatten(2)[:, :, point] = 1
+            clean = call.cotangent() * smooth * (1 - mark)
+            expected = call.expect_gradients(clean)[1]
+            reached = call.expect_gradients(mark)[1] != 0
+            values = clean.masked_fill(mark != 0, value)
+            if machine() in TURNING:
+                checks.true("splat_beyond_points" in ways_of(call, values), f"{point}, {rule}")
+            grad = call.gradients(values)[1]
+            checks.same(grad.isfinite(), ~reached, f"{value} at {point}, {rule}")
+            grad = torch.where(reached, expected, grad.double())
+            bound = grad_input_bound(call, clean, expected)
+            checks.close(grad, expected, bound, f"beside {value} at {point}, {rule}")
 
 
 def _pixels_inside(call):

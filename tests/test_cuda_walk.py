@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 from accuracy import Checks, check_call
-from cases import IMAGE_LAYOUTS, PADDINGS, Call, image, scattered_grid, smooth_grid, thetas
+from cases import IMAGE_LAYOUTS, MIXED, PADDINGS, Call, image, scattered_grid, smooth_grid, thetas
 from conftest import walk_problem, walking
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,7 +68,7 @@ def test_deterministic_in_any_order(dtype, layout):
     shape, size = CROWDED[2]
     pixels = IMAGE_LAYOUTS[layout](image(shape, dtype))
     calls = [Call(pixels, smooth_grid(shape[0], size)), Call(pixels, scattered_grid(2, size))]
-    for padding, mode in itertools.product(PADDINGS, ("bilinear", "bicubic")):
+    for padding, mode in itertools.product((*PADDINGS, "wrap"), ("bilinear", "bicubic")):
         for theta in (thetas(2, 2), collapsed(2), torch.cat([thetas(1, 2), collapsed(2, 1)])):
             calls.append(Call(pixels, theta, "affine", size, mode, padding))
     for padding in ("zeros", "border"):
@@ -163,10 +163,11 @@ def turned_thetas(dims):
 
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("align", [False, True])
-@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("padding", (*PADDINGS, "wrap", "mixed"))
 @pytest.mark.parametrize("dims", [2, 3])
 def test_maps_at_the_limits(dims, padding, align, deterministic):
     shape, size = ((1, 3, 13, 18), (21, 16)) if dims == 2 else ((1, 2, 5, 6, 4), (7, 5, 9))
+    padding = MIXED[dims] if padding == "mixed" else padding
     with Checks() as checks, walking(deterministic=deterministic):
         for name, theta in turned_thetas(dims):
             for dtype in (torch.float32, torch.float64):
@@ -188,7 +189,7 @@ def test_maps_at_the_limits(dims, padding, align, deterministic):
 def test_shared_images_and_warps(dtype, deterministic):
     """One image seen through many warps, of which some are gathered; one warp of many images."""
     with Checks() as checks, walking(deterministic=deterministic):
-        for layout, padding in itertools.product(IMAGE_LAYOUTS, ("zeros", "border")):
+        for layout, padding in itertools.product(IMAGE_LAYOUTS, ("zeros", "border", MIXED[2])):
             one = IMAGE_LAYOUTS[layout](image((1, 8, 7, 9), dtype))
             many = IMAGE_LAYOUTS[layout](image((5, 8, 7, 9), dtype))
             for theta in (thetas(5, 2), torch.cat([thetas(2, 2), collapsed(2, 3)])):

@@ -38,7 +38,7 @@ def test_signature(name):
 def test_signature_of_sample():
     parameters = inspect.signature(sample).parameters
     names = ["input", "warp", "size", "mode", "padding_mode", "align_corners", "coords"]
-    assert list(parameters) == names
+    assert list(parameters) == [*names, "fill", "return_mask"]
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
     assert defaults == {
         "size": None,
@@ -46,6 +46,8 @@ def test_signature_of_sample():
         "padding_mode": "zeros",
         "align_corners": False,
         "coords": "normalized",
+        "fill": None,
+        "return_mask": False,
     }
     assert all(parameters[k].kind == inspect.Parameter.KEYWORD_ONLY for k in list(defaults)[1:])
 

@@ -116,9 +116,9 @@ ERRORS = {
     "mode's case": (lambda: sample(X, GRID, mode="Bilinear"), ValueError, ["got: 'Bilinear'"]),
     "mode empty": (lambda: sample(X, GRID, mode=""), ValueError, ["got: ''"]),
     "padding_mode": (
-        lambda: sample(X, GRID, padding_mode="wrap"),
+        lambda: sample(X, GRID, padding_mode="mirror"),
         ValueError,
-        ["'zeros', 'border', or 'reflection'", "got: 'wrap'"],
+        ["'zeros', 'border', 'reflection' or 'wrap'", "got 'mirror'"],
     ),
     "bicubic volume": (
         lambda: sample(X3, GRID3, mode="bicubic"),

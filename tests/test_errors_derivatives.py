@@ -167,9 +167,10 @@ SPLAT = {
         "expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: 'cubic'",
     ),
     "padding_mode": (
-        lambda: splat(V, GRID, padding_mode="wrap"),
+        lambda: splat(V, GRID, padding_mode="mirror"),
         ValueError,
-        "expected padding_mode to be 'zeros', 'border', or 'reflection', but got: 'wrap'",
+        "padding_mode must be 'zeros', 'border', 'reflection' or 'wrap', or one of these for each "
+        "spatial axis, got 'mirror'",
     ),
     "bicubic volume": (
         lambda: splat(X3, Affine(THETA3), mode="bicubic"),
@@ -379,8 +380,8 @@ def test_errors_come_before_any_work():
         splat(V, GRID, (2**20, 2**20), mode="cubic")
     with pytest.raises(RuntimeError, match="batch size"):
         splat(V, Affine(thetas(3, 2)), (2**20, 2**20))
-    with pytest.raises(ValueError, match="got: 'wrap'"):
-        sample_with_gradient(X, Affine(THETA), (2**20, 2**20), padding_mode="wrap")
+    with pytest.raises(ValueError, match="got: 'mirror'"):
+        sample_with_gradient(X, Affine(THETA), (2**20, 2**20), padding_mode="mirror")
 
 
 @pytest.mark.quick

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
 from accuracy import Checks
-from cases import CONFIGURATIONS, Call, configuration_id, image, scattered_grid, thetas
+from cases import ALL_CONFIGURATIONS, Call, configuration_id, image, scattered_grid, thetas
 from second import like
 from test_gradients import away_from_kinks
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
@@ -61,7 +61,7 @@ def smooth(call):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+@pytest.mark.parametrize("configuration", ALL_CONFIGURATIONS, ids=configuration_id)
 def test_jvp(configuration, device):
     """Along a direction of the input, of the warp, and of both."""
     dims, mode, padding, align = configuration

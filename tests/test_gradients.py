@@ -4,6 +4,7 @@ import pytest
 import torch
 from accuracy import Checks, grad_input_bound, grad_warp_bound, smooth_points
 from cases import (
+    ALL_CONFIGURATIONS,
     CONFIGURATIONS,
     DTYPES,
     Call,
@@ -36,7 +37,7 @@ def away_from_kinks(call):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+@pytest.mark.parametrize("configuration", ALL_CONFIGURATIONS, ids=configuration_id)
 def test_gradcheck(configuration, device):
     """Grid and theta, input and warp, against finite differences in float64."""
     dims, *settings = configuration

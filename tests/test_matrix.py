@@ -30,6 +30,16 @@ FLOW = (3 * GRID).movedim(-1, 1)
 FUNCTIONS = {
     "sample": (lambda x, t: stn_cuda.sample(x, stn_cuda.Affine(t), mode="bicubic"), (X, THETA)),
     "sample(Flow)": (lambda x, d: stn_cuda.sample(x, stn_cuda.Flow(d)), (X, FLOW)),
+    "sample(wrap)": (
+        lambda x, t: stn_cuda.sample(x, stn_cuda.Affine(t), padding_mode=("border", "wrap")),
+        (X, THETA),
+    ),
+    "sample(fill, mask)": (
+        lambda x, t: torch.cat(
+            stn_cuda.sample(x, stn_cuda.Affine(t), fill=x.mean((0, 2, 3)), return_mask=True), 1
+        ),
+        (X, THETA),
+    ),
     "sample_with_gradient": (
         lambda x, t: stn_cuda.sample_with_gradient(x, stn_cuda.Affine(t), mode="bicubic")[1],
         (X, THETA),

@@ -84,7 +84,9 @@ def samplers(program):
 @pytest.mark.slow
 def test_every_mode():
     """Every mode x padding x align_corners x map, images and volumes."""
-    program = check_calls(sample_inputs(torch.float32), opset_version=20)
+    program = check_calls(
+        sample_inputs(torch.float32, configurations=CONFIGURATIONS), opset_version=20
+    )
     assert program.model.opset_imports[""] == 20
     assert len(samplers(program)) == 2 * len(CONFIGURATIONS)
     assert {n.attributes["mode"].value for n in samplers(program)} == {"linear", "nearest", "cubic"}
@@ -92,7 +94,7 @@ def test_every_mode():
 
 def test_free_maps():
     """Flows and grids in pixels, through the grid."""
-    calls = list(sample_inputs(torch.float32, maps=FREE[1:]))[::5]
+    calls = list(sample_inputs(torch.float32, maps=FREE[1:], configurations=CONFIGURATIONS))[::5]
     assert {(c.map, c.align_corners) for c in calls} == {(m, a) for m in FREE[1:] for a in (0, 1)}
     check_calls(calls, opset_version=20)
 
@@ -156,7 +158,9 @@ class Splines(torch.nn.Module):
 @pytest.mark.filterwarnings("ignore:# The axis name. batch:UserWarning")
 def test_thin_plate_splines():
     """The kernels' parameters, and the system of the default control points, for any batch."""
-    calls = list(sample_inputs(torch.float32, maps=("thin_plate_spline",)))
+    calls = list(
+        sample_inputs(torch.float32, maps=("thin_plate_spline",), configurations=CONFIGURATIONS)
+    )
     check_calls(calls[1::4])
     places = stn_cuda.ThinPlateSpline.control_grid((3, 3))
 

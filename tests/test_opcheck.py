@@ -33,7 +33,7 @@ def calls(dtype=torch.float64):
 
 
 def how(call):
-    return call.mode, call.padding_mode, call.align_corners
+    return call.op_settings
 
 
 def size_of(call):
@@ -53,6 +53,14 @@ def detached(*tensors):
 def sample_arguments(call):
     input, warp = detached(call.input, call.warp)
     return (input.requires_grad_(), warp.requires_grad_(), call.map, size_of(call), *how(call))
+
+
+def sample_filled_arguments(call):
+    if "zeros" not in call.op_settings[1].split(","):
+        return None
+    input, warp, *rest = sample_arguments(call)
+    fill = image((1, call.input.shape[1]), call.input.dtype, key="fill")
+    return (input, warp, fill.requires_grad_(), *rest)
 
 
 def splat_arguments(call):
@@ -126,6 +134,7 @@ def warp_grid_backward_derivative_arguments(call):
 
 ARGUMENTS = {
     "sample": sample_arguments,
+    "sample_filled": sample_filled_arguments,
     "splat": splat_arguments,
     "sample_grad_warp": sample_grad_warp_arguments,
     "sample_derivative": sample_derivative_arguments,

@@ -17,6 +17,7 @@ from cases import (
     DTYPES,
     GRID_LAYOUTS,
     IMAGE_LAYOUTS,
+    MIXED,
     PADDINGS,
     THETA_LAYOUTS,
     Call,
@@ -70,17 +71,18 @@ def calls(draw):
     layouts = GRID_LAYOUTS if kind == "grid" else THETA_LAYOUTS
     if warp.numel():
         warp = layouts[draw(st.sampled_from(sorted(layouts)))](warp)
-    mode, padding = draw(st.sampled_from(modes(dims))), draw(st.sampled_from(PADDINGS))
+    mode = draw(st.sampled_from(modes(dims)))
+    padding = draw(st.sampled_from((*PADDINGS, "wrap", MIXED[dims])))
     return Call(pixels, warp, kind, None if kind == "grid" else size, mode, padding, align)
 
 
 def bounded(call):
-    """Whether the error bounds say anything: huge theta or reflected coordinates are unbounded."""
+    """Whether the error bounds say anything: huge theta or folded coordinates are unbounded."""
     warp = call.warp.double().nan_to_num(nan=1.0, posinf=1e30, neginf=-1e30)
     return (
         not warp.numel()
         or warp.abs().max() < 1e4
-        or (call.map == "grid" and call.padding_mode != "reflection")
+        or (call.map == "grid" and call.padding_mode in ("zeros", "border"))
     )
 
 

@@ -20,7 +20,7 @@ from accuracy import (
     weight_roundoff,
 )
 from cases import (
-    CONFIGURATIONS,
+    ALL_CONFIGURATIONS,
     DTYPES,
     GRID_LAYOUTS,
     IMAGE_LAYOUTS,
@@ -108,7 +108,7 @@ def warps(batch, size, dtype=torch.float32):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+@pytest.mark.parametrize("configuration", ALL_CONFIGURATIONS, ids=configuration_id)
 def test_against_the_reference(configuration, device):
     """Every size and dtype, one-pixel axes too."""
     dims, *settings = configuration
@@ -243,7 +243,7 @@ def test_signs_at_the_boundary(mode, device):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+@pytest.mark.parametrize("configuration", ALL_CONFIGURATIONS, ids=configuration_id)
 def test_gradcheck(configuration, device):
     """Of both results, by input and warp; the gradient's by the warp once, and in reverse."""
     dims, *settings = configuration

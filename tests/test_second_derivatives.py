@@ -6,7 +6,7 @@ import pytest
 import torch
 from accuracy import Checks
 from cases import (
-    CONFIGURATIONS,
+    ALL_CONFIGURATIONS,
     DTYPES,
     IMAGE_LAYOUTS,
     Call,
@@ -29,7 +29,7 @@ def run_of(call, keep):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+@pytest.mark.parametrize("configuration", ALL_CONFIGURATIONS, ids=configuration_id)
 def test_gradgradcheck(configuration, device):
     """Grid and theta, input and warp, against finite differences in float64."""
     dims, *settings = configuration

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accuracy import Checks, grad_input_bound, grad_warp_bound, smooth_points
 from cases import (
-    CONFIGURATIONS,
+    ALL_CONFIGURATIONS,
     DTYPES,
     GRID_LAYOUTS,
     IMAGE_LAYOUTS,
@@ -60,7 +60,7 @@ def check_splat(checks, call):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+@pytest.mark.parametrize("configuration", ALL_CONFIGURATIONS, ids=configuration_id)
 def test_against_the_reference(configuration, device):
     """Every size and dtype, into images larger and smaller than the values."""
     dims, *settings = configuration
@@ -206,7 +206,7 @@ def test_gradients(dtype, device):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=configuration_id)
+@pytest.mark.parametrize("configuration", ALL_CONFIGURATIONS, ids=configuration_id)
 def test_gradcheck(configuration, device):
     """First and second derivatives, and forward mode, against finite differences in float64."""
     dims, *settings = configuration
@@ -297,7 +297,7 @@ def crowded(dtype=torch.float32, layout="contiguous"):
 def derivative(call, values, tangent=None, axis=-1):
     shape = (values.shape[0], *call.input.shape[1:])
     last = values.is_contiguous(memory_format=channels_last(values)) and not values.is_contiguous()
-    settings = call.mode, call.padding_mode, call.align_corners
+    settings = call.op_settings
     return torch.ops.stn_cuda.splat_derivative(
         values, call.warp, tangent, axis, call.map, shape, last, *settings
     )

@@ -24,7 +24,7 @@ struct FieldLooks {
     looks.monotonic = looks.ranged = false;
     p.dims = D;
     p.interpolation = Interpolation::bilinear;
-    p.padding = Padding::border;
+    std::fill(p.padding, p.padding + 3, Padding::border);
     p.batch = 1;
     p.channels = D;
     for (int d = 0; d < 3; ++d) {

@@ -82,18 +82,18 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
                                const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                                WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_windows);
-  const auto all = [&](auto narrow) {
+  const auto all = [&](auto reach) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block<kDerivedBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         derive_marked<Element, K, channels.value>(
             p, written, groups, n, c, direction, windows.used,
-            [&](int g) { return WindowView<narrow.value, Element, K, D>(p, windows, g, plane); });
+            [&](int g) { return WindowView<reach.value, Element, K, D>(p, windows, g, plane); });
       });
     }
   };
-  is_narrow<Accumulate<Element>>(p) ? all(std::true_type{}) : all(std::false_type{});
+  with_reach<K>(p, windows, all);
 }
 
 // Planar: the groups that have no window yet.
@@ -187,7 +187,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
                  const Box<D>& next) {
   using A = Accumulate<Element>;
   const Written written(p);
-  if (look_outside<K>(p.padding, looks)) {
+  if (look_outside<K>(looks)) {
     SampleParams part = p;
     for (int k = 0; k < written.count; ++k) {
       part.output = written.image[k];
@@ -201,7 +201,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
   if (layout == Layout::planar && p.derivative.stride[0] == 1) {
     const Groups<A, D> groups(tile, p.derivative.stride);
     find_directions(p, warp, tile, looks, direction);
-    through_boundary<K>(p.padding, looks, !looks.ranged, slots, direction);
+    through_boundary<K>(looks, !looks.ranged, slots, direction);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
         derive_windows<Element, K>(p, written, groups, images, next, direction, windows);
@@ -216,7 +216,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
   }
   TileTaps<A, K, D> taps;
   TapNumbers<A, K, D> weights;
-  fill_taps<1>(looks.frame, p.padding, looks.x, slots, taps);
+  fill_taps<1>(looks.frame, looks.x, slots, taps);
   find_directions(p, warp, tile, looks, direction);
   took(layout == Layout::channels ? Path::derive_channels
        : layout == Layout::planar ? Path::derive_taps
@@ -244,16 +244,14 @@ inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t b
     constexpr int D = decltype(dims)::value;
     if constexpr (K > 1) {
       const Layout layout = layout_of<K, D>(p);
-      const PaddedCall call(p);
       for (int64_t task = begin; task < end;) {
         const int64_t n = task / plan.tiles, first = task % plan.tiles;
         const int64_t last = std::min(plan.tiles, first + end - task);
         const BatchRange images = images_of_warp(p, n);
-        for_each_tile<D>(p, plan, n, first, last,
-                         [&](const auto& tile, const auto& looks, const auto& next) {
-                           derive_tile<decltype(element), K>(call.of<K>(looks), plan, layout, n,
-                                                             images, tile, looks, next);
-                         });
+        for_each_tile<D>(
+            p, plan, n, first, last, [&](const auto& tile, const auto& looks, const auto& next) {
+              derive_tile<decltype(element), K>(p, plan, layout, n, images, tile, looks, next);
+            });
         task += last - first;
       }
     }

@@ -46,13 +46,13 @@ STN_HD void find_directions(const SampleParams& p, int64_t n, const Tile<D>& til
 // The boundary rule's part in what belongs to the coordinates, their gradients or directions (of
 // bicubic it is one of the taps); that of a NaN is 0.
 template <class T, class A, int D>
-__attribute__((noinline)) void through_rule(Padding rule, const Looks<T, D>& looks, int slots,
-                                            A (&grad)[D][kRoom]) {
+__attribute__((noinline)) void through_rule(const Frame<T, D>& frame, const Looks<T, D>& looks,
+                                            int slots, A (&grad)[D][kRoom]) {
   using V = Native<T>;
   for (int d = 0; d < D; ++d) {
     for (int i = 0; i < slots; i += kLanes<T>) {
       const V x = load<V>(&looks.x[d][i]);
-      const V slope = bound_slope(looks.frame.axis[d], rule, make_finite(looks.frame.axis[d], x));
+      const V slope = bound_slope(frame.axis[d], make_finite(frame.axis[d], x));
       const V through = load_converted<V>(&grad[d][i]) * slope;
       store<kLanes<T>>(&grad[d][i], x == x ? through : V{});
     }
@@ -60,10 +60,10 @@ __attribute__((noinline)) void through_rule(Padding rule, const Looks<T, D>& loo
 }
 
 template <int K, class T, class A, int D>
-STN_HD void through_boundary(Padding padding, const Looks<T, D>& looks, bool any_nan, int slots,
+STN_HD void through_boundary(const Looks<T, D>& looks, bool any_nan, int slots,
                              A (&grad)[D][kRoom]) {
-  const Padding rule = K == 4 ? Padding::zeros : padding;
-  if (any_nan || rule != Padding::zeros) through_rule(rule, looks, slots, grad);
+  const Frame<T, D> frame = frame_of_looks<K>(looks.frame);
+  if (any_nan || !only(Padding::zeros, frame)) through_rule(frame, looks, slots, grad);
 }
 
 }  // namespace STN_ISA

@@ -204,23 +204,24 @@ STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Elem
                              BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
                              const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                              Accumulate<Element> (&grad)[D][kRoom]) {
-  const auto all = [&](auto narrow) {
+  const auto all = [&](auto reach) {
+    took(reach.value == Reach::wide     ? Path::grad_wide
+         : reach.value == Reach::narrow ? Path::grad_narrow
+                                        : Path::grad_windows);
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         const bool first = n == images.begin && c == 0;
         const auto view = [&](int g) {
-          return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
+          return WindowView<reach.value, Element, K, D>(p, windows, g, plane);
         };
         grad_marked<false, Element, K, channels.value>(p, groups, first, n, c, windows.used, view,
                                                        direction, grad);
       });
     }
   };
-  const bool narrow = is_narrow<Accumulate<Element>>(p);
-  took(narrow ? Path::grad_narrow : Path::grad_windows);
-  narrow ? all(std::true_type{}) : all(std::false_type{});
+  with_reach<K>(p, windows, all);
 }
 
 // Planar: the groups that have no window yet.
@@ -277,7 +278,7 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
                     BatchRange images, const Tile<D>& tile, const Looks<T, D>& looks,
                     const Box<D>& next, Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
-  if (look_outside<K>(p.padding, looks)) {
+  if (look_outside<K>(looks)) {
     took(Path::grad_nothing);
     return false;
   }
@@ -288,7 +289,7 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
     const Groups<A, D> groups(tile, p.output.stride);
     if (Along) {
       find_directions(p, warp, tile, looks, direction);
-      through_boundary<K>(p.padding, looks, !looks.ranged, slots, direction);
+      through_boundary<K>(looks, !looks.ranged, slots, direction);
     }
     if constexpr (kWindows<D> && !Along) {  // what windows gain is small beside so much arithmetic
       if (find_windows<K>(p, plan, tile, looks, windows)) {
@@ -301,12 +302,12 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
       any_nan = find_runs<false>(p, looks, slots, starts);
       grad_runs<Along, Element>(p, plan, starts, groups, images, windows, next, direction, grad);
     }
-    through_boundary<K>(p.padding, looks, any_nan, slots, grad);
+    through_boundary<K>(looks, any_nan, slots, grad);
     if (windows.complete(groups.count)) return true;
   }
   TileTaps<A, K, D> taps;
   TapNumbers<A, K, D> dots;
-  fill_taps<Along ? 2 : 1>(looks.frame, p.padding, looks.x, slots, taps);
+  fill_taps<Along ? 2 : 1>(looks.frame, looks.x, slots, taps);
   if (Along) find_directions(p, warp, tile, looks, direction);
   make_dots<Element>(p, layout, tile, taps, images, windows, dots);
   for_each_gap(windows, slots, [&](int first, int last) {
@@ -323,7 +324,6 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
     constexpr int D = decltype(dims)::value;
     if constexpr (K > 1) {
       const Layout layout = layout_of<K, D>(p);
-      const PaddedCall call(p);
       const bool bends = p.direction == Direction::tangent && !facts_of<D>(p.map).linear;
       const int64_t groups = (plan.tiles + plan.tiles_per_task - 1) / plan.tiles_per_task;
       for (int64_t task = begin; task < end; ++task) {
@@ -337,12 +337,11 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
         for_each_tile<D>(
             p, plan, n, first, last,
             [&](const auto& tile, const auto& looks, const auto& next) {
-              const SampleParams& inner = call.of<K>(looks);
-              any = grad_warp_tile<Along, decltype(element), K>(inner, plan, layout, n, images,
-                                                                tile, looks, next, grad);
+              any = grad_warp_tile<Along, decltype(element), K>(p, plan, layout, n, images, tile,
+                                                                looks, next, grad);
               if (Along && bends) {
-                any_still = grad_warp_tile<false, decltype(element), K>(
-                    inner, plan, layout, n, images, tile, looks, next, still);
+                any_still = grad_warp_tile<false, decltype(element), K>(p, plan, layout, n, images,
+                                                                        tile, looks, next, still);
               }
             },
             [&](const auto& map, const auto& looks, const Tile<D>& tile) {
@@ -362,8 +361,8 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
 
 template <int D>
 void finish_grad_warp_as(const SampleParams& p, const Plan& plan) {
-  finish(p.map, p.warp, p.grad_warp, pixel_frame<double, D>(p.input_size, p.align_corners),
-         p.output_size, p.align_corners, plan);
+  finish(p.map, p.warp, p.grad_warp, pixel_frame<double, D>(p), p.output_size, p.align_corners,
+         plan);
 }
 
 inline void finish_grad_warp(const SampleParams& p, const Plan& plan) {

@@ -38,6 +38,7 @@ struct Plan {
   int32_t tile_width, tile_rows;
   bool padded;             // the tiles' rows, for vectors of points of one row
   bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
+  bool scattered;          // sample, grad_warp: whether neighbouring points look far apart
   bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
@@ -56,6 +57,7 @@ struct Kernels {
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*sample_derivative)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
+  void (*cover)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*grad_warp)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*warp_grid)(const GridParams&, const Plan&, int64_t begin, int64_t end);

@@ -152,6 +152,13 @@ bool use_gather(const SampleParams& p) {
   return can && gathers == Gathers::all;
 }
 
+// Whether points are scattered over a large image.
+bool is_scattered(const SampleParams& p) {
+  constexpr int64_t kSmall = int64_t(1) << 18;
+  const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
+  return is_free(p.map) && plane > kSmall && kernels().is_scattered(p);
+}
+
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels do not pay for finding out.
 bool use_windows(const SampleParams& p) {
@@ -200,6 +207,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   Plan plan = tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), wants_padding(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
+  plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
   run(kernel, p, plan, kTile * p.channels * images_per_warp(p));
 }
@@ -230,6 +238,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
                    : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
+  plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
   plan.add = add;
   std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
@@ -266,6 +275,7 @@ void for_channels(const SampleParams& p, int64_t together, F&& f) {
     skip_channels(part.input, c);
     skip_channels(part.output, c);
     skip_channels(part.derivative, c);
+    skip_channels(part.fill, c);
     f(part, c == 0);
   }
 }
@@ -284,6 +294,11 @@ void sample_derivative(const SampleParams& p) {
   }
   for_channels(placed, channels_together(placed),
                [](const auto& part, bool) { sample_together(part, kernels().sample_derivative); });
+}
+
+void cover(const SampleParams& p) {
+  const Plan plan = tile_plan(rows_of(p.output_size, p.dims), p.warp.batch, 4, true);
+  run(kernels().cover, p, plan, kTile * images_per_warp(p));
 }
 
 void splat(const SampleParams& p) {
@@ -310,7 +325,7 @@ void warp_grid_backward(const GridParams& p) {
 
 [[maybe_unused]] const bool registered = register_backend(
     c10::DeviceType::CPU,
-    Backend{sample, sample_derivative, splat, grad_warp, warp_grid, warp_grid_backward});
+    Backend{sample, sample_derivative, cover, splat, grad_warp, warp_grid, warp_grid_backward});
 
 }  // namespace
 

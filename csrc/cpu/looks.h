@@ -133,7 +133,7 @@ template <int D, class F>
 bool holds_for_most(const SampleParams& p, F&& f) {
   const auto ask = [&](auto type) {
     using T = decltype(type);
-    const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+    const auto frame = pixel_frame<T, D>(p);
     const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
     int count = 0;
     for (int64_t n = 0; n < warps; ++n) {
@@ -236,6 +236,28 @@ __attribute__((noinline)) void look_through(const AnyMap<T, D>& any, const Tile<
   });
 }
 
+// Whether a tile is known to see nothing but the image's inside.
+template <class T, int D>
+STN_HD bool look_inside(Interpolation interpolation, const Looks<T, D>& looks) {
+  const T reach = interpolation == Interpolation::bicubic ? T(1) : T(0);
+  bool inside = looks.ranged;
+  for (int d = 0; d < D; ++d) {
+    inside &= looks.least[d] > reach && looks.greatest[d] < looks.frame.axis[d].last - reach;
+  }
+  return inside;
+}
+
+// The boundary rules that count for a tile: inside the image all are the same, and zeros the
+// cheapest way to say so.
+template <class T, int D>
+STN_HD void choose_rules(const SampleParams& p, Looks<T, D>& looks) {
+  const bool inside = look_inside(p.interpolation, looks);
+  for (int d = 0; d < D; ++d) {
+    looks.frame.axis[d].padding = inside ? Padding::zeros : p.padding[d];
+  }
+  if (inside) took(Path::inside);
+}
+
 // Calls f(tile, looks, next), then after(map, looks, tile), for each of the tiles [first, last) of
 // warp n; next: what the following one sees of the image. Coordinates are computed in float32, in
 // float64 where the grid or theta is float64.
@@ -245,14 +267,15 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
   const auto look = [&](auto type) {
     using T = decltype(type);
     Looks<T, D> both[2];
-    both[0].frame = both[1].frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+    both[0].frame = both[1].frame = pixel_frame<T, D>(p);
     const AnyMap<T, D> map(p.map, p.warp, n, both[0].frame, p.output_size, p.align_corners);
     both[0].monotonic = both[1].monotonic = map.monotonic() && !plan.fold;
-    const bool far = is_far(p);
+    const bool far = is_far(p), ruled = !only_zeros(p);
     Box<D> next;
     if (first < last) look_through(map, Tile<D>(plan, first), both[0]);
     for (int64_t t = first; t < last; ++t) {
       const Tile<D> tile(plan, t);
+      if (ruled) choose_rules(p, both[(t - first) % 2]);
       const Looks<T, D>& looks = both[(t - first) % 2];
       if (t + 1 < last) {
         Looks<T, D>& later = both[(t - first + 1) % 2];
@@ -275,45 +298,44 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
   for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&, const auto&) {});
 }
 
-// Whether a tile is known to see nothing but the image's inside, where all paddings are the same.
-template <int K, class T, int D>
-STN_HD bool look_inside(const Looks<T, D>& looks) {
-  const T reach = K == 4 ? T(1) : T(0);
-  bool inside = looks.ranged;
-  for (int d = 0; d < D; ++d) {
-    inside &= looks.least[d] > reach && looks.greatest[d] < looks.frame.axis[d].last - reach;
-  }
-  return inside;
-}
-
-// A call as it is, and as if zeros were outside: for tiles that look inside, the cheapest way to
-// say the same.
-struct PaddedCall {
-  SampleParams p, inner;
-
-  STN_HD explicit PaddedCall(const SampleParams& params) : p(params), inner(params) {
-    inner.padding = Padding::zeros;
-  }
-
-  template <int K, class T, int D>
-  STN_HD const SampleParams& of(const Looks<T, D>& looks) const {
-    if (p.padding == Padding::zeros || !look_inside<K>(looks)) return p;
-    took(Path::inside);
-    return inner;
-  }
-};
-
 // Whether a tile is known to see nothing but the zeros around the image.
 template <int K, class T, int D>
-STN_HD bool look_outside(Padding padding, const Looks<T, D>& looks) {
-  if (padding != Padding::zeros || !looks.ranged) return false;
+STN_HD bool look_outside(const Looks<T, D>& looks) {
+  if (!looks.ranged) return false;
   const T reach = K == 4 ? T(2) : T(1);
   bool outside = false;
   for (int d = 0; d < D; ++d) {
+    if (looks.frame.axis[d].padding != Padding::zeros) continue;
     outside |= looks.greatest[d] < -reach;  // at -reach, a slope counts
     outside |= looks.least[d] >= looks.frame.axis[d].last + reach;
   }
   return outside;
+}
+
+// The boundary rules as far as they are rules of a look: of bicubic, those of its taps, except that
+// a look that wraps takes its taps along.
+template <int K, class T, int D>
+STN_HD Frame<T, D> frame_of_looks(const Frame<T, D>& frame) {
+  Frame<T, D> of_looks = frame;
+  for (int d = 0; d < D; ++d) {
+    Padding& padding = of_looks.axis[d].padding;
+    if (K == 4 && padding != Padding::wrap) padding = Padding::zeros;
+  }
+  return of_looks;
+}
+
+// Whether taps beyond the image stand elsewhere in it, so that a look needs room for all of its
+// taps to find them next to each other.
+template <int K, class AnyAxis>
+STN_HD bool needs_room(const AnyAxis& axis) {
+  if (K == 4) return axis.padding != Padding::zeros;
+  return K == 2 && axis.padding == Padding::wrap;
+}
+template <int K, class T, int D>
+STN_HD bool any_needs_room(const Frame<T, D>& frame) {
+  bool any = false;
+  for (int d = 0; d < D; ++d) any |= needs_room<K>(frame.axis[d]);
+  return any;
 }
 
 }  // namespace STN_ISA

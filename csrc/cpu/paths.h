@@ -27,11 +27,13 @@
   F(announced) /* what is next of a large image (cpu/ahead.h) */                               \
   F(runs_copied)                                                                               \
   F(runs_of_nan)                                                                               \
-  F(runs_by_plane) /* one channel after another */                                             \
-  F(runs_gathered) /* by gather instructions */                                                \
+  F(runs_by_plane)  /* one channel after another */                                            \
+  F(runs_announced) /* some way ahead, of points scattered over a large image */               \
+  F(runs_gathered)  /* by gather instructions */                                               \
   /* sample */                                                                                 \
   F(sample_nothing) /* all points look outside */                                              \
   F(sample_narrow)  /* windows that are wider than the image */                                \
+  F(sample_wide)    /* windows of four vectors */                                              \
   F(sample_windows)                                                                            \
   F(sample_runs)                                                                               \
   F(sample_taps) /* planar, tap by tap: what windows and runs have left */                     \
@@ -46,6 +48,7 @@
   /* grad_warp */                                                                              \
   F(grad_nothing)                                                                              \
   F(grad_narrow)                                                                               \
+  F(grad_wide)                                                                                 \
   F(grad_windows)                                                                              \
   F(grad_runs)                                                                                 \
   F(grad_taps)                                                                                 \
@@ -55,10 +58,12 @@
   F(turned_2) /* images: by gathering, from 2 candidates of a row of points */                 \
   F(turned_3)                                                                                  \
   F(turned_4)                                                                                  \
-  F(turned_by_y)      /* images: candidates found by the row that they see */                  \
-  F(turned_narrow)    /* images: windows of values that are wider than the output */           \
-  F(turned_onto)      /* images: on top of what another output has added */                    \
-  F(zeros_on_the_way) /* slabs: zeroed where tiles come to them, not before */                 \
+  F(turned_by_y)         /* images: candidates found by the row that they see */               \
+  F(turned_narrow)       /* images: windows of values that are wider than the output */        \
+  F(turned_onto)         /* images: on top of what another output has added */                 \
+  F(splat_beyond)        /* tiles: what a boundary rule adds to an image that was gathered */  \
+  F(splat_beyond_points) /* blocks of their channels: values that are not finite */            \
+  F(zeros_on_the_way)    /* slabs: zeroed where tiles come to them, not before */              \
   F(splat_nothing)                                                                             \
   F(splat_seen_elsewhere) /* the corners of a tile see other slabs */                          \
   F(splat_by_plane)       /* one channel after another */                                      \

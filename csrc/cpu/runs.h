@@ -28,7 +28,12 @@ struct alignas(64) RunStarts {
   A distance[D][kRoom];              // from the first tap, along each axis
   A step[D];                         // from one tap's distance to the next one's
   int64_t row[kRows];                // offsets of the rows of taps
-  int32_t whole[kRoom / kLanes<A>];  // whether all taps of a group are inside the image (bicubic)
+  int32_t whole[kRoom / kLanes<A>];  // whether a group's taps have the room that they need
+
+  STN_HD bool all_whole(int slots) const {
+    const int groups = (slots + kLanes<A> - 1) / kLanes<A>;
+    return std::find(whole, whole + groups, 0) == whole + groups;
+  }
 };
 
 // The same looks with what NaN is read as, if any is NaN. Whether one is.
@@ -56,8 +61,6 @@ template <bool Outermost, class T, class A, int K, int D>
 STN_HD void find_runs_of_numbers(const SampleParams& p, const Looks<T, D>& looks, int slots,
                                  RunStarts<A, K, D>& runs) {
   using V = Native<T>;
-  // Bicubic's boundary rule is one of its taps, not of where it looks.
-  const Padding rule = K == 4 ? Padding::zeros : p.padding;
   int32_t stride[D];
   for (int d = 0; d < D; ++d) {
     stride[d] = static_cast<int32_t>(p.input.stride[d]);
@@ -67,28 +70,36 @@ STN_HD void find_runs_of_numbers(const SampleParams& p, const Looks<T, D>& looks
     runs.row[r] = r % K * (p.input_size[1] >= K ? p.input.stride[1] : 0);
     if (D == 3) runs.row[r] += r / K * (p.input_size[2] >= K ? p.input.stride[2] : 0);
   }
-  with_padding(rule, [&](auto tag) {
-    constexpr Padding padding = decltype(tag)::value;
-    Axis<T> axis[D];
-    T highest[D];
+  const Frame<T, D> frame = frame_of_looks<K>(looks.frame);
+  with_rule(frame, [&](auto rule) {
+    std::decay_t<decltype(rule(frame.axis[0]))> axis[D];
+    T highest[D], room[D];
     for (int d = 0; d < D; ++d) {
-      axis[d] = looks.frame.axis[d];
+      axis[d] = rule(frame.axis[d]);
       highest[d] = static_cast<T>(std::max<int32_t>(0, axis[d].size - K));
+      room[d] = static_cast<T>(axis[d].size - K + 1);
     }
-    if (K == 4) std::fill(runs.whole, runs.whole + kRoom / kLanes<A>, 1);
+    const auto confined = [&](int d) __attribute__((always_inline)) {
+      return K == 4 ? needs_room<K>(looks.frame.axis[d]) : needs_room<K>(axis[d]);
+    };
+    std::fill(runs.whole, runs.whole + kRoom / kLanes<A>, 1);
     for (int i = 0; i < slots; i += kLanes<T>) {
       Integer<V> offset{};
       for (int d = 0; d < D; ++d) {
         const V look = load<V>(&looks.x[d][i]);
-        const V at =
-            K == 1 ? nearest_pixel(axis[d], padding, look) : bound_number(axis[d], padding, look);
+        const V at = K == 1 ? nearest_pixel(axis[d], look) : bound_number(axis[d], look);
         const V base = at - T((K - 1) / 2);
         const Integer<V> index = truncate(V(smaller(larger(base, V{}), all<V>(highest[d]))));
         const V first = to_real<V>(index);
         offset += d == 0 ? index : index * stride[d];
         store<kLanes<T>>(&runs.distance[d][i], V(at - first));
         if (Outermost && d == D - 1) store<kLanes<T>>(&runs.outermost[i], index);
-        if (K == 4 && !all_lanes((base >= 0) & (base < highest[d] + 1))) {
+        // (Slots beyond the last point may hold anything.)
+        const auto fits = [&]() __attribute__((always_inline)) {
+          return all_lanes(((base >= 0) & (base < room[d])) |
+                           (counting<V>() >= static_cast<T>(slots - i)));
+        };
+        if (confined(d) && !fits()) {
           for (int j = i; j < i + kLanes<T>; j += kLanes<A>) runs.whole[j / kLanes<A>] = 0;
         }
       }
@@ -152,11 +163,15 @@ struct alignas(64) CopiedRuns {
   }
 };
 
+// How many slots ahead the runs of scattered points are announced to the caches.
+constexpr int kSlotsAhead = 48;
+
 // The same by gather instructions, of planes that begin at `plane`.
 template <class Element>
 struct GatheredRuns {
   const Element* plane;
   int64_t stride_c;
+  int announced;  // slots, of points that are scattered over a large image
 
   template <int K, int D, class Use>
   STN_HD void taps(const RunStarts<float, K, D>& starts, int c, int row, int first,
@@ -170,7 +185,9 @@ struct GatheredRuns {
     } else {
       // What later points see: along rows of points that are aslant, nothing announces it. (Reading
       // past the end is no error of a prefetch.)
-      if (D == 2 && row == 1) {
+      if (__builtin_expect(first + kSlotsAhead < announced, false)) {
+        for (int i = 0; i < L; ++i) __builtin_prefetch(from + offset[kSlotsAhead + i]);
+      } else if (D == 2 && row == 1) {
         const int64_t ahead = 3 * starts.row[1];
         __builtin_prefetch(from + offset[0] + ahead);
         __builtin_prefetch(from + offset[L - 1] + ahead);
@@ -248,7 +265,9 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
   if constexpr (kGathers<Element, K>) {
     if (plan.gather) {
       took(Path::runs_gathered);
-      GatheredRuns<Element> source{nullptr, p.input.stride_c};
+      GatheredRuns<Element> source{nullptr, p.input.stride_c,
+                                   plan.scattered && is_far(p) ? slots : 0};
+      if (source.announced > kSlotsAhead) took(Path::runs_announced);
       return all(
           std::integral_constant<int, kChannelBlock>{},
           [&](int, const auto* plane) { source.plane = plane; }, source);
@@ -275,9 +294,8 @@ STN_HD void look_at_runs(const SampleParams& p, const Plan& plan,
                          BatchRange images, WindowTile<Accumulate<Element>, D>& windows, F&& look) {
   using A = Accumulate<Element>;
   const int slots = groups * kLanes<A>;
-  const bool anywhere = K < 4 || p.padding == Padding::zeros;
   int32_t marks[WindowTile<A, D>::kSlots];
-  for (int g = 0; g < groups; ++g) marks[g] = !windows.used[g] && (anywhere || starts.whole[g]);
+  for (int g = 0; g < groups; ++g) marks[g] = !windows.used[g] && starts.whole[g];
   for_each_run_block<Element, Most>(
       p, plan, slots, windows, starts, images,
       [&](auto count, int64_t n, int64_t c, auto&& view) { look(count, n, c, marks, view); });

@@ -1,6 +1,7 @@
 // Forward: output[n, c, p] = sum over taps of weight * input[n, c, tap].
 #pragma once
 
+#include "cpu/cover.h"
 #include "cpu/runs.h"
 #include "cpu/view.h"
 #include "cpu/window.h"
@@ -10,7 +11,7 @@ namespace cpu {
 inline namespace STN_ISA {
 
 // Bicubic, planar: the four taps of a row lie among four consecutive pixels, whatever the boundary
-// rule made of them; CubicRows holds the weights on these.
+// rule made of them, unless the image wraps; CubicRows holds the weights on these.
 template <class A>
 struct alignas(64) CubicRows {
   int32_t base[kRoom];
@@ -135,20 +136,21 @@ template <class Element, int K, int D>
 STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
                                BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
                                const Box<D>& next) {
-  const auto all = [&](auto narrow) {
+  const auto all = [&](auto reach) {
+    took(reach.value == Reach::wide     ? Path::sample_wide
+         : reach.value == Reach::narrow ? Path::sample_narrow
+                                        : Path::sample_windows);
     for (int64_t n = images.begin; n < images.end; ++n) {
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         sample_marked<Element, K, channels.value>(p, groups, n, c, windows.used, [&](int g) {
-          return WindowView<narrow.value, Element, K, D>(p, windows, g, plane);
+          return WindowView<reach.value, Element, K, D>(p, windows, g, plane);
         });
       });
     }
   };
-  const bool narrow = is_narrow<Accumulate<Element>>(p);
-  took(narrow ? Path::sample_narrow : Path::sample_windows);
-  narrow ? all(std::true_type{}) : all(std::false_type{});
+  with_reach<K>(p, windows, all);
 }
 
 // Planar: the groups that have no window yet.
@@ -167,7 +169,7 @@ STN_SHARED void sample_runs(const SampleParams& p, const Plan& plan,
 
 // Planar or strided: the points whose values are still missing, in all channels.
 template <class Element, int K, int D>
-STN_SHARED void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>& tile,
+STN_SHARED void sample_gaps(const SampleParams& p, Layout layout, bool wraps, const Tile<D>& tile,
                             const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
                             const WindowTile<Accumulate<Element>, D>& windows) {
   using A = Accumulate<Element>;
@@ -175,7 +177,7 @@ STN_SHARED void sample_gaps(const SampleParams& p, Layout layout, const Tile<D>&
   alignas(64) A values[kRoom];
   [[maybe_unused]] CubicRows<A> rows;
   took(layout == Layout::planar ? Path::sample_taps : Path::sample_strided);
-  const bool cubic = K == 4 && layout == Layout::planar;
+  const bool cubic = K == 4 && layout == Layout::planar && !wraps;
   if constexpr (K == 4) {
     if (cubic) make_rows(taps, static_cast<int32_t>(p.input_size[0]), slots, rows);
   }
@@ -222,7 +224,7 @@ template <class Element, int K, class T, int D>
 void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRange images,
                  const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next) {
   using A = Accumulate<Element>;
-  if (look_outside<K>(p.padding, looks)) return sample_nothing<Element>(p, tile, images);
+  if (look_outside<K>(looks)) return sample_nothing<Element>(p, tile, images);
   WindowTile<A, D> windows;
   if (layout == Layout::planar && p.output.stride[0] == 1) {
     const Groups<A, D> groups(tile, p.output.stride);
@@ -239,14 +241,15 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
     if (windows.complete(groups.count)) return;
   }
   TileTaps<A, K, D> taps;
-  fill_taps<0>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  fill_taps<0>(looks.frame, looks.x, tile.slots(), taps);
   if (layout == Layout::channels) {
     took(Path::sample_channels);
     for (int64_t m = images.begin; m < images.end; ++m) {
       sample_channels<Element, K, D>(p, tile, taps, m);
     }
   } else {
-    sample_gaps<Element>(p, layout, tile, taps, images, windows);
+    const bool wraps = looks.frame.axis[0].padding == Padding::wrap;
+    sample_gaps<Element>(p, layout, wraps, tile, taps, images, windows);
   }
 }
 
@@ -257,15 +260,15 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
-    const PaddedCall call(p);
     for (int64_t task = begin; task < end;) {
       const int64_t n = task / plan.tiles, first = task % plan.tiles;
       const int64_t last = std::min(plan.tiles, first + end - task);
       const BatchRange images = images_of_warp(p, n);
-      for_each_tile<D>(
-          p, plan, n, first, last, [&](const auto& tile, const auto& looks, const auto& next) {
-            sample_tile<Element, K>(call.of<K>(looks), plan, layout, images, tile, looks, next);
-          });
+      for_each_tile<D>(p, plan, n, first, last,
+                       [&](const auto& tile, const auto& looks, const auto& next) {
+                         sample_tile<Element, K>(p, plan, layout, images, tile, looks, next);
+                         if (p.around) cover_tile<Element, K>(p, images, tile, looks);
+                       });
       task += last - first;
     }
   });

@@ -115,14 +115,14 @@ STN_HD bool outermost_range(const Looks<T, D>& looks, int slots, T& low, T& high
 
 // Whether a tile is known to see rows (planes, of a volume) that all belong to other slabs.
 template <class T, class A, int D>
-STN_HD bool see_elsewhere(const Slab<A>& slab, Padding padding, const Looks<T, D>& looks,
-                          int slots) {
+STN_HD bool see_elsewhere(const Slab<A>& slab, const Looks<T, D>& looks, int slots) {
   constexpr T kReach = 3;  // of the taps of any interpolation
   const Axis<T>& axis = looks.frame.axis[D - 1];
   if (slab.low == 0 && slab.high == axis.size) return false;
   T low, high;
-  if (padding == Padding::reflection || !outermost_range(looks, slots, low, high)) return false;
-  if (padding == Padding::border) {
+  if (axis.padding == Padding::reflection || axis.padding == Padding::wrap) return false;
+  if (!outermost_range(looks, slots, low, high)) return false;
+  if (axis.padding == Padding::border) {
     low = std::clamp(low, T(0), axis.last);
     high = std::clamp(high, T(0), axis.last);
   }

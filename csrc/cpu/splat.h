@@ -8,8 +8,7 @@
 
 #include <memory>
 
-#include "cpu/runs.h"
-#include "cpu/slab.h"
+#include "cpu/beyond.h"
 #include "cpu/tap_weights.h"
 #include "cpu/turned.h"
 
@@ -26,8 +25,8 @@ struct SplatTaps {
   TileTaps<A, K, D> taps;
 
   template <class T>
-  STN_HD SplatTaps(const SampleParams& p, int64_t, const Tile<D>& tile, const Looks<T, D>& looks) {
-    fill_taps<0>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+  STN_HD SplatTaps(const SampleParams&, int64_t, const Tile<D>& tile, const Looks<T, D>& looks) {
+    fill_taps<0>(looks.frame, looks.x, tile.slots(), taps);
   }
 
   STN_HD A weight(int kx, int ky, int kz, int i) const {
@@ -46,7 +45,7 @@ struct SplatTapsAlong {
   STN_HD SplatTapsAlong(const SampleParams& p, int64_t warp, const Tile<D>& tile,
                         const Looks<T, D>& looks) {
     alignas(64) A direction[D][kRoom];
-    fill_taps<1>(looks.frame, p.padding, looks.x, tile.slots(), taps);
+    fill_taps<1>(looks.frame, looks.x, tile.slots(), taps);
     find_directions(p, warp, tile, looks, direction);
     weigh_along(taps, direction, tile.slots(), weights);
   }
@@ -73,123 +72,6 @@ STN_HD void splat_point(const Slab<A>& slab, A* plane, const Weighted& weighted,
         const A w = weighted.weight(kx, ky, kz, i);
         if (w != 0) row[taps.index[0][kx][i] * slab.stride[0]] += w * value;
       }
-    }
-  }
-}
-
-// The order in which a tile's points are added: neighbours, which add to the same pixels, come far
-// apart, since an addition that reads what one just before it wrote must wait for it.
-struct Order {
-  static constexpr int kStride = 16;
-  int32_t width = 0, rows = 0, pitch = 0;
-  int count = 0;
-  uint16_t slot[kRoom];
-
-  template <int D>
-  void fit(const Tile<D>& tile) {
-    if (tile.width == width && tile.rows == rows && tile.pitch == pitch) return;
-    width = tile.width, rows = tile.rows, pitch = tile.pitch;
-    count = 0;
-    for (int first = 0; first < kStride; ++first) {
-      for (int y = 0; y < rows; ++y) {
-        // Each row starts further to the right than the one above it: both add to the row of
-        // pixels between them.
-        for (int x = (first + 5 * y) % kStride; x < width; x += kStride) {
-          slot[count++] = static_cast<uint16_t>(y * pitch + x);
-        }
-      }
-    }
-  }
-};
-
-// Two neighbouring pixels, wherever they stand.
-template <class A>
-struct PairOf {
-  typedef A type __attribute__((vector_size(2 * sizeof(A)), aligned(sizeof(A)), may_alias));
-};
-
-// What a tile's points add to pairs of neighbouring pixels, in C planes.
-template <class A, int C, int D>
-struct alignas(64) Parts {
-  static constexpr int kRows = RunStarts<A, 2, D>::kRows;
-  A of[C][kRows][kRoom][2];
-
-  // Along: how the weights change along `direction`, in their place.
-  template <bool Along>
-  STN_SHARED Parts(std::bool_constant<Along>, const RunStarts<A, 2, D>& runs, int slots,
-                   const A (&direction)[D][kRoom], const A (*values)[kRoom]) {
-    using V = Native<A>;
-    constexpr int L = kLanes<A>;
-    const Integer<V> lane = truncate(counting<V>());
-    const Integer<V> low = lane / 2 + (lane & 1) * L, high = low + L / 2;
-    for (int i = 0; i < slots; i += L) {
-      V weight[D][2], change[D][2];
-      for (int d = 0; d < D; ++d) {
-        const V distance = load<V>(&runs.distance[d][i]);
-        for (int k = 0; k < 2; ++k) {
-          const V from = k == 0 ? distance : V(distance - runs.step[d]);
-          weight[d][k] = kernel<2>(from);
-          if (Along) change[d][k] = load<V>(&direction[d][i]) * kernel_slope<2>(from);
-        }
-      }
-      for (int r = 0; r < kRows; ++r) {
-        V row = weight[1][r & 1];
-        if (D == 3) row *= weight[D - 1][r >> 1];
-        V first = weight[0][0] * row, second = weight[0][1] * row;
-        if (Along) {
-          V moved = change[1][r & 1];
-          if (D == 3) {
-            moved = moved * weight[D - 1][r >> 1] + weight[1][r & 1] * change[D - 1][r >> 1];
-          }
-          first = weight[0][0] * moved + change[0][0] * row;
-          second = weight[0][1] * moved + change[0][1] * row;
-        }
-        for (int c = 0; c < C; ++c) {
-          const V value = load<V>(values[c] + i);
-          const V a = first * value, b = second * value;
-          store<L>(of[c][r][i], select_lanes(a, b, low));
-          store<L>(of[c][r][i + L / 2], select_lanes(a, b, high));
-        }
-      }
-    }
-  }
-};
-
-// Adds them, the points in order. (Inlined, the loop would be short of registers.)
-template <bool Inside, int C, int D, class A>
-__attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Order& order,
-                                         const RunStarts<A, 2, D>& runs,
-                                         const Parts<A, C, D>& parts) {
-  using Pair = typename PairOf<A>::type;
-  constexpr int R = RunStarts<A, 2, D>::kRows;
-  int64_t row[R];
-  for (int r = 0; r < R; ++r) row[r] = runs.row[r];
-  const int64_t stride_c = slab.stride_c;
-  const uint16_t *slot = order.slot, *end = slot + order.count;
-  [[maybe_unused]] uint16_t near[kRoom];
-  if (!Inside) {
-    // The points that see the slab, picked without a branch, which scattered ones would mislead.
-    int count = 0;
-    for (; slot != end; ++slot) {
-      const int32_t outermost = runs.outermost[*slot];
-      near[count] = *slot;
-      count += (outermost + 1 >= slab.low) & (outermost < slab.high);
-    }
-    slot = near;
-    end = near + count;
-  }
-  for (; slot != end; ++slot) {
-    const size_t i = *slot;
-    A* at = plane + runs.offset[i];
-    for (int c = 0; c < C; ++c) {
-      for (int r = 0; r < R; ++r) {
-        if (!Inside) {
-          const int32_t outermost = runs.outermost[i] + (r >> (D - 2));
-          if (outermost < slab.low || outermost >= slab.high) continue;
-        }
-        *reinterpret_cast<Pair*>(at + row[r]) += *reinterpret_cast<const Pair*>(parts.of[c][r][i]);
-      }
-      at += stride_c;
     }
   }
 }
@@ -233,13 +115,6 @@ STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Elem
   });
 }
 
-template <class A>
-STN_HD bool all_finite(const A* values, int count) {
-  int infinite = 0;
-  for (int i = 0; i < count; ++i) infinite |= values[i] - values[i] != 0;
-  return infinite == 0;
-}
-
 // Point by point: a tap of weight 0 gets nothing, whatever the value.
 template <int K, int D, class A, class Weighted>
 STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
@@ -248,25 +123,30 @@ STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
 }
 
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
+// False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
-void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Zeros<A>& zeros,
+bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Zeros<A>& zeros,
                 int64_t warp, const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next,
                 Order& order, int64_t n, int64_t first_channel, int64_t channels) {
   const int count = tile.slots();
   RunStarts<A, 2, D> runs;
   const bool any_nan = find_runs<true>(p, looks, count, runs);
+  if (any_needs_room<2>(looks.frame) && !runs.all_whole(count)) return false;
   Touched touched;
   touched.add(runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
-  if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
+  if (!touched.any_in(slab)) {
+    took(Path::splat_elsewhere);
+    return true;
+  }
   zeros.reach(touched);
   const bool inside = touched.all_in(slab);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
-  order.fit(tile);
+  order.fit(tile.width, tile.rows, tile.pitch);
   alignas(64) A direction[D][kRoom];
   bool directed = true;
   if (Along) {
     find_directions(p, warp, tile, looks, direction);
-    through_boundary<2>(p.padding, looks, any_nan, count, direction);
+    through_boundary<2>(looks, any_nan, count, direction);
     for (const auto& along : direction) directed &= all_finite(along, count);
   }
   const auto add = [&](auto block, int64_t c) {
@@ -290,7 +170,9 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     if (next.known && next.low[D - 1] >= slab.low && next.high[D - 1] < slab.high) {
       for (int k = 0; k < C; ++k) next.announce(slab.stride, plane + k * slab.stride_c);
     }
-    const Parts<A, C, D> parts(std::bool_constant<Along>{}, runs, count, direction, values);
+    const Parts<A, C, D> parts(
+        std::integral_constant<Weigh, Along ? Weigh::along : Weigh::plainly>{}, runs, count,
+        direction, values);
     took(inside ? Path::splat_inside : Path::splat_across);
     if (inside) {
       add_parts<true, C, D>(slab, plane, order, runs, parts);
@@ -299,6 +181,7 @@ void splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     }
   };
   for_each_channel_block<D == 3 ? 2 : kChannelBlock>(plan.plane_by_plane, channels, add);
+  return true;
 }
 
 // Any interpolation and layout.
@@ -328,7 +211,7 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
 
 // Tasks: (image, slab). The image is contiguous or channels_last: ops.cpp allocates it so.
 template <bool Along, class Element, int K, int D>
-void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
+void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& order) {
   using A = Accumulate<Element>;
   constexpr bool direct = std::is_same<Element, A>::value;
   const Layout layout = layout_of<K, D>(p);
@@ -339,8 +222,10 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
   slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
   slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
   if constexpr (K == 2 && D == 2 && !Along) {
-    if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high))
+    if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high)) {
+      if constexpr (kTurned && direct) splat_beyond(p, plan, slab, image, order);
       return;
+    }
   }
   const int64_t inner = points(p.input_size, D) / outermost;
   const int64_t plane = (slab.high - slab.low) * inner;
@@ -349,7 +234,6 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
              : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
   const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * block]);
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  Order order;
   for (int64_t c = 0; c < p.channels; c += block) {
     const int64_t channels = std::min(block, p.channels - c);
     if constexpr (direct) {
@@ -367,23 +251,22 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task) {
     Zeros<A> zeros(slab, inner, channels, channels_inside);
     SampleParams local = p;  // the offsets of the taps are those of where the sums are
     std::copy(slab.stride, slab.stride + 3, local.input.stride);
-    const PaddedCall call(local);
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       for_each_tile<D>(p, plan, warp, 0, plan.tiles,
                        [&](const auto& tile, const auto& looks, const auto& next) {
-                         if (look_outside<K>(p.padding, looks)) return took(Path::splat_nothing);
-                         if (see_elsewhere(slab, p.padding, looks, tile.slots()))
+                         if (look_outside<K>(looks)) return took(Path::splat_nothing);
+                         if (see_elsewhere(slab, looks, tile.slots()))
                            return took(Path::splat_seen_elsewhere);
-                         const SampleParams& q = call.of<K>(looks);
                          if constexpr (K == 2) {
-                           if (layout == Layout::planar) {
-                             return splat_runs<Along>(q, plan, slab, zeros, warp, tile, looks, next,
-                                                      order, n, c, channels);
+                           if (layout == Layout::planar &&
+                               splat_runs<Along>(local, plan, slab, zeros, warp, tile, looks, next,
+                                                 order, n, c, channels)) {
+                             return;
                            }
                          }
-                         splat_taps<Along, Element, K>(q, layout, slab, zeros, warp, tile, looks, n,
-                                                       c, channels);
+                         splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile,
+                                                       looks, n, c, channels);
                        });
     }
     zeros.complete();
@@ -397,8 +280,9 @@ void splat_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t en
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     if constexpr (K > 1 || !Along) {
+      Order order;  // mostly the same for all tiles
       for (int64_t task = begin; task < end; ++task) {
-        splat_task<Along, decltype(element), K, decltype(dims)::value>(p, plan, task);
+        splat_task<Along, decltype(element), K, decltype(dims)::value>(p, plan, task, order);
       }
     }
   });

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/chain.h"
+#include "cpu/cover.h"
 #include "cpu/derivative.h"
 #include "cpu/grid.h"
 #include "cpu/sample.h"
@@ -17,6 +18,7 @@
       ::stn_cuda::cpu::is_scattered_of,                            \
       ::stn_cuda::cpu::sample,                                     \
       ::stn_cuda::cpu::sample_derivative,                          \
+      ::stn_cuda::cpu::cover,                                      \
       ::stn_cuda::cpu::splat,                                      \
       ::stn_cuda::cpu::grad_warp,                                  \
       ::stn_cuda::cpu::warp_grid,                                  \

@@ -153,20 +153,40 @@ struct alignas(64) TileTaps {
   A slope[D][K][kRoom], curve[D][K][kRoom];  // filled on request
 };
 
-// Calls f with the padding as a compile-time constant, so that each of its loops is compiled
+// Whether the boundary rule along all axes is this one.
+template <class T, int D>
+STN_HD bool only(Padding padding, const Frame<T, D>& frame) {
+  bool all = true;
+  for (int d = 0; d < D; ++d) all &= frame.axis[d].padding == padding;
+  return all;
+}
+
+// Calls f(rule) such that rule(axis) is an axis of the frame with its boundary rule: the usual
+// ones, the same along all axes, as compile-time constants, so that each of their loops is compiled
 // without the others' work.
 template <Padding P>
-struct PaddingTag {
-  static constexpr Padding value = P;
+struct SameRule {
+  template <class T>
+  STN_HD AxisUnder<P, T> operator()(const Axis<T>& axis) const {
+    return {axis};
+  }
 };
-template <class F>
-STN_HD void with_padding(Padding padding, F&& f) {
-  if (padding == Padding::zeros) {
-    f(PaddingTag<Padding::zeros>{});
-  } else if (padding == Padding::border) {
-    f(PaddingTag<Padding::border>{});
+struct RuleOfAxis {
+  template <class T>
+  STN_HD const Axis<T>& operator()(const Axis<T>& axis) const {
+    return axis;
+  }
+};
+template <class T, int D, class F>
+STN_HD void with_rule(const Frame<T, D>& frame, F&& f) {
+  if (only(Padding::zeros, frame)) {
+    f(SameRule<Padding::zeros>{});
+  } else if (only(Padding::border, frame)) {
+    f(SameRule<Padding::border>{});
+  } else if (only(Padding::reflection, frame)) {
+    f(SameRule<Padding::reflection>{});
   } else {
-    f(PaddingTag<Padding::reflection>{});
+    f(RuleOfAxis{});
   }
 }
 
@@ -184,12 +204,12 @@ STN_HD bool all_inside(const Frame<T, D>& frame, const T (&x)[D][kRoom], int cou
 
 // Derivatives: of the weights, how many are filled as well.
 template <int Derivatives, class T, class A, int K, int D>
-void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom], int count,
+void fill_taps(const Frame<T, D>& frame, const T (&x)[D][kRoom], int count,
                TileTaps<A, K, D>& taps) {
   using V = Native<T>;
-  const auto fill = [&](auto&& taps_of) __attribute__((always_inline)) {
+  const auto fill = [&](auto&& rule, auto&& taps_of) __attribute__((always_inline)) {
     for (int d = 0; d < D; ++d) {
-      const Axis<T> axis = frame.axis[d];  // a copy, which the stores cannot touch
+      const auto axis = rule(frame.axis[d]);  // a copy, which the stores cannot touch
       for (int i = 0; i < count; i += kLanes<T>) {
         Taps<V, K> one;
         taps_of(axis, load<V>(x[d] + i), one);
@@ -202,20 +222,20 @@ void fill_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D][kRoom]
       }
     }
   };
-  const auto bounded = [&](auto tag) __attribute__((always_inline)) {
-    fill([](const Axis<T>& axis, V at, Taps<V, K>& one)
-             __attribute__((always_inline)) { axis_taps(axis, decltype(tag)::value, at, one); });
+  const auto bounded = [&](auto rule) __attribute__((always_inline)) {
+    fill(rule, [](const auto& axis, V at, Taps<V, K>& one)
+                   __attribute__((always_inline)) { axis_taps(axis, at, one); });
   };
   if constexpr (K == 2) {
     if (all_inside(frame, x, count)) {
       took(Path::taps_inside);
-      fill([](const Axis<T>&, V at, Taps<V, K>& one)
-               __attribute__((always_inline)) { axis_taps_inside(at, one); });
+      fill(RuleOfAxis{}, [](const Axis<T>&, V at, Taps<V, K>& one)
+                             __attribute__((always_inline)) { axis_taps_inside(at, one); });
       return;
     }
   }
   took(Path::taps_bounded);
-  with_padding(padding, bounded);
+  with_rule(frame, bounded);
 }
 
 // Calls f(element, interpolation, dims) with the compile-time forms of what p says.

@@ -19,6 +19,9 @@ constexpr double kTurnedSlack = 1.0 / 64;
 // Vectors of eight gain nothing on adding point by point.
 constexpr bool kTurned = STN_VECTOR_BYTES == 64;
 
+// The channels from which on it pays to find the points that look beyond the image.
+constexpr int kTurnedBeyond = 3;
+
 constexpr int kMaxCandidates = 4;
 constexpr int kMaxTurnedRows = 8;
 
@@ -207,16 +210,21 @@ void splat_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turn
   }
 }
 
-// The rows [low, high) of image `image` by gathering, if all of its warps allow it.
+// The rows [low, high) of image `image` by gathering, if all of its warps allow it; as if there
+// were zeros beyond the image (cpu/beyond.h has what another rule adds to that).
 template <class Element>
 bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
   using A = Accumulate<Element>;
   const bool wide = p.warp.type == ElementType::f64;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  if (!kTurned || p.map != MapKind::affine || p.padding != Padding::zeros) return false;
+  if (!kTurned || p.map != MapKind::affine) return false;
+  if (!only_zeros(p)) {
+    if (p.channels < kTurnedBeyond || !std::is_same<A, Element>::value) return false;
+    if (any_wraps(p)) return false;
+  }
   if (p.output.stride[0] != 1 || wide != std::is_same<A, double>::value) return false;
   if (images > 1 && !std::is_same<A, Element>::value) return false;
-  const auto frame = pixel_frame<A, 2>(p.input_size, p.align_corners);
+  const auto frame = pixel_frame<A, 2>(p);
   const auto turned_of = [&](int64_t n) {
     const int64_t warp = p.warp.batch == 1 ? 0 : n;
     return Turned<A>(AffineMap<A, 2>(p.warp, warp, frame, p.output_size, p.align_corners),

@@ -1,8 +1,9 @@
 // Looks of a vector of neighbouring points (a group) at a planar image. They see few rows of
-// pixels, and a short stretch of each: a window. Two vectors of pixels hold a row of it, from which
-// permutations take every point's taps; a pixel's weight follows from its distance, so that the
-// boundary needs no case of its own. The loads are shared by the points, where runs of
-// pixels (cpu/runs.h) take one for each point and row; the weights are shared by the channels.
+// pixels, and a short stretch of each: a window. Two vectors of pixels (four, where points are far
+// apart) hold a row of it, from which permutations take every point's taps; a pixel's weight
+// follows from its distance, so that the boundary needs no case of its own. The loads are shared by
+// the points, where runs of pixels (cpu/runs.h) take one for each point and row; the weights are
+// shared by the channels.
 #pragma once
 
 #include "cpu/groups.h"
@@ -19,9 +20,15 @@ template <int D>
 constexpr bool kWindows = D <= kWindowDims;
 constexpr bool kWindowsBeatGathers = STN_VECTOR_BYTES == 64;
 
+// Whether four vectors are tried where points are too far apart for two.
+template <int K, int D>
+constexpr bool kWide = STN_VECTOR_BYTES == 64 && K == 2 && D == 2;
+constexpr int kWideVectors = 4;
+
 // The rows of pixels, along one axis and in all, above which runs cost less.
 template <int D>
-STN_HD int most_rows(const SampleParams& p, const Plan& plan) {
+STN_HD int most_rows(const SampleParams& p, const Plan& plan, int vectors) {
+  if (vectors == kWideVectors) return 4;
   if (plan.gather) return 5;
   return D == 3 || STN_VECTOR_BYTES < 64 || p.channels < 4 ? 8 : 14;
 }
@@ -42,6 +49,7 @@ template <class A, int D>
 struct alignas(64) WindowTile {
   static constexpr int kGroups = kRoom / kLanes<A>;
   static constexpr int kSlots = (kGroups + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
+  int vectors;                // that hold a row of a window
   int32_t used[kSlots] = {};  // whether a group has one; later, whether its values stand
   int32_t start[kSlots];      // offset of its first pixel in a plane
   A column[kSlots];           // its first pixel's
@@ -58,15 +66,15 @@ struct alignas(64) WindowTile {
 
 // The looks after the boundary rule and, for nearest, rounding.
 template <int K, class T, int D>
-STN_HD void bound_looks(Padding padding, const Looks<T, D>& looks, int slots, T (&x)[D][kRoom]) {
+STN_HD void bound_looks(const Frame<T, D>& frame, const Looks<T, D>& looks, int slots,
+                        T (&x)[D][kRoom]) {
   using V = Native<T>;
-  with_padding(padding, [&](auto tag) {
+  with_rule(frame, [&](auto rule) {
     for (int d = 0; d < D; ++d) {
-      const Axis<T> axis = looks.frame.axis[d];
+      const auto axis = rule(frame.axis[d]);
       for (int i = 0; i < slots; i += kLanes<T>) {
         const V at = load<V>(&looks.x[d][i]);
-        const V bounded = K == 1 ? nearest_pixel(axis, decltype(tag)::value, at)
-                                 : bound(axis, decltype(tag)::value, make_finite(axis, at));
+        const V bounded = K == 1 ? nearest_pixel(axis, at) : bound(axis, make_finite(axis, at));
         store<kLanes<T>>(&x[d][i], bounded);
       }
     }
@@ -76,12 +84,12 @@ STN_HD void bound_looks(Padding padding, const Looks<T, D>& looks, int slots, T 
 // Whether a group's first and last point are near enough for a window: a cheap answer for grids
 // whose points are scattered.
 template <class A, int D>
-STN_HD bool is_plausible(const A (*x)[kRoom], int rows, int g) {
+STN_HD bool is_plausible(const A (*x)[kRoom], int columns, int rows, int g) {
   constexpr int L = kLanes<A>;
   bool near = true;
   for (int d = 0; d < D; ++d) {
     const A distance = x[d][g * L + L - 1] - x[d][g * L];
-    near &= std::abs(distance) <= (d == 0 ? 2 * L : rows);
+    near &= std::abs(distance) <= (d == 0 ? columns : rows);
   }
   return near;
 }
@@ -89,13 +97,13 @@ STN_HD bool is_plausible(const A (*x)[kRoom], int rows, int g) {
 // The least and the greatest coordinate of each group along each axis. Those of a monotonic map are
 // at its ends (a NaN, too).
 template <class A, int D, int N>
-STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int rows, int groups,
-                              A (&low)[D][N], A (&high)[D][N]) {
+STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int columns, int rows,
+                              int groups, A (&low)[D][N], A (&high)[D][N]) {
   using V = Native<A>;
   constexpr int L = kLanes<A>;
   if (!monotonic) {
     for (int g = 0; g < groups; ++g) {
-      const bool plausible = is_plausible<A, D>(x, rows, g);
+      const bool plausible = is_plausible<A, D>(x, columns, rows, g);
       for (int d = 0; d < D; ++d) {
         const V at = load<V>(x[d] + g * L);
         low[d][g] = plausible ? least_lane(at) : A(0);
@@ -117,20 +125,19 @@ STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int rows, int
   }
 }
 
-// Places the windows. With `everywhere`, points that look outside the image have none. Whether any
-// group has one.
+// Places the windows. Whether any group has one.
 template <int K, class A, int D>
 bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limit, bool monotonic,
-                   bool everywhere, int slots, WindowTile<A, D>& windows) {
+                   int slots, WindowTile<A, D>& windows) {
   using V = Native<A>;
   using I = Integer<V>;
   constexpr int L = kLanes<A>;
   constexpr int N = WindowTile<A, D>::kSlots;
   constexpr A kBefore = (K - 1) / 2, kAfter = K / 2;
-  const int groups = slots / L;
+  const int groups = slots / L, columns = windows.vectors * L;
 
   alignas(64) A low[D][N], high[D][N];
-  coordinate_ranges(windows.x, monotonic, row_limit, groups, low, high);
+  coordinate_ranges(windows.x, monotonic, columns, row_limit, groups, low, high);
   V most[D - 1];
   for (int d = 1; d < D; ++d) most[d - 1] = all<V>(1);
   I any{};
@@ -141,15 +148,15 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limi
     for (int d = 0; d < D; ++d) {
       const Axis<A> axis = frame.axis[d];
       const V from = load<V>(&low[d][g]), to = load<V>(&high[d][g]);
-      used &= to - from <= static_cast<A>(2 * L);  // not so for NaN
-      if (everywhere) used &= (from >= kBefore) & (floor_of(to) + kAfter <= axis.last);
+      used &= to - from <= static_cast<A>(columns);  // not so for NaN
+      if (needs_room<K>(axis)) used &= (from >= kBefore) & (floor_of(to) + kAfter <= axis.last);
       const V first = clip(axis, V(floor_of(clip(axis, from)) - kBefore));
       const V last = clip(axis, V(floor_of(clip(axis, to)) + kAfter));
       const V count = last - first + 1;
       store<L>(&low[d][g], first);
       store<L>(&high[d][g], last);
       if (d == 0) {
-        used &= count <= static_cast<A>(2 * L);
+        used &= count <= static_cast<A>(columns);
       } else {
         used &= count <= static_cast<A>(row_limit);
         rows[d - 1] = count;
@@ -167,15 +174,15 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limi
     return false;
   }
   const A width = static_cast<A>(frame.axis[0].size);
-  const V rightmost = all<V>(std::max(A(0), width - 2 * L));
+  const V rightmost = all<V>(std::max(A(0), width - static_cast<A>(columns)));
   for (int g = 0; g < groups; g += L) {
     // Where it has room, a window begins at a multiple of a vector, whose loads cost half as much.
     const V left = load<V>(&low[0][g]);
     const V aligned = floor_of(V(left * (A(1) / L))) * A(L);
-    const V begin = load<V>(&high[0][g]) - aligned < A(2 * L) ? aligned : left;
+    const V begin = load<V>(&high[0][g]) - aligned < A(columns) ? aligned : left;
     const V column = smaller(begin, rightmost);
     store<L>(windows.column + g, column);
-    store<L>(windows.last + g, V(smaller(V(column + 2 * L), all<V>(width)) - K));
+    store<L>(windows.last + g, V(smaller(V(column + static_cast<A>(columns)), all<V>(width)) - K));
     I start = truncate(column);
     for (int d = 1; d < D; ++d) {
       const A lowest = static_cast<A>(frame.axis[d].size - windows.rows[d - 1]);
@@ -194,15 +201,21 @@ STN_HD bool find_windows(const SampleParams& p, const Plan& plan, const Tile<D>&
                          const Looks<T, D>& looks, WindowTile<A, D>& windows) {
   if constexpr (std::is_same<T, A>::value) {
     if (!plan.windows) return false;
-    // Bicubic's boundary rule is one of its taps, not of where it looks.
-    const bool everywhere = K == 4 && p.padding != Padding::zeros;
-    const Padding padding = K == 4 ? Padding::zeros : p.padding;
-    const bool as_is = looks.monotonic && K > 1 && padding == Padding::zeros;
-    if (!as_is) bound_looks<K>(padding, looks, tile.slots(), windows.bounded);
+    const Frame<T, D> frame = frame_of_looks<K>(looks.frame);
+    const bool as_is = looks.monotonic && K > 1 && only(Padding::zeros, frame);
+    if (!as_is) bound_looks<K>(frame, looks, tile.slots(), windows.bounded);
     windows.x = as_is ? looks.x : windows.bounded;
-    const bool monotonic = looks.monotonic && padding != Padding::reflection;
-    return place_windows<K>(p, looks.frame, most_rows<D>(p, plan), monotonic, everywhere,
-                            tile.slots(), windows);
+    bool monotonic = looks.monotonic;
+    for (const Axis<T>& axis : frame.axis) {
+      monotonic &= axis.padding == Padding::zeros || axis.padding == Padding::border;
+    }
+    const auto place = [&](int vectors) {
+      windows.vectors = vectors;
+      return place_windows<K>(p, looks.frame, most_rows<D>(p, plan, vectors), monotonic,
+                              tile.slots(), windows);
+    };
+    if (place(2)) return true;
+    return kWide<K, D> && p.input_size[0] >= kWideVectors * kLanes<A> && place(kWideVectors);
   }
   return false;
 }
@@ -220,10 +233,22 @@ STN_HD void for_each_gap(const WindowTile<A, D>& windows, int slots, F&& f) {
   }
 }
 
-// Whether a window is wider than the image: nothing is read beyond the end of a row.
-template <class A>
-STN_HD bool is_narrow(const SampleParams& p) {
-  return p.input_size[0] < 2 * kLanes<A>;
+// How the rows of windows are read: as two vectors, as those of which some pixels are beyond the
+// end of a row of the image, or as four that may be.
+enum class Reach { plain, narrow, wide };
+
+template <Reach R>
+struct ReachTag {
+  static constexpr Reach value = R;
+};
+
+// Calls f with how the windows' rows are read.
+template <int K, class A, int D, class F>
+STN_HD void with_reach(const SampleParams& p, const WindowTile<A, D>& windows, F&& f) {
+  if constexpr (kWide<K, D>) {
+    if (windows.vectors == kWideVectors) return f(ReachTag<Reach::wide>{});
+  }
+  p.input_size[0] < 2 * kLanes<A> ? f(ReachTag<Reach::narrow>{}) : f(ReachTag<Reach::plain>{});
 }
 
 // What group g's points see through their window, in planes that begin at `plane`. A view has the
@@ -232,7 +257,7 @@ STN_HD bool is_narrow(const SampleParams& p) {
 //                           channel(c, use) calls use(tap) with the pixels tap(k) under each
 //                           point's k-th tap there, c planes on;
 //   end(distance)           after each slice of a volume, with the distance along z.
-template <bool Narrow, class Element, int K, int D>
+template <Reach R, class Element, int K, int D>
 struct WindowView {
   using A = Accumulate<Element>;
   using V = Native<A>;
@@ -272,13 +297,26 @@ struct WindowView {
       for (int y = 0; y < windows.rows[0]; ++y) {
         const auto channel = [&](int c, auto&& use) __attribute__((always_inline)) {
           const Element* from = at + c * p.input.stride_c;
-          V low = Narrow ? load_pixels<V>(from, first) : load_pixels<V>(from);
-          V high = Narrow ? load_pixels<V>(from + first, second) : load_pixels<V>(from + L);
+          constexpr bool kNarrow = R == Reach::narrow;
+          V low = kNarrow ? load_pixels<V>(from, first) : load_pixels<V>(from);
+          V high = kNarrow ? load_pixels<V>(from + first, second) : load_pixels<V>(from + L);
           keep(low);
           keep(high);
-          use([&](int k) __attribute__((always_inline)) {
-            return select_lanes(low, high, Integer<V>(left + k));
-          });
+          if constexpr (R == Reach::wide) {
+            V further = load_pixels<V>(from + 2 * L), last = load_pixels<V>(from + 3 * L);
+            keep(further);
+            keep(last);
+            use([&](int k) __attribute__((always_inline)) {
+              // (A selection takes as much of the index as says which of its lanes.)
+              const Integer<V> index = left + k;
+              return index < 2 * L ? select_lanes(low, high, index)
+                                   : select_lanes(further, last, index);
+            });
+          } else {
+            use([&](int k) __attribute__((always_inline)) {
+              return select_lanes(low, high, Integer<V>(left + k));
+            });
+          }
         };
         row(channel, distance);
         if (D == 2 && y + 1 == windows.rows[0]) {

@@ -46,7 +46,7 @@ struct FieldTaps {
 
   STN_HD FieldTaps(const Frame<T, D>& field, const T (&q)[D]) {
     STN_UNROLL
-    for (int d = 0; d < D; ++d) axis_taps(field.axis[d], Padding::border, q[d], axis[d]);
+    for (int d = 0; d < D; ++d) axis_taps(field.axis[d], q[d], axis[d]);
   }
 
   STN_HD void pixel(int tap, int32_t (&p)[D]) const {

@@ -63,7 +63,7 @@ struct SampleLaunch {
 
 template <class T, int D>
 SampleLaunch<T, D> make_launch_over(const SampleParams& p, const Work& work) {
-  const auto frame = pixel_frame<T, D>(p.input_size, p.align_corners);
+  const auto frame = pixel_frame<T, D>(p);
   const Chain chain = p.warp.chain ? *p.warp.chain : Chain{};
   return {p,     frame,
           work,  Reading<T, D>(p.map, frame, p.output_size, p.align_corners),

@@ -60,7 +60,7 @@ STN_HD void derive_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   A direction[D];
   direction_of(moves, launch, place.warp, spot.p, direction);
   PointTaps<typename Chosen::Index, A, K, D> taps;
-  make_taps(launch.frame, p.padding, x, p.input.stride, taps);
+  make_taps(launch.frame, x, p.input.stride, taps);
   const int64_t point = offset_of(spot.p, p.derivative.stride);
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
     for (int64_t c = place.channel_begin + spot.share; c < place.channel_end;

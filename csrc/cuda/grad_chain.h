@@ -107,7 +107,7 @@ void grad_chain(const SampleParams& p, void* scratch, Launcher& launcher) {
   const Work& work = launch.sample.work;
   launcher.template run<GradChainKernel<Chosen>>(work.blocks, launch);
   const Chain& chain = launch.sample.chain;
-  const auto frame = pixel_frame<double, D>(p.input_size, p.align_corners);
+  const auto frame = pixel_frame<double, D>(p);
   const Meeting<double, D> meeting(chain, frame, p.output_size, p.align_corners);
   const auto finish = [&](const Warp& warp, const Warp& grad, const auto& to, const auto& size,
                           const double* partial) {

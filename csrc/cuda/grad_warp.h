@@ -49,7 +49,7 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
   T x[D];
   look(map, spot.p, x);
   PointTaps<Index, A, K, D> taps;
-  make_taps(launch.frame, p.padding, x, p.input.stride, taps);
+  make_taps(launch.frame, x, p.input.stride, taps);
   A dot[kTaps<K, D>] = {};
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << launch.work.log_share;
@@ -238,7 +238,7 @@ void grad_one(const SampleParams& p, void* scratch, Launcher& launcher) {
   const Work& work = launch.sample.work;
   launcher.template run<GradWarpKernel<Chosen, N>>(work.blocks, launch);
   if constexpr (Map::parametric) {
-    const auto frame = pixel_frame<double, D>(p.input_size, p.align_corners);
+    const auto frame = pixel_frame<double, D>(p);
     finish_sums<InDouble<Map>>(p, frame, work, launch.partial, launcher);
   }
 }

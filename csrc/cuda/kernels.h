@@ -13,6 +13,8 @@ cudaError_t queue_sample(const SampleParams& p, cudaStream_t stream);
 
 cudaError_t queue_sample_derivative(const SampleParams& p, cudaStream_t stream);
 
+cudaError_t queue_cover(const SampleParams& p, cudaStream_t stream);
+
 int64_t splat_scratch(const SampleParams& p);
 cudaError_t queue_splat(const SampleParams& p, void* scratch, cudaStream_t stream);
 

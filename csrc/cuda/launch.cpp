@@ -25,7 +25,12 @@ c10::DataPtr scratch(int64_t bytes) {
   return c10::cuda::CUDACachingAllocator::get()->allocate(static_cast<size_t>(bytes));
 }
 
-void run_sample(const SampleParams& p) { check("sample", queue_sample(p, current_stream())); }
+void run_cover(const SampleParams& p) { check("sample", queue_cover(p, current_stream())); }
+
+void run_sample(const SampleParams& p) {
+  check("sample", queue_sample(p, current_stream()));
+  if (p.around) run_cover(p);
+}
 
 void run_sample_derivative(const SampleParams& p) {
   check("sample_derivative", queue_sample_derivative(p, current_stream()));
@@ -51,8 +56,8 @@ void run_warp_grid_backward(const GridParams& p) {
 }
 
 [[maybe_unused]] const bool registered = register_backend(
-    c10::DeviceType::CUDA, Backend{run_sample, run_sample_derivative, run_splat, run_grad_warp,
-                                   run_warp_grid, run_warp_grid_backward});
+    c10::DeviceType::CUDA, Backend{run_sample, run_sample_derivative, run_cover, run_splat,
+                                   run_grad_warp, run_warp_grid, run_warp_grid_backward});
 
 }  // namespace
 }  // namespace cuda

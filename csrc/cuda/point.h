@@ -88,12 +88,12 @@ struct PointTaps {
 };
 
 template <class T, class Index, class A, int K, int D>
-STN_HD void make_taps(const Frame<T, D>& frame, Padding padding, const T (&x)[D],
-                      const int64_t (&stride)[3], PointTaps<Index, A, K, D>& taps) {
+STN_HD void make_taps(const Frame<T, D>& frame, const T (&x)[D], const int64_t (&stride)[3],
+                      PointTaps<Index, A, K, D>& taps) {
   STN_UNROLL
   for (int d = 0; d < D; ++d) {
     Taps<T, K> axis;
-    axis_taps(frame.axis[d], padding, x[d], axis);
+    axis_taps(frame.axis[d], x[d], axis);
     STN_UNROLL
     for (int k = 0; k < K; ++k) {
       taps.offset[d][k] = static_cast<Index>(axis.index[k]) * static_cast<Index>(stride[d]);

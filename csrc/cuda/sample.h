@@ -31,7 +31,7 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   T x[D];
   look(map, spot.p, x);
   PointTaps<Index, A, K, D> taps;
-  make_taps(launch.frame, p.padding, x, p.input.stride, taps);
+  make_taps(launch.frame, x, p.input.stride, taps);
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << launch.work.log_share;
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {

@@ -22,9 +22,7 @@ struct ScatterLaunch {
 
   STN_HD bool gathered(int64_t warp) const { return turned && turned[warp].usable; }
   // Whether nothing of a warp's values is left to be added.
-  STN_HD bool done(int64_t warp) const {
-    return gathered(warp) && sample.p.padding == Padding::zeros;
-  }
+  STN_HD bool done(int64_t warp) const { return gathered(warp) && only_zeros(sample.p); }
 };
 
 // N: channels per step: 1, or 4 (consecutive and aligned). If there is a direction, the weights'
@@ -41,13 +39,13 @@ STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& m
   if (!spot.inside) return;
   T x[D];
   look(map, spot.p, x);
-  if (launch.gathered(place.warp) && is_gathered(launch.sample.frame, p.padding, x)) return;
+  if (launch.gathered(place.warp) && is_gathered(launch.sample.frame, x)) return;
   [[maybe_unused]] A direction[D];
   if constexpr (Chosen::along) {
     direction_of(moves, launch.sample, place.warp, spot.p, direction);
   }
   PointTaps<typename Chosen::Index, A, K, D> taps;
-  make_taps(launch.sample.frame, p.padding, x, p.input.stride, taps);
+  make_taps(launch.sample.frame, x, p.input.stride, taps);
   const auto adder = launch.sums.adder();
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << work.log_share;
@@ -89,13 +87,12 @@ struct ScatterKernel {
     BlockMap<typename Chosen::Map> map;
     MovesOf<Chosen> moves;
   };
-  static constexpr bool kUsual = Chosen::fast && !Chosen::Map::parametric;  // 0: as they come
-  static constexpr bool kMany = Chosen::along || !Chosen::Map::linear;      // registers
+  static constexpr bool kMany = Chosen::along || !Chosen::Map::linear;  // registers
   static constexpr int kBlocks = kMany            ? 1
                                  : Chosen::K == 1 ? 4
                                  : Chosen::K == 4 ? (Chosen::Map::parametric ? 2 : 1)
                                  : Chosen::D == 3 ? 2
-                                                  : (kUsual ? 0 : 4);
+                                                  : 4;
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {
@@ -194,7 +191,7 @@ struct ZeroKernel {
   STN_HD static void run(const Launch& launch, const Block& block, Shared&) {
     const SampleParams& p = launch.sample.p;
     const Place place = place_of(launch.sample.work, block.index());
-    const bool zeros = p.padding == Padding::zeros && launch.shared_by == 1;
+    const bool zeros = only_zeros(p) && launch.shared_by == 1;
     if (zeros && launch.turned[p.warp.batch == 1 ? 0 : place.warp].usable) return;
     block.each([&](int thread) {
       const auto spot = spot_of<D>(launch.sample.work, p.input_size, place.tile, thread);

@@ -78,11 +78,12 @@ struct TurnedMap {
 
 // Whether the look counts here: under zeros each one does, by its weights.
 template <class T, int D>
-STN_HD bool is_gathered(const Frame<T, D>& frame, Padding padding, const T (&x)[D]) {
-  if (padding == Padding::zeros) return true;
-  bool inside = true;
-  for (int d = 0; d < D; ++d) inside = inside && is_inside(frame.axis[d], x[d]);
-  return inside;
+STN_HD bool is_gathered(const Frame<T, D>& frame, const T (&x)[D]) {
+  bool all = true;
+  for (int d = 0; d < D; ++d) {
+    all = all && (frame.axis[d].padding == Padding::zeros || is_inside(frame.axis[d], x[d]));
+  }
+  return all;
 }
 
 // What a look at x adds to the pixel at q.
@@ -135,7 +136,7 @@ STN_HD void for_each_seer(const TurnedMap<T, D>& turned, const SampleLaunch<T, D
       for (p[0] = static_cast<int32_t>(std::ceil(first)); p[0] <= end; ++p[0]) {
         T x[D];
         look(map, p, x);
-        if (!is_gathered(launch.frame, launch.p.padding, x)) continue;
+        if (!is_gathered(launch.frame, x)) continue;
         const T weight = weight_at(q, x);
         if (weight != 0) f(p, weight);
       }
@@ -168,7 +169,7 @@ STN_HD void gather_thread(const GatherLaunch<T, D, Sums>& launch, const Place& p
     for (int64_t begin = place.channel_begin + spot.share * N; begin < place.channel_end;
          begin += step * kSteps) {
       A sum[kSteps][N] = {};
-      bool pending = p.padding != Padding::zeros;
+      bool pending = !only_zeros(p);
       for (int64_t n = image; n < image + launch.shared_by; ++n) {
         const TurnedMap<T, D>& turned = launch.turned[p.warp.batch == 1 ? 0 : n];
         pending = pending || !turned.usable;
@@ -213,7 +214,7 @@ struct GatherKernel {
   using Launch = GatherLaunch<T, D, Sums>;
   struct Shared {};
   static constexpr bool kWide = sizeof(T) == 8 || sizeof(Element) == 8;
-  static constexpr int kBlocks = kWide ? 2 : (D == 3 ? 3 : 0);
+  static constexpr int kBlocks = kWide ? 2 : (D == 3 ? 3 : 4);
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared&) {

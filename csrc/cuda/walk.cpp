@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "cuda/cover.h"
 #include "cuda/derivative.h"
 #include "cuda/grad_chain.h"
 #include "cuda/grid.h"
@@ -47,9 +48,15 @@ SampleParams as_set(SampleParams p) {
   return p;
 }
 
+void walk_cover(const SampleParams& p) {
+  Walk walk = make_walk();
+  cover(p, walk);
+}
+
 void walk_sample(const SampleParams& p) {
   Walk walk = make_walk();
   sample(p, walk);
+  if (p.around) walk_cover(p);
 }
 
 void walk_sample_derivative(const SampleParams& p) {
@@ -83,8 +90,8 @@ void walk_cuda_kernels(bool on, bool deterministic, bool descending, bool vector
   static const Backend usual = backend(c10::DeviceType::CPU);
   settings = {deterministic, descending ? Order::descending : Order::ascending, vectors};
   backend(c10::DeviceType::CPU) =
-      on ? Backend{walk_sample,    walk_sample_derivative, walk_splat,
-                   walk_grad_warp, walk_warp_grid,         walk_warp_grid_backward}
+      on ? Backend{walk_sample,    walk_sample_derivative, walk_cover, walk_splat, walk_grad_warp,
+                   walk_warp_grid, walk_warp_grid_backward}
          : usual;
 }
 

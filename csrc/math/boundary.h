@@ -11,6 +11,7 @@ inline namespace STN_ISA {
 template <class T>
 struct Axis {
   int32_t size;
+  Padding padding;
   T last;   // the last pixel's coordinate, size - 1
   T half;   // d pixel / d normalised
   T shift;  // pixel = (normalised + shift) * half - offset; shift is 1
@@ -19,9 +20,16 @@ struct Axis {
   T span;    // reflection: the distance between the mirrors
 };
 
+// The same where the boundary rule is a compile-time constant: what follows takes either.
+template <Padding P, class T>
+struct AxisUnder : Axis<T> {
+  static constexpr Padding padding = P;
+};
+
 template <class T>
-STN_HD Axis<T> make_axis(int64_t size, bool align_corners) {
+STN_HD Axis<T> make_axis(int64_t size, bool align_corners, Padding padding) {
   Axis<T> axis;
+  axis.padding = padding;
   axis.size = static_cast<int32_t>(size);
   axis.last = static_cast<T>(size - 1);
   axis.half = static_cast<T>(align_corners ? size - 1 : size) / 2;
@@ -94,25 +102,38 @@ STN_HD V reflect_slope(const Axis<Scalar<V>>& axis, V x) {
   return remainder_by_two(reflections(axis, x)) > 0 ? -sign : sign;
 }
 
-// A coordinate after the boundary rule.
+// Into [0, size), in the image that is repeated with that period.
 template <class V>
-STN_HD V bound(const Axis<Scalar<V>>& axis, Padding padding, V x) {
-  if (padding == Padding::zeros) return x;
-  return clip(axis, padding == Padding::reflection ? reflect(axis, x) : x);
+STN_HD V wrap(const Axis<Scalar<V>>& axis, V x) {
+  const Scalar<V> period = static_cast<Scalar<V>>(axis.size);
+  V inner = multiply_add(-period, floor_of(V(x / period)), x);
+  inner = inner < 0 ? inner + period : inner;  // the quotient was rounded up
+  // What is just below 0, too, is rounded to the period; and float32 coordinates beyond 2^24, which
+  // do not tell neighbours apart, to anything.
+  return (inner >= 0) & (inner < period) ? inner : V{};
+}
+
+// A coordinate after the boundary rule.
+template <class AnyAxis, class V>
+STN_HD V bound(const AnyAxis& axis, V x) {
+  if (axis.padding == Padding::zeros) return x;
+  if (axis.padding == Padding::wrap) return wrap(axis, x);
+  return clip(axis, axis.padding == Padding::reflection ? reflect(axis, x) : x);
 }
 
 // The same of any x but NaN, infinities included: the zeros of an image go on for ever, and a
 // border is as near.
-template <class V>
-STN_HD V bound_number(const Axis<Scalar<V>>& axis, Padding padding, V x) {
-  return bound(axis, padding, padding == Padding::reflection ? make_finite(axis, x) : x);
+template <class AnyAxis, class V>
+STN_HD V bound_number(const AnyAxis& axis, V x) {
+  const bool folds = axis.padding == Padding::reflection || axis.padding == Padding::wrap;
+  return bound(axis, folds ? make_finite(axis, x) : x);
 }
 
 // d bound / dx. As torch: 0 on the clip limits themselves.
-template <class V>
-STN_HD V bound_slope(const Axis<Scalar<V>>& axis, Padding padding, V x) {
-  if (padding == Padding::zeros) return all<V>(1);
-  const bool reflected = padding == Padding::reflection;
+template <class AnyAxis, class V>
+STN_HD V bound_slope(const AnyAxis& axis, V x) {
+  if (axis.padding == Padding::zeros || axis.padding == Padding::wrap) return all<V>(1);
+  const bool reflected = axis.padding == Padding::reflection;
   const V inner = reflected ? reflect(axis, x) : x;
   const V slope = reflected ? reflect_slope(axis, x) : all<V>(1);
   const V inside = inner > 0 ? slope : V{};

@@ -34,11 +34,17 @@ struct Meeting {
   Meeting(const Chain& chain, const Room& room, const Frame<T, D>& input,
           const int64_t (&output_size)[3], bool align_corners)
       : size{room.size[0], room.size[1], room.size[2]},
-        frame(pixel_frame<T, D>(size, align_corners)),
+        frame(bordered(size, align_corners)),
         reading(chain.normalized ? MapKind::normalized_flow : MapKind::flow,
                 chain.outer.data ? frame : input, chain.inner.data ? room.size : output_size,
                 align_corners),
-        field(pixel_frame<T, D>(chain.size, align_corners)) {}
+        field(bordered(chain.size, align_corners)) {}
+
+  // Outside of the field its border goes on.
+  static Frame<T, D> bordered(const int64_t (&size)[3], bool align_corners) {
+    constexpr Padding border[] = {Padding::border, Padding::border, Padding::border};
+    return pixel_frame<T, D>(size, align_corners, border);
+  }
 };
 
 }  // namespace STN_ISA

@@ -140,14 +140,16 @@ STN_HD V round_half_even(V x) {
 }
 
 // The pixel that a look is nearest to, if that is inside the image.
-template <class V>
-STN_HD V nearest_pixel(const Axis<Scalar<V>>& axis, Padding padding, V x) {
-  return round_half_even(bound(axis, padding, make_finite(axis, x)));
+template <class AnyAxis, class V>
+STN_HD V nearest_pixel(const AnyAxis& axis, V x) {
+  const V finite = make_finite(axis, x);
+  if (axis.padding == Padding::wrap) return bound(axis, round_half_even(finite));
+  return round_half_even(bound(axis, finite));
 }
 
-template <class V>
-STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V, 1>& taps) {
-  const V rounded = nearest_pixel(axis, padding, x);
+template <class AnyAxis, class V>
+STN_HD void axis_taps(const AnyAxis& axis, V x, Taps<V, 1>& taps) {
+  const V rounded = nearest_pixel(axis, x);
   const V inside = clip(axis, rounded);
   taps.index[0] = truncate(inside);
   taps.weight[0] = inside == rounded ? all<V>(1) : V{};
@@ -155,24 +157,54 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
 }
 
 // Two neighbouring pixels base, base + 1, both inside: a look half outside shifts the pair inwards
-// and the tent gives the outside part weight 0.
-template <class V>
-STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V, 2>& taps) {
+// and the tent gives the outside part weight 0. Where the image wraps, the first pixel comes after
+// the last.
+template <class AnyAxis, class V>
+STN_HD void axis_taps(const AnyAxis& axis, V x, Taps<V, 2>& taps) {
   const V finite = make_finite(axis, x);
-  const V bounded = bound(axis, padding, finite);
-  const bool single = axis.size == 1;
+  const V bounded = bound(axis, finite);
+  const bool wraps = axis.padding == Padding::wrap;
+  const bool single = axis.size == 1 && !wraps;
   V base = floor_of(bounded);
   const V highest = all<V>(single ? Scalar<V>(0) : axis.last - 1);
-  base = smaller(larger(base, V{}), highest);
+  if (!wraps) base = smaller(larger(base, V{}), highest);
   const V d = bounded - base;
   taps.index[0] = truncate(base);
   taps.index[1] = single ? taps.index[0] : taps.index[0] + 1;
+  if (wraps) taps.index[1] = truncate(V(base < axis.last ? base + 1 : V{}));
   taps.weight[0] = tent_here(d);
   taps.weight[1] = single ? V{} : tent_next(d);
-  const V slope = x == x ? bound_slope(axis, padding, finite) : V{};
+  const V slope = x == x ? bound_slope(axis, finite) : V{};
   taps.slope[0] = slope * tent_slope(d);
   taps.slope[1] = single ? V{} : slope * tent_slope(d - 1);
   taps.curve[0] = taps.curve[1] = V{};
+}
+
+// The sum of the weights of a look's taps that are inside the image, where zeros are around it; 1
+// up to the last bit where all are.
+template <int K, class V>
+STN_HD V inside_part(const Axis<Scalar<V>>& axis, V x) {
+  const V finite = make_finite(axis, x);
+  if constexpr (K == 1) {
+    const V rounded = round_half_even(finite);
+    return clip(axis, rounded) == rounded ? all<V>(1) : V{};
+  } else if constexpr (K == 2) {
+    const V nearer = smaller(V(finite + 1), V(static_cast<Scalar<V>>(axis.size) - finite));
+    return larger(smaller(nearer, all<V>(1)), V{});
+  } else {
+    const V below = floor_of(finite);
+    const V t = finite - below;
+    const V weight[4] = {cubic_far(V(t + 1)), cubic_near(t), cubic_near(V(1 - t)),
+                         cubic_far(V(2 - t))};
+    V sum{}, missing{};
+    for (int k = 0; k < 4; ++k) {
+      const V pixel = below + Scalar<V>(k - 1);
+      const auto inside = clip(axis, pixel) == pixel;
+      sum += inside ? weight[k] : V{};
+      missing = inside ? missing : all<V>(1);
+    }
+    return missing == 0 ? all<V>(1) : sum;
+  }
 }
 
 // Whether x is so far inside that no boundary rule changes what a linear look makes of it. Not so
@@ -195,8 +227,8 @@ STN_HD void axis_taps_inside(V x, Taps<V, 2>& taps) {
 }
 
 // The boundary rule holds for each of the four pixels, not for x.
-template <class V>
-STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V, 4>& taps) {
+template <class AnyAxis, class V>
+STN_HD void axis_taps(const AnyAxis& axis, V x, Taps<V, 4>& taps) {
   const V finite = make_finite(axis, x);
   const V below = floor_of(finite);
   const V t = finite - below;
@@ -207,7 +239,7 @@ STN_HD void axis_taps(const Axis<Scalar<V>>& axis, Padding padding, V x, Taps<V,
   const V curve[4] = {cubic_far_curve(t + 1), cubic_near_curve(t), cubic_near_curve(1 - t),
                       cubic_far_curve(2 - t)};
   for (int k = 0; k < 4; ++k) {
-    const V bounded = bound(axis, padding, below + Scalar<V>(k - 1));
+    const V bounded = bound(axis, V(below + Scalar<V>(k - 1)));
     const V inside = clip(axis, bounded);
     taps.index[k] = truncate(inside);
     taps.weight[k] = inside == bounded ? weight[k] : V{};

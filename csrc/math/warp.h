@@ -29,14 +29,20 @@ struct Frame {
 };
 
 template <class T, int D>
-STN_HD Frame<T, D> pixel_frame(const int64_t (&size)[3], bool align_corners) {
+STN_HD Frame<T, D> pixel_frame(const int64_t (&size)[3], bool align_corners,
+                               const Padding (&padding)[3]) {
   Frame<T, D> frame;
   for (int d = 0; d < D; ++d) {
-    frame.axis[d] = make_axis<T>(size[d], align_corners);
+    frame.axis[d] = make_axis<T>(size[d], align_corners, padding[d]);
     frame.extent[d] = 2 * frame.axis[d].half;
     frame.centre[d] = frame.axis[d].last / 2;
   }
   return frame;
+}
+
+template <class T, int D>
+STN_HD Frame<T, D> pixel_frame(const SampleParams& p) {
+  return pixel_frame<T, D>(p.input_size, p.align_corners, p.padding);
 }
 
 // The frame of warp_grid: coordinates stay normalised.

@@ -51,8 +51,8 @@ class Compose(Warp):
     Differentiable with respect to every warp's parameters. One flow with matrices before it, after
     it or both is evaluated inside the kernels, forward and backward, as matrices alone are. Any
     other chain, and all in second derivatives, in forward mode, under torch.compile and torch.func,
-    in :func:`stn_cuda.splat` and :func:`stn_cuda.sample_with_gradient`, has its positions in the
-    input, (N, \*size, dims), in memory.
+    with a ``fill`` or a mask, in :func:`stn_cuda.splat` and :func:`stn_cuda.sample_with_gradient`,
+    has its positions in the input, (N, \*size, dims), in memory.
     """
 
     def __init__(self, *warps: Warp) -> None:

@@ -1,0 +1,148 @@
+// What does not depend on the pixels: how much of a look lies inside the image. From it follow an
+// image that is the same everywhere, and what lies around one (params.h: cover).
+#pragma once
+
+#include "cpu/looks.h"
+
+namespace stn_cuda {
+namespace cpu {
+inline namespace STN_ISA {
+
+// How much of each of the tile's looks lies inside, along the axes that have zeros around them.
+// Whether that is all of it.
+template <int K, class T, class A, int D>
+bool find_cover(const Looks<T, D>& looks, int slots, A (&cover)[kRoom]) {
+  using V = Native<T>;
+  bool whole = true;
+  for (int i = 0; i < slots; i += kLanes<T>) {
+    V product = all<V>(1);
+    for (int d = 0; d < D; ++d) {
+      const Axis<T>& axis = looks.frame.axis[d];
+      if (axis.padding == Padding::zeros) product *= inside_part<K>(axis, load<V>(&looks.x[d][i]));
+    }
+    store<kLanes<T>>(&cover[i], product);
+    whole &= all_lanes(product == 1);
+  }
+  return whole;
+}
+
+// A value of a point of which `cover` lies inside, where the image or what is around it has `fill`.
+template <class V>
+STN_HD V covered(bool around, V cover, V fill, V value) {
+  const V constant = cover != 0 ? V(cover * fill) : V{};
+  const V filled = cover == 1 ? value : V(value + (1 - cover) * fill);
+  return around ? filled : constant;
+}
+
+// A row of points next to each other in the output.
+template <class Element, class A>
+STN_HD void cover_row(bool around, const A* cover, A fill, int width, Element* row) {
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  for (int j = 0; j < width; j += L) {
+    const int count = std::min(L, width - j);
+    const V value = around ? load_some<V>(row + j, count) : V{};
+    store_pixels(row + j, covered(around, load<V>(cover + j), all<V>(fill), value), count);
+  }
+}
+
+template <class Element, int D>
+STN_SHARED void cover_points(const SampleParams& p, BatchRange images, const Tile<D>& tile,
+                             const Accumulate<Element> (&cover)[kRoom]) {
+  using A = Accumulate<Element>;
+  const int64_t step = p.output.stride[0];
+  const auto fill = [&](int64_t n, int64_t c) {
+    const int64_t at = n * p.fill.stride_n + c * p.fill.stride_c;
+    return to_float(static_cast<const Element*>(p.fill.data)[at]);
+  };
+  for (int64_t n = images.begin; n < images.end; ++n) {
+    Element* image = static_cast<Element*>(p.output.data) + n * p.output.stride_n;
+    for (int64_t c = 0; step == 1 && c < p.channels; ++c) {
+      Element* plane = image + c * p.output.stride_c;
+      tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+        Element* row = plane + offset_of<D>(at, p.output.stride);
+        cover_row(p.around, cover + slot, fill(n, c), tile.width, row);
+      });
+    }
+    if (step == 1) continue;
+    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+      Element* row = image + offset_of<D>(at, p.output.stride);
+      for (int j = 0; j < tile.width; ++j) {
+        const A part = cover[slot + j];
+        for (int64_t c = 0; c < p.channels && !(p.around && part == 1); ++c) {
+          Element& to = row[j * step + c * p.output.stride_c];
+          to = Rounded<Element>::from(covered(p.around, part, fill(n, c), to_float(to)));
+        }
+      }
+    });
+  }
+}
+
+template <class Element, int K, class T, int D>
+STN_SHARED void cover_tile(const SampleParams& p, BatchRange images, const Tile<D>& tile,
+                           const Looks<T, D>& looks) {
+  alignas(64) Accumulate<Element> cover[kRoom];
+  if (p.around && look_inside(p.interpolation, looks)) return;
+  if (find_cover<K>(looks, tile.slots(), cover) && p.around) return;
+  cover_points<Element>(p, images, tile, cover);
+}
+
+// Where a tile's corners look; looks.ranged says whether the others are known to look in between.
+template <class T, int D>
+__attribute__((noinline)) void look_at_corners(const AnyMap<T, D>& any, const Tile<D>& tile,
+                                               Looks<T, D>& looks) {
+  any.visit([&](const auto& map) {
+    for (int k = 0; k < 4; ++k) {
+      const int row = k / 2 * (tile.rows - 1), column = k % 2 * (tile.width - 1);
+      int32_t p[D];
+      T x[D];
+      for (int d = 0; d < D; ++d) p[d] = tile.first[d] + (d == 0 ? column : d == 1 ? row : 0);
+      look_of(map, p, x);
+      for (int d = 0; d < D; ++d) looks.x[d][row * tile.pitch + column] = x[d];
+    }
+    find_range(map, tile, looks);
+  });
+}
+
+template <class Element, int K, class T, int D>
+void cover_tiles(const SampleParams& p, const Plan& plan, int64_t n, int64_t first, int64_t last) {
+  const BatchRange images = images_of_warp(p, n);
+  Looks<T, D> looks;
+  looks.frame = pixel_frame<T, D>(p);
+  const AnyMap<T, D> map(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners);
+  const bool monotonic = map.monotonic();
+  alignas(64) Accumulate<Element> whole[kRoom];
+  std::fill(whole, whole + kRoom, 1);
+  for (int64_t t = first; t < last; ++t) {
+    const Tile<D> tile(plan, t);
+    if (monotonic) {  // the corners tell of most tiles all that is to be known
+      look_at_corners(map, tile, looks);
+      if (look_inside(p.interpolation, looks)) {
+        if (!p.around) cover_points<Element>(p, images, tile, whole);
+        continue;
+      }
+    }
+    look_through(map, tile, looks);
+    cover_tile<Element, K>(p, images, tile, looks);
+  }
+}
+
+// Tasks: (warp, tile).
+inline void cover(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+  with_types(p, p.output.type, [&](auto element, auto interpolation, auto dims) {
+    using Element = decltype(element);
+    constexpr int K = TapCount<decltype(interpolation)::value>::value;
+    constexpr int D = decltype(dims)::value;
+    for (int64_t task = begin; task < end;) {
+      const int64_t n = task / plan.tiles, first = task % plan.tiles;
+      const int64_t last = std::min(plan.tiles, first + end - task);
+      p.warp.type == ElementType::f64 ? cover_tiles<Element, K, double, D>(p, plan, n, first, last)
+                                      : cover_tiles<Element, K, float, D>(p, plan, n, first, last);
+      task += last - first;
+    }
+  });
+}
+
+}  // namespace STN_ISA
+}  // namespace cpu
+}  // namespace stn_cuda

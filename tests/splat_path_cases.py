@@ -1,0 +1,115 @@
+"""Small calls that go the ways of splat through the CPU kernels, as path_cases.py's do others."""
+
+import torch
+from cases import IMAGE_LAYOUTS, image, smooth_grid
+from ways import ALL, TURNING, case, diagonal, turn
+
+
+def splat_cases():
+    for k, scale in ((2, 1.05), (3, 0.9), (4, 0.65)):
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            for channels in (2, 6):
+                warp = diagonal(scale, scale, dtype=torch.promote_types(dtype, torch.float32))
+                warp[0, 0, 1] = 0.05
+                ways = {f"turned_{n}": TURNING if n == k else set() for n in (2, 3, 4)}
+                ways |= {"splat_inside": ALL - TURNING, "turned_narrow": set()}
+                pixels = image((2, channels, 35, 47)).to(dtype)
+                yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
+    ways = {"turned_by_y": TURNING, "turned_3": TURNING}
+    by_y = torch.tensor([[[0.0, 2.8, 0.01], [0.7, 0.02, 0.03]]])
+    yield case("by y", image((1, 8, 40, 40)), by_y, (40, 40), ways)
+    ways = {"turned_by_y": TURNING}
+    yield case("by y, float64", image((1, 4, 40, 40)).double(), by_y.double(), (40, 40), ways)
+    narrow = {"turned_narrow": TURNING, "turned_3": TURNING}
+    for size in ((20, 20), (9, 13)):
+        pixels = image((2, 3, *size))
+        yield case(f"narrow output {size}", pixels, diagonal(0.9, 0.9), size, narrow)
+    tiny = {"turned_narrow": set(), "turned_2": set(), "turned_3": set(), "turned_4": set()}
+    yield case("tiny output", image((1, 3, 4, 4)), diagonal(0.9, 0.9), (2, 2), tiny)
+    onto = {"turned_onto": TURNING, "turned_3": TURNING}
+    yield case(
+        "one image, three warps", image((1, 5, 30, 40)), turn(3, 0.9, batch=3), (30, 40), onto
+    )
+    ways = {"turned_onto": set(), "turned_3": set(), "splat_inside": ALL}
+    pixels = image((1, 5, 30, 40)).half()
+    yield case("one half image, three warps", pixels, turn(3, 0.9, batch=3), (30, 40), ways)
+    ways = {"turned_onto": set(), "turned_3": TURNING}
+    yield case("three images, one warp", image((3, 5, 30, 40)), turn(3, 0.9), (30, 40), ways)
+    falls = {"turned_2": set(), "turned_3": set(), "turned_4": set(), "splat_inside": ALL}
+    yield case("large image", image((1, 3, 60, 60)), diagonal(0.9, 0.9), (30, 30), falls)
+    yield case("zoomed in", image((1, 3, 40, 40)), diagonal(0.4, 0.4), (40, 40), falls)
+    yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
+    few = {"turned_3": TURNING, "splat_inside": ALL - TURNING}
+    yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), few)
+    for channels, turning in ((1, set()), (4, TURNING)):
+        ways = {"turned_3": turning, "splat_inside": ALL - turning}
+        pixels = image((1, channels, 40, 40))
+        yield case(f"aslant, C={channels}", pixels, turn(15), (40, 40), ways)
+    cubic = falls | {"splat_inside": set(), "splat_taps": ALL}
+    yield case("not linear", image((1, 3, 40, 40)), turn(3), (40, 40), cubic, mode="bicubic")
+    # A rule beyond the image: what looks there is added to what was gathered.
+    for rule in ("border", "reflection"):
+        ways = {"turned_3": TURNING, "splat_beyond": TURNING, "splat_inside": ALL - TURNING}
+        for dtype in (torch.float32, torch.float64):
+            warp = turn(6, 0.95, dtype, batch=2)
+            for size, output in (((40, 45), (40, 45)), ((31, 20), (30, 22))):
+                pixels = image((2, 6, *size)).to(dtype)
+                label = f"{rule}, {size}, {dtype}"
+                yield case(label, pixels, warp, output, ways, padding_mode=rule)
+        for channels, dtype in ((2, torch.float32), (6, torch.float16)):
+            pixels = image((1, channels, 40, 40)).to(dtype)
+            ways = {"turned_3": set(), "splat_beyond": set(), "splat_inside": ALL}
+            label = f"{rule}, C={channels}, {dtype}"
+            yield case(label, pixels, turn(6), (40, 40), ways, padding_mode=rule)
+        ways = {"turned_onto": TURNING, "splat_beyond": TURNING}
+        warp = turn(3, 0.97, batch=3)
+        pixels = image((1, 5, 30, 40))
+        yield case(f"one image, {rule}", pixels, warp, (30, 40), ways, padding_mode=rule)
+        inside = {"turned_3": TURNING, "splat_beyond": set()}
+        pixels = image((1, 3, 40, 40))
+        yield case(f"inside, {rule}", pixels, turn(3, 0.8), (35, 35), inside, padding_mode=rule)
+        cut = {"slabs": ALL, "turned_3": TURNING, "splat_beyond": TURNING}
+        pixels = image((1, 8, 70, 70))
+        label = f"slabs, {rule}"
+        yield case(label, pixels, turn(6), (70, 70), cut, threads=2, padding_mode=rule)
+    # Slabs: one image among two threads.
+    cut = {"slabs": ALL, "turned_3": TURNING, "splat_across": ALL - TURNING}
+    yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
+    cut = {"slabs": ALL, "splat_across": ALL, "splat_inside": ALL, "splat_elsewhere": ALL}
+    grid = smooth_grid(1, (70, 70), spread=0.05)
+    yield case("slabs, runs", image((1, 8, 70, 70)), grid, None, cut, threads=2)
+    grid = smooth_grid(1, (12, 20, 20), spread=0.05)
+    yield case("slabs, volume", image((1, 8, 20, 21, 22)), grid, None, cut, threads=2)
+    cut = {"slabs": ALL, "splat_channels": ALL, "splat_seen_elsewhere": ALL}
+    last = IMAGE_LAYOUTS["channels_last"](image((1, 8, 70, 70)))
+    yield case("slabs, channels", last, turn(3), (70, 70), cut, threads=2)
+    cut = {"slabs": ALL, "splat_taps": ALL, "splat_seen_elsewhere": ALL}
+    for mode in ("nearest", "bicubic"):
+        pixels = image((1, 8, 70, 70))
+        yield case(f"slabs, {mode}", pixels, turn(3), (70, 70), cut, threads=2, mode=mode)
+    # More pixels than are zeroed before the first tile; some are not seen by any.
+    late = {"zeros_on_the_way": ALL}
+    for label, warp in (
+        ("downwards", diagonal(0.9, 0.9)),
+        ("upwards", turn(170, 0.9)),
+        ("a band", diagonal(0.9, 0.1)),
+        ("two bands", torch.cat([diagonal(0.9, 0.1), diagonal(0.9, 0.1).add_(0.4)])),
+        ("nothing", diagonal(0.1, 0.1) + 5),
+    ):
+        yield case(f"zeros, {label}", image((1, 1, 300, 300)), warp, (50, 60), late)
+    grid = smooth_grid(1, (50, 60), spread=0.05)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        pixels = image((1, 3, 200, 220)).to(dtype)
+        wide = grid.double() if dtype == torch.float64 else grid
+        yield case(f"zeros, {dtype}", pixels, wide, None, late)
+        last = IMAGE_LAYOUTS["channels_last"](pixels)
+        yield case(f"zeros, {dtype}, channels_last", last, wide, None, late)
+    yield case("zeros, slabs", image((1, 4, 200, 220)), grid, None, late, threads=2)
+    grid = smooth_grid(1, (8, 9, 30), spread=0.05)
+    yield case("zeros, volume", image((1, 2, 40, 41, 42)), grid, None, late)
+    cubic = late | {"splat_taps": ALL}
+    yield case("zeros, cubic", image((1, 1, 300, 300)), turn(5), (50, 60), cubic, mode="bicubic")
+    early = {"zeros_on_the_way": set()}
+    yield case("zeros, small image", image((1, 1, 200, 200)), turn(5), (50, 60), early)
+    whole = {"slabs": set()}
+    yield case("two images", image((2, 8, 70, 70)), turn(3), (70, 70), whole, threads=2)

@@ -1,0 +1,58 @@
+"""Calls, and the ways that they go through the CPU kernels; csrc/cpu/paths.h lists the ways."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from cases import Call
+from machine import MACHINES
+
+GATHER, SOME_GATHER, AVX512, AVX2_GATHER, AVX2_SOME_GATHER, AVX2, BASELINE = (
+    {name} for name in MACHINES
+)
+ALL = set(MACHINES)
+ALWAYS_GATHERS = GATHER | AVX2_GATHER
+AVX2_GATHERS = AVX2_GATHER | AVX2_SOME_GATHER
+GATHERS = GATHER | SOME_GATHER | AVX2_GATHERS  # float32 images, at least
+VECTORS = SOME_GATHER | AVX512 | AVX2  # where windows are of most use
+TURNING = GATHER | SOME_GATHER | AVX512
+WINDOWS = ALL - BASELINE  # where there are any, of what is not gathered
+
+
+@dataclass(frozen=True)
+class PathCase:
+    """A call, and for some ways the machines on which it goes them; on no others it does."""
+
+    call: Call
+    ways: dict
+    threads: int = 1
+
+    def __str__(self):
+        return self.call.label
+
+
+def around(way, machines):
+    """The same way of sample and grad_warp."""
+    return {f"sample_{way}": machines, f"grad_{way}": machines}
+
+
+def case(label, pixels, warp, size=None, ways=None, threads=1, **settings):
+    """size: None for a grid."""
+    kind = "grid" if size is None else "affine"
+    return PathCase(Call(pixels, warp, kind, size, label=label, **settings), ways, threads)
+
+
+def turn(degrees, scale=1.0, dtype=torch.float32, batch=1):
+    """Rotations about the middle of a square image; each of a batch by a degree more."""
+    angles = [math.radians(degrees + n) for n in range(batch)]
+    rows = [[[math.cos(a), -math.sin(a), 0.03], [math.sin(a), math.cos(a), -0.02]] for a in angles]
+    return (torch.tensor(rows, dtype=torch.float64) * scale).to(dtype)
+
+
+def diagonal(*entries, dtype=torch.float32):
+    """Scaling by these factors along x, y(, z), shifted a little."""
+    dims = len(entries)
+    theta = torch.zeros(1, dims, dims + 1, dtype=torch.float64)
+    for d, entry in enumerate(entries):
+        theta[0, d, d], theta[0, d, dims] = entry, 0.013 * (d + 1)
+    return theta.to(dtype)

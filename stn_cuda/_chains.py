@@ -44,6 +44,7 @@ def can_fuse(input: Tensor, chain: Chain) -> bool:
         and torch._C._get_tracing_state() is None
         and forward_ad._current_level < 0
         and input.device.type in ("cpu", "cuda")
+        and input.is_floating_point()  # others are converted before, or refused
     )
 
 

@@ -20,6 +20,8 @@ class Case:
     op         "affine": `sample(x, Affine(theta), size)`; "projective": the same of a homography;
                "tps": of a thin-plate spline through 4 x 4 targets;
                "flow": `sample(x, Flow(displacement))`, of an affine map plus half a pixel of noise;
+               "compose": `sample(x, Compose(Affine(theta), Flow(displacement)))`, of half a pixel
+               of noise before the affine map;
                "smooth" and "random": `sample(x, grid)` with a grid that is affine plus half a
                pixel of noise, or uniform over the image
     shape      of the input, (N, C, H, W) or (N, C, D, H, W)
@@ -75,7 +77,7 @@ class Case:
     @property
     def is_parametric(self) -> bool:
         """Whether the warp is a map of a few parameters."""
-        return not self.is_grid and self.op != "flow"
+        return not self.is_grid and self.op not in ("compose", "flow")
 
     @property
     def group(self) -> str:
@@ -227,6 +229,12 @@ FLOW = [
     Case("flow", (1, 1, 128, 128, 128), suite="default"),
 ]
 
+# A displacement of every point, and a matrix after it, as registration has them.
+COMPOSE = [
+    Case("compose", (1, 3, 512, 512), suite="default"),
+    Case("compose", (1, 1, 128, 128, 128), suite="default"),
+]
+
 HALF = [
     Case("affine", (8, 3, 512, 512), dtype="float16"),
     Case("affine", (8, 3, 512, 512), dtype="bfloat16"),
@@ -290,7 +298,7 @@ def _both_directions(cases: Iterable[Case]) -> list[Case]:
 
 CASES: list[Case] = [
     *_both_directions(AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + PROJECTIVE + HALF),
-    *_both_directions(SPLINES + FLOW),
+    *_both_directions(SPLINES + FLOW + COMPOSE),
     *GRID_2D_WARP_ONLY,
     *INTERPOLATIONS,
     *BOUNDARIES,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,13 @@ GridOf = Callable[[torch.Tensor], torch.Tensor]
 class Family:
     """A kind of warp.
 
-    ours         the name of our class of it
+    ours         (stn_cuda, parameters) -> our warp of it
     parameters   (case, theta, generator) -> the parameters for that theta, (N, dims, dims + 1)
     grid         (case, like) -> function parameters -> grid, in the dtype and on the device of
                  `like`; what does not depend on the parameters is made once
     """
 
-    ours: str
+    ours: Callable[[ModuleType, torch.Tensor], object]
     parameters: Callable[[Case, torch.Tensor, torch.Generator], torch.Tensor]
     grid: Callable[[Case, torch.Tensor], GridOf]
 
@@ -31,7 +32,7 @@ class Family:
         """Our warp of them."""
         import stn_cuda  # imported late: --list and --render need no built extension
 
-        return getattr(stn_cuda, self.ours)(parameters)
+        return self.ours(stn_cuda, parameters)
 
 
 def _affine_grid(case: Case, like: torch.Tensor) -> GridOf:
@@ -112,9 +113,50 @@ def _flow_grid(case: Case, like: torch.Tensor) -> GridOf:
     return lambda displacement: base + displacement.movedim(1, -1) * unit
 
 
+def _behind_noise(case: Case, theta: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Half a pixel of noise before the affine maps: displacements, and one row more with theta."""
+    size = case.output_shape[2:]
+    dims = len(size)
+    moved = 0.5 * torch.randn((theta.shape[0], dims, *size), generator=generator)
+    row = torch.zeros(theta.shape[0], dims, 1, *size[1:])
+    row.flatten(2)[..., : dims + 1] = theta
+    return torch.cat((moved, row), 2)
+
+
+def _parts(parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Theta and the displacements."""
+    moved, row = parameters.split((parameters.shape[2] - 1, 1), 2)
+    return row.flatten(2)[..., : parameters.shape[1] + 1], moved
+
+
+def _compose(ours: ModuleType, parameters: torch.Tensor):
+    theta, moved = _parts(parameters)
+    return ours.Compose(ours.Affine(theta), ours.Flow(moved))
+
+
+def _composed_grid(case: Case, like: torch.Tensor) -> GridOf:
+    """As `_flow_grid`, and through the matrix: in the pixels of an image of the output's size."""
+    base = _base(case, like)
+    unit = 1 / _half(replace(case, shape=case.output_shape), like)
+
+    def grid(parameters: torch.Tensor) -> torch.Tensor:
+        theta, moved = _parts(parameters)
+        positions = (base + moved.movedim(1, -1) * unit).flatten(1, -2)
+        dims = theta.shape[1]
+        looks = torch.baddbmm(theta[:, None, :, dims], positions, theta[..., :dims].mT)
+        return looks.view(-1, *case.output_shape[2:], dims)
+
+    return grid
+
+
 FAMILIES = {
-    "affine": Family("Affine", lambda case, theta, generator: theta, _affine_grid),
-    "flow": Family("Flow", _displacements, _flow_grid),
-    "projective": Family("Projective", _homographies, _projective_grid),
-    "tps": Family("ThinPlateSpline", _targets, _spline_grid),
+    "affine": Family(
+        lambda ours, theta: ours.Affine(theta), lambda case, theta, generator: theta, _affine_grid
+    ),
+    "compose": Family(_compose, _behind_noise, _composed_grid),
+    "flow": Family(lambda ours, moved: ours.Flow(moved), _displacements, _flow_grid),
+    "projective": Family(
+        lambda ours, theta: ours.Projective(theta), _homographies, _projective_grid
+    ),
+    "tps": Family(lambda ours, targets: ours.ThinPlateSpline(targets), _targets, _spline_grid),
 }

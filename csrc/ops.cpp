@@ -1,6 +1,5 @@
 // Every op's schema; and of those that sample, what happens before the kernels: checks, allocation,
 // the choice of the device's backend. (Those of grids: ops_grid.cpp.)
-#include <ATen/Context.h>
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
@@ -10,6 +9,7 @@
 #include "backend.h"
 #include "checks.h"
 #include "ops.h"
+#include "sampling.h"
 
 TORCH_LIBRARY(stn_cuda, m) {
   m.set_python_module("stn_cuda.ops");  // where the fake functions stand
@@ -69,25 +69,6 @@ TORCH_LIBRARY(stn_cuda, m) {
 namespace stn_cuda {
 namespace {
 
-at::MemoryFormat format_of(bool channels_last, int64_t dims) {
-  if (!channels_last) return at::MemoryFormat::Contiguous;
-  return dims == 2 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::ChannelsLast3d;
-}
-
-// What sample, splat and sample_grad_warp have in common. The arguments are checked.
-SampleParams make_params(const char* op, const at::Tensor& image, c10::string_view map,
-                         c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
-  SampleParams p{};
-  p.dims = static_cast<int32_t>(image.dim() - 2);
-  p.channels = image.size(1);
-  p.map = parse_map(op, map);
-  p.interpolation = parse_mode(op, mode);
-  parse_padding(op, padding_mode, p.dims, p.padding);
-  p.align_corners = align_corners;
-  p.deterministic = at::globalContext().deterministicAlgorithms();
-  return p;
-}
-
 // Whether each plane of the image is one element in memory, such as one that is expanded.
 bool is_constant(const SampleParams& p) {
   bool same = true, several = false;
@@ -108,15 +89,6 @@ void set_fill(SampleParams& p, const at::Tensor& fill) {
   p.around = true;
 }
 
-int64_t broadcast_batch(const at::Tensor& input, const at::Tensor& warp) {
-  return input.size(0) == 1 ? warp.size(0) : input.size(0);
-}
-
-// A result of sample: an image in the input's dtype and memory format.
-at::Tensor empty_like_image(at::IntArrayRef shape, const at::Tensor& input) {
-  return empty_result(shape, input.options().memory_format(input.suggest_memory_format()));
-}
-
 // (N, C, dims, *size) for an output of `shape`: each axis' part lies as such an image does.
 at::Tensor empty_gradient(at::IntArrayRef shape, const at::Tensor& input) {
   const int64_t dims = static_cast<int64_t>(shape.size()) - 2;
@@ -128,15 +100,6 @@ at::Tensor empty_gradient(at::IntArrayRef shape, const at::Tensor& input) {
   sizes.erase(sizes.begin() + 1);
   sizes.push_back(shape[1]);
   return empty_result(sizes, input.options()).movedim(-1, 1);
-}
-
-// Flowing back: the values at the output points, in a layout that the kernels read.
-at::Tensor readable(const at::Tensor& values, bool channels_last) {
-  const auto format = format_of(channels_last, values.dim() - 2);
-  if (channels_last && values.size(1) > 1 && values.stride(1) != 1) {
-    return values.contiguous(format);
-  }
-  return has_linear_points(values) ? values : values.contiguous(format);
 }
 
 // The warp's gradient: a free map's lies as its values do.

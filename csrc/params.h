@@ -14,7 +14,10 @@ namespace stn_cuda {
 enum class Interpolation : int32_t { bilinear, nearest, bicubic };
 enum class Padding : int32_t { zeros, border, reflection, wrap };
 #define STN_ENUMERATOR(name, ...) name,
-enum class MapKind : int32_t { STN_FREE_MAPS(STN_ENUMERATOR) STN_PARAMETRIC_MAPS(STN_ENUMERATOR) };
+// Those of maps.h, and a chain of them (Chain).
+enum class MapKind : int32_t {
+  STN_FREE_MAPS(STN_ENUMERATOR) STN_PARAMETRIC_MAPS(STN_ENUMERATOR) chain
+};
 #undef STN_ENUMERATOR
 // How looks move: not at all, as they do while the warp moves along a tangent, or by a pixel along
 // an axis of the image.
@@ -41,13 +44,28 @@ struct Image {
 // The tensor that a coordinate map reads (or its gradient): a free map's values (N, [Do,] Ho, Wo,
 // dims) with stride_k along the coordinate components and stride[] along the output's axes, or a
 // parametric map's contiguous parameters (N, rows, columns), which use stride_n only.
+struct Chain;
 struct Warp {
   void* data;
   ElementType type;
   int64_t batch;  // 1, or the batch of the call
   int64_t stride_n, stride_k;
   int64_t stride[3];
-  int32_t count;  // of a parametric map's parameters
+  int32_t count;       // of a parametric map's parameters
+  const Chain* chain;  // of a chain's field
+};
+
+// A chain, whose warp is a field of displacements (N, *size, dims): a point looks at the field
+// where the projective map `inner` says (if there is none, it reads the field's value for itself),
+// moves from there by what it finds, and looks at the input through the projective map `outer` (if
+// there is one). The data of one that is not there are null. Derivatives' kernels know no chains.
+struct Chain {
+  Warp outer, inner;
+  int64_t size[3];  // of the field
+  // Whether displacements are normalised; else in pixels of the input, or behind an outer map in
+  // the field's.
+  bool normalized;
+  Warp grad_outer, grad_inner;  // grad_warp only: written
 };
 
 struct SampleParams {
@@ -119,6 +137,7 @@ constexpr FreeFacts free_facts(MapKind kind) {
   return {false, false, false};
 }
 constexpr bool is_free(MapKind kind) { return free_facts(kind).free; }
+constexpr bool is_parametric(MapKind kind) { return !is_free(kind) && kind != MapKind::chain; }
 // Whether where a point looks depends on where it stands in the output.
 constexpr bool needs_position(MapKind kind) { return !is_free(kind) || free_facts(kind).relative; }
 

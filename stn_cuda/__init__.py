@@ -8,7 +8,7 @@ from stn_cuda._extension import build_info
 from stn_cuda._version import __version__
 from stn_cuda.acceleration import accelerate
 from stn_cuda.functional import affine_grid, grid_sample, sample, sample_with_gradient, splat
-from stn_cuda.warps import Affine, Flow, Projective, ThinPlateSpline, Warp
+from stn_cuda.warps import Affine, Compose, Flow, Projective, ThinPlateSpline, Warp
 
 from stn_cuda import nn, onnx, viz  # isort: skip  (their modules use the names above)
 from stn_cuda import _sharding, _vmap  # isort: skip
@@ -18,6 +18,7 @@ _vmap.register()
 
 __all__ = [
     "Affine",
+    "Compose",
     "Flow",
     "Projective",
     "ThinPlateSpline",

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.overrides import (
     handle_torch_function,
+    has_torch_function,
     has_torch_function_unary,
     has_torch_function_variadic,
 )
 
-from stn_cuda import ops
-from stn_cuda.warps import Warp
+from stn_cuda import _chains, ops
+from stn_cuda.warps import Compose, Warp
 
 _ALIGN_CORNERS_WARNING = (
     "Default grid_sample and affine_grid behavior has changed to align_corners=False since 1.3.0. "
@@ -73,21 +74,59 @@ def _settings(op: str, dims: int, mode, padding_mode, align_corners):
 _GRIDS = {"normalized": "grid", "pixel": "pixel_grid"}
 
 
-def _map_of(op: str, warp, coords):
-    """A warp's tensor, and the kernels' name of what it is."""
+def _grid_map(op: str, warp, coords):
+    """The kernels' name of a grid with these coordinates; normalised ones with a warp object."""
     map = _GRIDS.get(coords if isinstance(coords, str) else str(coords))
     if map is None:
         raise ValueError(
             f"{op}: expected coords to be 'normalized' or 'pixel', but got: {coords!r}"
         )
-    if not isinstance(warp, Warp):
-        return warp, map
-    if map != "grid":
+    if map != "grid" and isinstance(warp, Warp):
         raise ValueError(
             f"{op}: coords must be 'normalized' with a warp object, which knows its own, "
             f"got {coords!r}"
         )
-    return warp.parameters, warp.map
+    return map
+
+
+def _map_of(op: str, warp, coords):
+    """A warp's tensor, and the kernels' name of what it is."""
+    map = _grid_map(op, warp, coords)
+    return (warp.parameters, warp.map) if isinstance(warp, Warp) else (warp, map)
+
+
+def _through_chain(
+    function, image, warp: Compose, size, mode, padding_mode, align_corners, coords, **others
+):
+    """What ``function``, one of the three below, returns of a chain."""
+    op = function.__name__
+    overloads = (image, *warp.parameters, *others.values())
+    if has_torch_function(overloads):
+        settings = (mode, padding_mode, align_corners, coords)
+        return _overridden(function, overloads, image, warp, size, *settings, **others)
+    _grid_map(op, warp, coords)
+    adjoint = function is splat
+    _check_tensors(op, **{"values" if adjoint else "input": image})
+    if image.dim() != warp.dims + 2:
+        raise ValueError(
+            f"{op}: {'values' if adjoint else 'input'} must be {warp.dims + 2}-D for a Compose of "
+            f"{warp.dims} dimensions, got shape {tuple(image.shape)}"
+        )
+    if adjoint:
+        size = image.shape[2:] if size is None else ops.extents(op, size)
+        _check_image_size(op, size, warp.dims)
+        in_size, out_size = size, image.shape[2:]
+    else:
+        in_size, out_size = image.shape[2:], warp.output_size(op, size, image.shape[2:])
+    chain = warp.fused(out_size) if function is sample and not others else None
+    if chain is not None and _chains.can_fuse(image, chain):
+        settings = _settings(op, warp.dims, mode, padding_mode, align_corners)
+        return _chains.sample(image, chain, out_size, *settings)
+    looks, coords = warp.looks(in_size, out_size, bool(align_corners))
+    if not adjoint:
+        size = out_size if isinstance(looks, Warp) else None
+    settings = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+    return function(image, looks, size, **settings, coords=coords, **others)
 
 
 def _output_size(op: str, map: str, size, default):
@@ -137,6 +176,12 @@ def _as_bytes(output: Tensor) -> Tensor:
     return output.clamp(0, 255).round_().to(torch.uint8)
 
 
+def _asked(fill, return_mask) -> dict:
+    """What :func:`sample` is told besides, if it is."""
+    asked = fill is not None or return_mask
+    return {"fill": fill, "return_mask": return_mask} if asked else {}
+
+
 def _mask_of(input: Tensor, parameters: Tensor, map: str, size, mode: str, align_corners: bool):
     """What is seen of an image of ones, of which there is one element in memory."""
     ones = torch.ones((1,) * input.dim(), dtype=input.dtype, device=input.device)
@@ -178,7 +223,8 @@ def sample(
             the input's: coordinates are computed in float32, in float64 where the warp is float64.
             NaN is read as -1.
         size: the output's spatial size, (Ho, Wo) or (Do, Ho, Wo). Default: the input's. A grid
-            and a :class:`stn_cuda.Flow` have their own; with a grid tensor it must be None.
+            and a :class:`stn_cuda.Flow` have their own; with a grid tensor it must be None. A
+            :class:`stn_cuda.Compose` whose last warp is a flow has the flow's by default.
         mode: ``"bilinear"`` (trilinear for volumes; the default), ``"nearest"``, or ``"bicubic"``
             (4-D input only; cubic convolution with a = -0.75).
         padding_mode: what lies outside: ``"zeros"`` (the default), ``"border"`` (the nearest
@@ -225,11 +271,14 @@ def sample(
 
     Jaderberg et al., *Spatial Transformer Networks*, 2015 (arXiv 1506.02025), equations (3), (5).
     """
+    if isinstance(warp, Compose):
+        settings = (mode, padding_mode, align_corners, coords)
+        others = _asked(fill, return_mask)
+        return _through_chain(sample, input, warp, size, *settings, **others)
     parameters, map = _map_of("sample", warp, coords)
     if has_torch_function_variadic(input, parameters, fill):
         settings = (mode, padding_mode, align_corners, coords)
-        asked = fill is not None or return_mask
-        others = {"fill": fill, "return_mask": return_mask} if asked else {}
+        others = _asked(fill, return_mask)
         overloads = (input, parameters, fill)
         return _overridden(sample, overloads, input, warp, size, *settings, **others)
     _check_tensors("sample", input=input, grid=parameters)
@@ -288,6 +337,9 @@ def sample_with_gradient(
 
     Baker and Matthews, *Lucas-Kanade 20 Years On*, 2004, section 2 (the warped gradient).
     """
+    if isinstance(warp, Compose):
+        settings = (mode, padding_mode, align_corners, coords)
+        return _through_chain(sample_with_gradient, input, warp, size, *settings)
     parameters, map = _map_of("sample_with_gradient", warp, coords)
     if has_torch_function_variadic(input, parameters):
         overloads = (input, parameters)
@@ -353,6 +405,9 @@ def splat(
 
     Niklaus and Liu, *Softmax Splatting*, 2020 (arXiv 2003.05534), equation (1), of any warp.
     """
+    if isinstance(warp, Compose):
+        settings = (mode, padding_mode, align_corners, coords)
+        return _through_chain(splat, values, warp, size, *settings)
     parameters, map = _map_of("splat", warp, coords)
     if has_torch_function_variadic(values, parameters):
         overloads = (values, parameters)

@@ -193,28 +193,32 @@ def base_coordinates(size, align_corners):
 
 
 def affine_grid(theta, size, align_corners=False):
-    """theta (N, dims, dims + 1), size the output's spatial size -> grid (N, *out, dims), float64.
+    """theta (N, dims, dims + 1), size the output's spatial -> grid (N, *out, dims), float64."""
+    return affine(theta, base_coordinates(size, align_corners)[None])
 
-    Jaderberg et al. 2015, eq. 1: the normalised source is theta times (normalised target, 1).
+
+def affine(theta, base):
+    """Jaderberg et al. 2015, eq. 1: the normalised source is theta times (normalised target, 1).
+
+    base (N or 1, *out, dims + 1) are the latter -> (N, *out, dims).
     """
-    base = base_coordinates(size, align_corners)
     theta = theta.double()
-    return torch.stack(
-        [
-            (base * theta[:, axis].reshape(-1, *[1] * len(size), len(size) + 1)).sum(-1)
-            for axis in range(len(size))
-        ],
-        dim=-1,
-    )
+    dims = base.dim() - 2
+    rows = [theta[:, row].reshape(-1, *[1] * dims, dims + 1) for row in range(theta.shape[1])]
+    return torch.stack([(base * row).sum(-1) for row in rows], dim=-1)
 
 
 def projective_grid(theta, size, align_corners=False):
-    """The grid (N, *size, dims) of homographies (N, dims + 1, dims + 1), in float64.
+    """The grid (N, *size, dims) of homographies (N, dims + 1, dims + 1), in float64."""
+    return projective(theta, base_coordinates(size, align_corners).to(theta.device)[None])
+
+
+def projective(theta, base):
+    """The same at base (N or 1, *out, dims + 1).
 
     Points where the last homogeneous coordinate is not positive look far outside.
     """
-    base = base_coordinates(size, align_corners).to(theta.device)
-    homogeneous = torch.einsum("nrc,...c->n...r", theta.double(), base)
+    homogeneous = affine(theta, base)
     last = homogeneous[..., -1:]
     front = last > 0
     far = torch.where(homogeneous[..., :-1] < 0, -HUGE, HUGE)
@@ -243,10 +247,15 @@ def thin_plate_spline(targets, control_points, regularization=0.0):
 
 def thin_plate_spline_grid(parameters, size, align_corners=False):
     """The grid (N, H, W, 2) of splines (N, 2 K + 3, 2), in float64."""
+    base = base_coordinates(size, align_corners).to(parameters.device)[None]
+    return thin_plate_spline_at(parameters, base)
+
+
+def thin_plate_spline_at(parameters, base):
+    """The same at base (N or 1, H, W, 3)."""
     parameters = parameters.double()
     count = (parameters.shape[1] - 3) // 2
     weights, theta, points = parameters.split((count, 3, count), 1)
-    base = base_coordinates(size, align_corners).to(parameters.device)
     distance = (base[..., None, :2] - points[:, None, None]).square().sum(-1)
     apart = distance > 0
     radial = torch.where(apart, distance * torch.where(apart, distance, 1).log(), 0.0)
@@ -264,3 +273,38 @@ def flow_coordinates(displacement, in_size, align_corners=False, normalized=Fals
     if normalized:
         return pixel_coordinates(base.to(moved.device) + moved, sizes, align_corners)
     return pixel_coordinates(base, sizes, align_corners).to(moved.device) + moved
+
+
+def chain_coordinates(stages, in_size, size, align_corners=False):
+    """Where a chain of maps looks in an input of in_size: pixels (N, *size, dims), float64.
+
+    stages: [(map's name in the kernels, parameters; of a flow its displacement (N, dims, *field))],
+    of which the first looks at the input. A field is sampled bilinearly, its border goes on; where
+    it belongs to the output's own points it is read there.
+    """
+    functions = {
+        "affine": affine,
+        "projective": projective,
+        "thin_plate_spline": thin_plate_spline_at,
+    }
+    base = base_coordinates(size, align_corners)[None]
+    for k in reversed(range(len(stages))):
+        map, parameters = stages[k]
+        base = base.to(parameters.device)
+        if map in functions:
+            moved = functions[map](parameters, base)
+        else:
+            field, own = parameters.double(), base[..., :-1]
+            if k == len(stages) - 1 and field.shape[2:] == tuple(size):
+                values = field
+            else:
+                values = sample(field, own, "bilinear", "border", align_corners)
+            values = values.movedim(1, -1)
+            if k == 0 and map == "flow":
+                return pixel_coordinates(own, tuple(reversed(in_size)), align_corners) + values
+            if map == "flow":
+                pixels = [n - 1 if align_corners else n for n in reversed(field.shape[2:])]
+                values = values * values.new_tensor([2 / max(n, 1) for n in pixels])
+            moved = own + values
+        base = torch.cat((moved, torch.ones_like(moved[..., :1])), -1)
+    return pixel_coordinates(base[..., :-1], tuple(reversed(in_size)), align_corners)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stn_cuda._files import replacing
-from stn_cuda.warps import Flow, Warp
+from stn_cuda.warps import Compose, Flow, Warp
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,6 +109,9 @@ def lattice(
         raise ValueError(f"lattice: image must be (C, H, W), got {tuple(image.shape)}")
     height, width = image.shape[1:]
     if isinstance(warp, Flow):
+        warp = warp.grid(size, align_corners, in_size=(height, width))
+    elif isinstance(warp, Compose):
+        size = warp.output_size("lattice", size, (height, width))
         warp = warp.grid(size, align_corners, in_size=(height, width))
     elif isinstance(warp, Warp):
         warp = warp.grid(tuple(size or (height, width)), align_corners)

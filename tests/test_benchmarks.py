@@ -111,6 +111,8 @@ def test_rotation_is_one_of_pixels():
         Case("tps", (2, 3, 14, 15), (6, 7), direction="backward"),
         Case("flow", (2, 3, 14, 15), (6, 7), direction="backward"),
         Case("flow", (1, 2, 4, 5, 6), warps=3, direction="backward", align_corners=True),
+        Case("compose", (2, 3, 14, 15), (6, 7), direction="backward"),
+        Case("compose", (1, 2, 4, 5, 6), warps=3, direction="backward", align_corners=True),
         Case("random", (1, 2, 4, 5, 6), direction="backward"),
     ],
     ids=lambda case: case.name,

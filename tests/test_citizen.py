@@ -51,7 +51,8 @@ COPIES = {
 def test_every_warp_is_tried():
     public = {getattr(stn_cuda, name) for name in stn_cuda.__all__}
     warps = {w for w in public if isinstance(w, type) and issubclass(w, stn_cuda.Warp)}
-    assert {make for make, _ in WARPS.values()} == warps - {stn_cuda.Warp}
+    tried = {make for make, _ in WARPS.values()} | {stn_cuda.Compose}
+    assert tried == warps - {stn_cuda.Warp}
 
 
 @pytest.mark.quick
@@ -70,6 +71,19 @@ def test_warps_can_be_copied_and_saved(name, how):
     assert shared == (how == "copy")
     size = (5, 6, 4)[: 3 if "3-D" in name else 2]
     assert torch.equal(copied.grid(size), warp.grid(size))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("how", [*COPIES, "torch.load, weights only"])
+def test_chains_can_be_copied_and_saved(how):
+    chain = stn_cuda.Compose(*(make(of) for name, (make, of) in WARPS.items() if "3-D" not in name))
+    copied = (
+        COPIES[how](chain) if how in COPIES else saved_and_loaded([chain], weights_only=True)[0]
+    )
+    assert type(copied) is stn_cuda.Compose and repr(copied) == repr(chain)
+    for one, other in zip(copied.parameters, chain.parameters, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(copied.grid((5, 6)), chain.grid((5, 6)))
 
 
 @pytest.mark.quick

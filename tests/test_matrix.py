@@ -57,6 +57,16 @@ FUNCTIONS = {
         lambda x, targets: stn_cuda.sample(x, stn_cuda.ThinPlateSpline(targets), mode="bicubic"),
         (X, TARGETS),
     ),
+    "sample(Compose)": (
+        lambda x, d: stn_cuda.sample(x, stn_cuda.Compose(stn_cuda.Affine(THETA), stn_cuda.Flow(d))),
+        (X, FLOW),
+    ),
+    "Compose.grid": (
+        lambda x, t: (
+            stn_cuda.Compose(stn_cuda.Flow(FLOW), stn_cuda.Affine(t)).grid((3, 4)) * x.mean()
+        ),
+        (X, THETA),
+    ),
     "Flow.grid": (lambda x, d: stn_cuda.Flow(d).grid() * x.mean(), (X, FLOW)),
     "Affine.grid": (lambda x, t: stn_cuda.Affine(t).grid((3, 4)) * x.mean(), (X, THETA)),
 }

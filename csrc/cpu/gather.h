@@ -95,12 +95,14 @@ STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (
     const Element* row = plane + offset_of<D>(p, stride);
     A* to = values + slot;
     if (stride[0] == 1) {
-      for (int j = 0; j < tile.width; j += kLanes<A>) {
+      int j = 0;
+      for (; j < tile.width; j += kLanes<A>) {
         const int left = tile.width - j;
         __builtin_prefetch(row + j + tile.width);
         store<kLanes<A>>(to + j, left >= kLanes<A> ? load_pixels<Native<A>>(row + j)
                                                    : load_pixels<Native<A>>(row + j, left));
       }
+      for (; j < tile.pitch; j += kLanes<A>) store<kLanes<A>>(to + j, Native<A>{});
       return;
     }
     for (int j = 0; j < tile.width; ++j) to[j] = to_float(row[j * stride[0]]);

@@ -130,13 +130,21 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int6
   strided(out.stride[0], out.stride_k);
 }
 
+// cpu/chain.h
+template <class T, class A, int D>
+void hand_to_chain(const ChainMap<T, D>& map, const SampleParams& p, int64_t n, const Tile<D>& tile,
+                   const A (&grad)[D][kRoom], LaneSums& total);
+
 template <class T, class A, int D>
 __attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add,
                                            int64_t n, const Tile<D>& tile,
                                            const A (&grad)[D][kRoom], LaneSums& total) {
   any.visit([&](const auto& map) {
-    if constexpr (std::decay<decltype(map)>::type::parametric) {
+    using Map = typename std::decay<decltype(map)>::type;
+    if constexpr (Map::parametric) {
       sum_map(map, tile, grad, total);
+    } else if constexpr (kIsChain<Map>) {
+      hand_to_chain(map, p, n, tile, grad, total);
     } else {
       write_gradient(map, p, add, n, tile, grad);
     }

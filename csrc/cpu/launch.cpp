@@ -80,7 +80,7 @@ bool wants_high_tiles(const SampleParams& p) {
 int64_t rows_per_tile(const SampleParams& p, bool high) {
   if (high) {
     took(Path::sees_columns);
-    return is_free(p.map) ? 8 : 16;
+    return is_parametric(p.map) ? 16 : 8;
   }
   return p.channels < 16 ? 4 : 2;
 }
@@ -162,7 +162,7 @@ bool is_scattered(const SampleParams& p) {
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels do not pay for finding out.
 bool use_windows(const SampleParams& p) {
-  const bool grid = is_free(p.map);
+  const bool grid = !is_parametric(p.map);
   if (p.dims > kernels().window_dims || (grid && p.channels < 4)) return false;
   if (!use_gather(p)) return true;
   if (!kernels().windows_beat_gathers || p.dims > 2) return false;
@@ -184,7 +184,7 @@ Points points_of(const SampleParams& p, bool high_tiles) {
   constexpr int64_t kMostFolded = int64_t(1) << 20;  // for positions(), cpu/tile.h
   const Points rows = rows_of(p.output_size, p.dims);
   const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
-  if (!can_fold(p) || all >= INT32_MAX) return rows;
+  if (!can_fold(p) || all >= INT32_MAX || p.map == MapKind::chain) return rows;
   if (use_windows(p)) return rows;
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
   const bool placed = needs_position(p.map);
@@ -197,10 +197,14 @@ Points points_of(const SampleParams& p, bool high_tiles) {
   return {{all, 1, 1}, placed ? static_cast<int32_t>(width) : 0};
 }
 
+// A chain's field is looked at as a planar image, whatever the layout of the other one.
+bool wants_padding(const SampleParams& p) {
+  return !has_channels_inside(p) || p.map == MapKind::chain;
+}
+
 void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   const bool high = wants_high_tiles(p);
-  Plan plan =
-      tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), !has_channels_inside(p));
+  Plan plan = tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), wants_padding(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
   plan.scattered = is_scattered(p);
@@ -212,7 +216,8 @@ void splat_together(const SampleParams& p) {
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
-  Plan plan = tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high));
+  const bool padded = p.map == MapKind::chain;
+  Plan plan = tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), padded);
   plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
   const int64_t work = total * p.channels * (p.batch / p.input.batch);
   // Every slab looks at all output points, so no more of them than there are threads to feed.
@@ -225,21 +230,21 @@ void splat_together(const SampleParams& p) {
 }
 
 void grad_warp_together(const SampleParams& p, bool add) {
-  const bool parametric = !is_free(p.map), padded = !has_channels_inside(p);
+  const bool sums = !is_free(p.map), padded = wants_padding(p);
   const bool high = wants_high_tiles(p);
   const int64_t rows = rows_per_tile(p, high);
   const Points points = points_of(p, high);
-  Plan plan = parametric ? group_plan(points, p.warp.batch, rows, padded)
-                         : tile_plan(points, p.warp.batch, rows, padded);
+  Plan plan = sums ? group_plan(points, p.warp.batch, rows, padded)
+                   : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
   plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
   plan.add = add;
-  std::vector<double> partial(parametric ? plan.tasks * p.warp.count : 0);
+  std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
   plan.partial = partial.data();
   run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
-  if (parametric) kernels().finish_grad_warp(p, plan);
+  if (sums) kernels().finish_grad_warp(p, plan);
 }
 
 // The channels that are computed together: where points are scattered over the image and each pixel

@@ -10,7 +10,8 @@ namespace cpu {
 inline namespace STN_ISA {
 
 #define STN_SUMS(name, Functor) Functor<float, 3>::sums,
-constexpr int kMostSums = std::max({STN_PARAMETRIC_MAPS(STN_SUMS)});
+constexpr int kChainSums = 2 * ChainMap<float, 3>::Matrix::sums;
+constexpr int kMostSums = std::max({STN_PARAMETRIC_MAPS(STN_SUMS) kChainSums});
 #undef STN_SUMS
 
 // The sums of a task's tiles, lane by lane: each lane has its own, in double, until the task ends.
@@ -21,14 +22,26 @@ struct LaneSums {
   double of[kMostSums][kLanesKept] = {};
 };
 
+// Adds a tile's to those from `first` on.
+template <class V, int N>
+STN_HD void add_sums(const V (&sums)[N], int first, LaneSums& total) {
+  constexpr int L = kLanes<Scalar<V>>;
+  static_assert(L <= LaneSums::kLanesKept, "LaneSums is too small");
+  for (int k = 0; k < N; ++k) {
+    Vector<double, L> lanes;
+    std::memcpy(&lanes, total.of[first + k], sizeof lanes);
+    lanes += __builtin_convertvector(sums[k], Vector<double, L>);
+    std::memcpy(total.of[first + k], &lanes, sizeof lanes);
+  }
+}
+
 // Parameters: the tile's part of the sums that the map makes of the coordinates' gradients.
 template <class Map, class A, int D>
 STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
-                         LaneSums& total) {
+                         LaneSums& total, int first = 0) {
   using T = typename Map::coordinate_type;
   using V = Native<T>;
   constexpr int L = kLanes<T>;
-  static_assert(L <= LaneSums::kLanesKept, "LaneSums is too small");
   V sums[Map::sums] = {};
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     for (int j = 0; j < tile.width; j += L) {
@@ -41,12 +54,7 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
       map.accumulate(at, g, sums);
     }
   });
-  for (int k = 0; k < Map::sums; ++k) {
-    Vector<double, L> lanes;
-    std::memcpy(&lanes, total.of[k], sizeof lanes);
-    lanes += __builtin_convertvector(sums[k], Vector<double, L>);
-    std::memcpy(total.of[k], &lanes, sizeof lanes);
-  }
+  add_sums(sums, first, total);
 }
 
 // The same of a grouped map: group by group over all of the tile's points.
@@ -111,12 +119,21 @@ void finish(MapKind kind, const Warp& warp, const Warp& grad_warp, const Frame<T
   for (int64_t n = 0; n < grad_warp.batch; ++n) {
     with_map<T, D>(kind, warp, n, frame, output_size, align_corners, [&](const auto& map) {
       using Map = typename std::decay<decltype(map)>::type;
-      if constexpr (Map::parametric) {
-        for (int k = 0; k < count; ++k) {
+      const auto finish_one = [&](const auto& one, const Warp& to, int first) {
+        for (int k = 0; k < to.count; ++k) {
           double sum = 0;
-          for (int64_t g = 0; g < groups; ++g) sum += plan.partial[(n * groups + g) * count + k];
-          store_as(grad_warp.data, grad_warp.type, n * grad_warp.stride_n + k, map.finish(k, sum));
+          for (int64_t g = 0; g < groups; ++g) {
+            sum += plan.partial[(n * groups + g) * count + first + k];
+          }
+          store_as(to.data, to.type, n * to.stride_n + k, one.finish(k, sum));
         }
+      };
+      if constexpr (Map::parametric) {
+        finish_one(map, grad_warp, 0);
+      } else if constexpr (kIsChain<Map>) {
+        const Chain& chain = *warp.chain;
+        if (map.outer) finish_one(*map.outer, chain.grad_outer, 0);
+        if (map.inner) finish_one(*map.inner, chain.grad_inner, chain.grad_outer.count);
       }
     });
   }

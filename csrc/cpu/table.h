@@ -1,6 +1,7 @@
 // Included last by each instruction set's translation unit: its copy of the kernels as a table.
 #pragma once
 
+#include "cpu/chain.h"
 #include "cpu/cover.h"
 #include "cpu/derivative.h"
 #include "cpu/grid.h"

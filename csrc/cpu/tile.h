@@ -6,6 +6,7 @@
 #include <new>
 #include <type_traits>
 
+#include "cpu/chain_map.h"
 #include "cpu/kernels.h"
 #include "cpu/pixels.h"
 #include "math/free_map.h"
@@ -66,7 +67,7 @@ class AnyMap {
     with_type([&](auto type) {
       using Map = typename decltype(type)::type;
       static_assert(std::is_trivially_copyable<Map>::value && sizeof(Map) <= sizeof bytes_, "");
-      if constexpr (Map::parametric) {
+      if constexpr (Map::parametric || kIsChain<Map>) {
         new (bytes_) Map(warp, n, frame, output_size, align_corners);
       } else {
         new (bytes_) Map(warp, n, Reading<T, D>(kind, frame, output_size, align_corners));
@@ -101,6 +102,7 @@ class AnyMap {
   }
     STN_PARAMETRIC_MAPS(STN_CASE)
 #undef STN_CASE
+    if (kind_ == MapKind::chain) return f(Type<ChainMap<T, D>>{});
     const auto grid = [&](auto element) {
       using Element = decltype(element);
       packed_ ? f(Type<GridMap<T, D, Element, true>>{}) : f(Type<GridMap<T, D, Element, false>>{});
@@ -119,7 +121,7 @@ class AnyMap {
   MapKind kind_;
   ElementType type_;
   bool packed_;
-  alignas(16) unsigned char bytes_[64 + 64 * sizeof(T)];
+  alignas(16) unsigned char bytes_[192 + 128 * sizeof(T)];
 };
 
 // Calls f with the map of warp n.

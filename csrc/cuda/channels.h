@@ -3,6 +3,7 @@
 
 #include "cuda/element.h"
 #include "cuda/point.h"
+#include "math/chain.h"
 
 namespace stn_cuda {
 namespace cuda {
@@ -56,12 +57,17 @@ struct SampleLaunch {
   Frame<T, D> frame;
   Work work;
   Reading<T, D> reading;  // of a free map's values
+  Chain chain;            // of a chain
+  Meeting<T, D> meeting;
 };
 
 template <class T, int D>
 SampleLaunch<T, D> make_launch_over(const SampleParams& p, const Work& work) {
   const auto frame = pixel_frame<T, D>(p);
-  return {p, frame, work, Reading<T, D>(p.map, frame, p.output_size, p.align_corners)};
+  const Chain chain = p.warp.chain ? *p.warp.chain : Chain{};
+  return {p,     frame,
+          work,  Reading<T, D>(p.map, frame, p.output_size, p.align_corners),
+          chain, Meeting<T, D>(chain, frame, p.output_size, p.align_corners)};
 }
 
 inline int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }

@@ -112,7 +112,7 @@ void sample_derivative(const SampleParams& p, Launcher& launcher) {
   with_kernel(p, [&](auto chosen) {
     // One kernel for images of any size: what it writes, and computes, hides an index's width.
     using Chosen = typename decltype(chosen)::Wide;
-    if constexpr (Chosen::K > 1) {
+    if constexpr (Chosen::K > 1 && !kIsChain<typename Chosen::Map>) {
       SampleParams q = p;  // its threads share channels as the derivatives lie
       q.output.stride_c = p.derivative.stride_c;
       const int log_share = share_of_reads(q, 1);

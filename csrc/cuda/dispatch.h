@@ -51,10 +51,11 @@ auto with_taps(Interpolation interpolation, int dims, F&& f) {
 }
 
 // f(Type<map>), its coordinates in float32, in float64 where the grid or theta is float64. Free
-// maps share their kernels, the affine map has its own, all other maps share theirs.
+// maps share their kernels, chains and the affine map have their own, all other maps share theirs.
 template <class T, int D, class F>
 auto with_map_of(MapKind kind, F&& f) {
   if (is_free(kind)) return f(Type<AnyGrid<T, D>>{});
+  if (kind == MapKind::chain) return f(Type<ChainMap<T, D>>{});
   return kind == MapKind::affine ? f(Type<AffineMap<T, D>>{}) : f(Type<OtherMap<T, D>>{});
 }
 template <int D, class F>
@@ -102,8 +103,8 @@ void with_kernel(const SampleParams& p, F&& f) {
       constexpr int K = decltype(taps)::value, D = decltype(dims)::value;
       with_map<D>(p.map, p.warp.type, [&](auto map) {
         using Map = TypeOf<decltype(map)>;
-        // With float64 coordinates one kernel serves images of any size.
-        if constexpr (sizeof(Coordinate<Map>) == sizeof(float)) {
+        // With float64 coordinates, and of chains, one kernel serves images of any size.
+        if constexpr (sizeof(Coordinate<Map>) == sizeof(float) && !kIsChain<Map>) {
           if (fits_int32(p)) return f(Choice<Element, K, int32_t, Map, D>{});
         }
         f(Choice<Element, K, int64_t, Map, D>{});
@@ -113,12 +114,12 @@ void with_kernel(const SampleParams& p, F&& f) {
 }
 
 // The same, Choice::Moved if the parameters have a direction. Not of nearest: its derivatives are
-// 0, and ops.cpp returns zeros.
+// 0, and ops.cpp returns zeros. Nor of chains, which have none here.
 template <class F>
 void with_kernel_along(const SampleParams& p, F&& f) {
   with_kernel(p, [&](auto chosen) {
     using Chosen = decltype(chosen);
-    if constexpr (Chosen::K > 1) {
+    if constexpr (Chosen::K > 1 && !kIsChain<typename Chosen::Map>) {
       if (p.direction != Direction::none) return f(typename Chosen::Moved{});
     }
     f(chosen);

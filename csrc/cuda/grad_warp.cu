@@ -1,7 +1,7 @@
 // The warp's gradient on the device.
 #define STN_ISA device
 
-#include "cuda/grad_warp.h"
+#include "cuda/grad_chain.h"
 
 #include "cuda/kernels.h"
 #include "cuda/stream.h"

@@ -96,7 +96,7 @@ STN_HD void write_gradient(const AnyGrid<T, D>& map, const Warp& out, const Spot
 inline int share_of_gradient(const SampleParams& p, int pack) {
   const int channels = share_of_reads(p, pack);
   if (channels > 0) return channels;
-  if (!is_free(p.map)) return 0;  // its blocks share the channels: split
+  if (is_parametric(p.map)) return 0;  // its blocks share the channels: split
   const int64_t threads = points(p.output_size, p.dims) * p.warp.batch;
   int log = 0;
   while (log < 5 && (int64_t(2 * pack) << log) <= p.channels &&
@@ -111,7 +111,7 @@ SampleLaunch<T, D> make_gradient_launch(const SampleParams& p, int pack) {
   const int log_share = share_of_gradient(p, pack);
   auto launch = make_launch<T, D>(p, log_share);
   // Only sums can come from several blocks.
-  if (!is_free(p.map)) split(launch.work, int64_t(pack) << log_share);
+  if (is_parametric(p.map)) split(launch.work, int64_t(pack) << log_share);
   return launch;
 }
 
@@ -214,28 +214,43 @@ inline int64_t grad_warp_bytes(const SampleParams& p) {
   with_gradient_kernel(p, [&](auto chosen, auto pack) {
     using Chosen = decltype(chosen);
     using Map = typename Chosen::Map;
-    if constexpr (Map::parametric) {
+    const auto bytes_of = [&](auto type) {
       const auto launch = make_gradient_launch<typename Chosen::T, Chosen::D>(p, pack.value);
-      bytes = sums_bytes<Map>(launch.work, p.warp);
-    }
+      return sums_bytes<TypeOf<decltype(type)>>(launch.work, p.warp);
+    };
+    if constexpr (Map::parametric) bytes = bytes_of(Type<Map>{});
+    if constexpr (kIsChain<Map>) bytes = 2 * bytes_of(Type<typename Map::Matrix>{});
   });
   return bytes;
+}
+
+// grad_chain.h
+template <class Chosen, class Launcher>
+void grad_chain(const SampleParams& p, void* scratch, Launcher& launcher);
+
+template <class Chosen, int N, class Launcher>
+void grad_one(const SampleParams& p, void* scratch, Launcher& launcher) {
+  using Map = typename Chosen::Map;
+  using T = typename Chosen::T;
+  constexpr int D = Chosen::D;
+  const GradWarpLaunch<T, D> launch{make_gradient_launch<T, D>(p, N),
+                                    static_cast<double*>(scratch)};
+  const Work& work = launch.sample.work;
+  launcher.template run<GradWarpKernel<Chosen, N>>(work.blocks, launch);
+  if constexpr (Map::parametric) {
+    const auto frame = pixel_frame<double, D>(p);
+    finish_sums<InDouble<Map>>(p, frame, work, launch.partial, launcher);
+  }
 }
 
 template <class Launcher>
 void grad_warp(const SampleParams& p, void* scratch, Launcher& launcher) {
   with_gradient_kernel(p, [&](auto chosen, auto pack) {
     using Chosen = decltype(chosen);
-    using Map = typename Chosen::Map;
-    using T = typename Chosen::T;
-    constexpr int D = Chosen::D, N = decltype(pack)::value;
-    const GradWarpLaunch<T, D> launch{make_gradient_launch<T, D>(p, N),
-                                      static_cast<double*>(scratch)};
-    const Work& work = launch.sample.work;
-    launcher.template run<GradWarpKernel<Chosen, N>>(work.blocks, launch);
-    if constexpr (Map::parametric) {
-      const auto frame = pixel_frame<double, D>(p);
-      finish_sums<InDouble<Map>>(p, frame, work, launch.partial, launcher);
+    if constexpr (kIsChain<typename Chosen::Map>) {
+      grad_chain<Chosen>(p, scratch, launcher);
+    } else {
+      grad_one<Chosen, decltype(pack)::value>(p, scratch, launcher);
     }
   });
 }

@@ -39,6 +39,23 @@ struct AnyGrid {
   }
 };
 
+// A chain (chain.h): of matrices that a block has made, null where there are none, and a field.
+template <class T, int D>
+struct ChainMap {
+  static constexpr bool parametric = false;
+  static constexpr bool linear = false;
+  using Matrix = ProjectiveMap<T, D>;
+
+  const Matrix *outer, *inner;
+  AnyGrid<T, D> values;
+  const Frame<T, D>* field;
+};
+
+template <class Map>
+constexpr bool kIsChain = false;
+template <class T, int D>
+constexpr bool kIsChain<ChainMap<T, D>> = true;
+
 template <class T, int D>
 STN_HD void position(const int32_t (&p)[D], T (&at)[D]) {
   for (int d = 0; d < D; ++d) at[d] = static_cast<T>(p[d]);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/block_map.h"
+#include "cuda/chain.h"
 #include "cuda/channels.h"
 
 namespace stn_cuda {

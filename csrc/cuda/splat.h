@@ -4,6 +4,7 @@
 // what they can (turned.h), and only the rest is added so.
 #pragma once
 
+#include "cuda/chain.h"
 #include "cuda/derivative.h"
 #include "cuda/turned.h"
 

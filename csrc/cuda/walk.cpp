@@ -19,7 +19,7 @@
 #include "backend.h"
 #include "cuda/cover.h"
 #include "cuda/derivative.h"
-#include "cuda/grad_warp.h"
+#include "cuda/grad_chain.h"
 #include "cuda/grid.h"
 #include "cuda/sample.h"
 #include "cuda/splat_launch.h"

@@ -29,14 +29,20 @@ struct Frame {
 };
 
 template <class T, int D>
-STN_HD Frame<T, D> pixel_frame(const SampleParams& p) {
+STN_HD Frame<T, D> pixel_frame(const int64_t (&size)[3], bool align_corners,
+                               const Padding (&padding)[3]) {
   Frame<T, D> frame;
   for (int d = 0; d < D; ++d) {
-    frame.axis[d] = make_axis<T>(p.input_size[d], p.align_corners, p.padding[d]);
+    frame.axis[d] = make_axis<T>(size[d], align_corners, padding[d]);
     frame.extent[d] = 2 * frame.axis[d].half;
     frame.centre[d] = frame.axis[d].last / 2;
   }
   return frame;
+}
+
+template <class T, int D>
+STN_HD Frame<T, D> pixel_frame(const SampleParams& p) {
+  return pixel_frame<T, D>(p.input_size, p.align_corners, p.padding);
 }
 
 // The frame of warp_grid: coordinates stay normalised.
@@ -238,6 +244,18 @@ struct ProjectiveMap {
       part[D] -= part[r] * numbers_of(V(h[r] * inverse));
     }
     add_products(p, part, s);
+  }
+
+  // The gradient of the point itself.
+  template <class V>
+  STN_HD void pull(const V (&p)[D], const V (&g)[D], V (&pulled)[D]) const {
+    V h[D + 1];
+    const V inverse = divisor(p, h);
+    for (int c = 0; c < D; ++c) pulled[c] = V{};
+    for (int r = 0; r < D; ++r) {
+      const V part = g[r] * inverse, last = part * numbers_of(V(h[r] * inverse));
+      for (int c = 0; c < D; ++c) pulled[c] += part * matrix[r][c] - last * matrix[D][c];
+    }
   }
 
   template <class V>

@@ -1,0 +1,24 @@
+// What the ops that sample have in common before their kernels are called.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "params.h"
+
+namespace stn_cuda {
+
+at::MemoryFormat format_of(bool channels_last, int64_t dims);
+
+// What sample, splat and sample_grad_warp have in common. The arguments are checked.
+SampleParams make_params(const char* op, const at::Tensor& image, c10::string_view map,
+                         c10::string_view mode, c10::string_view padding_mode, bool align_corners);
+
+int64_t broadcast_batch(const at::Tensor& input, const at::Tensor& warp);
+
+// A result of sample: an image in the input's dtype and memory format.
+at::Tensor empty_like_image(at::IntArrayRef shape, const at::Tensor& input);
+
+// Flowing back: the values at the output points, in a layout that the kernels read.
+at::Tensor readable(const at::Tensor& values, bool channels_last);
+
+}  // namespace stn_cuda

@@ -2,7 +2,7 @@
 // the point's values in some images and channels.
 #pragma once
 
-#include "cuda/block_map.h"
+#include "cuda/chain.h"
 #include "cuda/channels.h"
 
 namespace stn_cuda {

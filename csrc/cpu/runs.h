@@ -166,12 +166,14 @@ struct alignas(64) CopiedRuns {
 // How many slots ahead the runs of scattered points are announced to the caches.
 constexpr int kSlotsAhead = 48;
 
-// The same by gather instructions, of planes that begin at `plane`.
-template <class Element>
+// The same by gather instructions, of planes that begin at `plane`. Far: of points that are
+// scattered over a large image. (A type of its own: a branch in the loop of the others costs them a
+// third.)
+template <class Element, bool Far>
 struct GatheredRuns {
   const Element* plane;
   int64_t stride_c;
-  int announced;  // slots, of points that are scattered over a large image
+  int slots;
 
   template <int K, int D, class Use>
   STN_HD void taps(const RunStarts<float, K, D>& starts, int c, int row, int first,
@@ -185,9 +187,10 @@ struct GatheredRuns {
     } else {
       // What later points see: along rows of points that are aslant, nothing announces it. (Reading
       // past the end is no error of a prefetch.)
-      if (__builtin_expect(first + kSlotsAhead < announced, false)) {
+      if (Far && first + kSlotsAhead < slots) {
         for (int i = 0; i < L; ++i) __builtin_prefetch(from + offset[kSlotsAhead + i]);
-      } else if (D == 2 && row == 1) {
+      }
+      if (!Far && D == 2 && row == 1) {
         const int64_t ahead = 3 * starts.row[1];
         __builtin_prefetch(from + offset[0] + ahead);
         __builtin_prefetch(from + offset[L - 1] + ahead);
@@ -265,12 +268,15 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
   if constexpr (kGathers<Element, K>) {
     if (plan.gather) {
       took(Path::runs_gathered);
-      GatheredRuns<Element> source{nullptr, p.input.stride_c,
-                                   plan.scattered && is_far(p) ? slots : 0};
-      if (source.announced > kSlotsAhead) took(Path::runs_announced);
-      return all(
-          std::integral_constant<int, kChannelBlock>{},
-          [&](int, const auto* plane) { source.plane = plane; }, source);
+      const auto gather = [&](auto far) {
+        if (far.value) took(Path::runs_announced);
+        GatheredRuns<Element, far.value> source{nullptr, p.input.stride_c, slots};
+        all(
+            std::integral_constant<int, kChannelBlock>{},
+            [&](int, const auto* plane) { source.plane = plane; }, source);
+      };
+      const bool far = plan.scattered && is_far(p);
+      return far ? gather(std::true_type{}) : gather(std::false_type{});
     }
   }
   took(Path::runs_copied);

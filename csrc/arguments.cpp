@@ -58,8 +58,9 @@ void parse_padding(const char* op, c10::string_view padding_mode, int64_t dims,
         find(kPaddings, name, padding[d]), op,
         ": padding_mode must be 'zeros', 'border', 'reflection' or 'wrap', or one of ",
         "these for each spatial axis, got '", padding_mode,
-        "' (expected padding_mode to be 'zeros', 'border', or 'reflection', but got: '", name,
-        "')");
+        "' (torch's sentence: expected padding_mode to be 'zeros', 'border', or 'reflection', but "
+        "got: '",
+        name, "')");
     if (given > 1) rest.remove_prefix(std::min(comma, rest.size() - 1) + 1);
   }
 }

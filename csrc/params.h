@@ -41,10 +41,11 @@ struct Image {
   int64_t stride[3];
 };
 
+struct Chain;
+
 // The tensor that a coordinate map reads (or its gradient): a free map's values (N, [Do,] Ho, Wo,
 // dims) with stride_k along the coordinate components and stride[] along the output's axes, or a
 // parametric map's contiguous parameters (N, rows, columns), which use stride_n only.
-struct Chain;
 struct Warp {
   void* data;
   ElementType type;

@@ -204,13 +204,13 @@ def large_cases():
     scattered = scattered_grid(1, (40, 64))
     ways = {"runs_announced": GATHERS}
     yield case("scattered over a large image", pixels, scattered, None, ways)
-    ways = {"runs_announced": set(), "runs_gathered": GATHERS, "planes_announced": set()}
+    ways = {"runs_announced": set(), "runs_gathered": GATHERS, "plane_announced": set()}
     yield case("over a smaller one", image((1, 1, 500, 500)), scattered, None, ways)
     smooth = smooth_grid(1, (40, 64), spread=0.05)
     yield case("not scattered", pixels, smooth, None, ways)
-    seen = {"planes_announced": ALL}
+    seen = {"plane_announced": ALL}
     for shape, size, number in (
-        ((2, 2, 300, 400), (200, 200), 2),
+        ((2, 1, 400, 400), (200, 300), 2),
         ((1, 1, 30, 80, 90), (20, 60, 100), 1),
     ):
         grid = scattered_grid(shape[0], size)

@@ -68,7 +68,7 @@ STN_HD Accumulate<Element> interpolate(const Element* plane, const int64_t (&str
 // in order, which is quicker than a miss now and then. If they stay in the L2 cache, and the points
 // are enough to see most of them.
 template <class Element>
-STN_HD void announce_planes(const SampleParams& p, BatchRange images, int64_t tiles) {
+STN_HD void announce_plane(const SampleParams& p, BatchRange images, int64_t tiles) {
   constexpr int64_t kCache = int64_t(1) << 20;
   const int64_t pixels = points(p.input_size, p.dims);
   const int64_t plane = pixels * static_cast<int64_t>(sizeof(Element));
@@ -79,11 +79,10 @@ STN_HD void announce_planes(const SampleParams& p, BatchRange images, int64_t ti
     length *= p.input_size[d];
   }
   if (images.end - images.begin > 1 || !in_one) return;
-  if (plane * p.channels > kCache || 4 * tiles * kTile < pixels) return;
-  took(Path::planes_announced);
-  for (int64_t c = 0; c < p.channels; ++c) {
-    announce_run(plane_of<const Element>(p.input, images.begin, c), plane);
-  }
+  if (plane > kCache || 2 * plane <= kCache || p.channels > 1) return;
+  if (4 * tiles * kTile < pixels) return;
+  took(Path::plane_announced);
+  announce_run(plane_of<const Element>(p.input, images.begin, 0), plane);
 }
 
 // The tile's values in one plane of the output, in the accumulation type; zeros in the padding.

@@ -333,7 +333,7 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
         const BatchRange images = images_of_warp(p, n);
         if (plan.scattered && (task == begin || first == 0)) {
           const int64_t tasks = std::min(end - task, groups - task % groups);
-          announce_planes<decltype(element)>(p, images, tasks * plan.tiles_per_task);
+          announce_plane<decltype(element)>(p, images, tasks * plan.tiles_per_task);
         }
         LaneSums total{plan.partial + task * p.warp.count};
         alignas(64) Accumulate<decltype(element)> grad[D][kRoom], still[D][kRoom];

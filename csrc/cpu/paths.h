@@ -23,9 +23,9 @@
   F(grid_strided)                                                                              \
   F(taps_inside) /* no tap is outside the image: cheaper, linear only */                       \
   F(taps_bounded)                                                                              \
-  F(inside)           /* no point looks outside: as with zeros there */                        \
-  F(announced)        /* what is next of a large image (cpu/ahead.h) */                        \
-  F(planes_announced) /* images: before scattered points see them */                           \
+  F(inside)          /* no point looks outside: as with zeros there */                         \
+  F(announced)       /* what is next of a large image (cpu/ahead.h) */                         \
+  F(plane_announced) /* images: before scattered points see them */                            \
   F(runs_copied)                                                                               \
   F(runs_of_nan)                                                                               \
   F(runs_by_plane)  /* one channel after another */                                            \

@@ -264,7 +264,7 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       const int64_t n = task / plan.tiles, first = task % plan.tiles;
       const int64_t last = std::min(plan.tiles, first + end - task);
       const BatchRange images = images_of_warp(p, n);
-      if (plan.scattered) announce_planes<Element>(p, images, last - first);
+      if (plan.scattered) announce_plane<Element>(p, images, last - first);
       for_each_tile<D>(p, plan, n, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          sample_tile<Element, K>(p, plan, layout, images, tile, looks, next);

@@ -2,7 +2,7 @@
 
 import torch
 from cases import IMAGE_LAYOUTS, image, smooth_grid
-from ways import ALL, TURNING, case, diagonal, turn
+from ways import ALL, TURNING, TURNING_FLOAT, case, diagonal, turn, turning
 
 
 def splat_cases():
@@ -11,29 +11,30 @@ def splat_cases():
             for channels in (2, 6):
                 warp = diagonal(scale, scale, dtype=torch.promote_types(dtype, torch.float32))
                 warp[0, 0, 1] = 0.05
-                ways = {f"turned_{n}": TURNING if n == k else set() for n in (2, 3, 4)}
-                ways |= {"splat_inside": ALL - TURNING, "turned_narrow": set()}
+                turned = turning(channels, dtype)
+                ways = {f"turned_{n}": turned if n == k else set() for n in (2, 3, 4)}
+                ways |= {"splat_inside": ALL - turned, "turned_narrow": set()}
                 pixels = image((2, channels, 35, 47)).to(dtype)
                 yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
-    ways = {"turned_by_y": TURNING, "turned_3": TURNING}
+    ways = {"turned_by_y": TURNING_FLOAT, "turned_3": TURNING_FLOAT}
     by_y = torch.tensor([[[0.0, 2.8, 0.01], [0.7, 0.02, 0.03]]])
     yield case("by y", image((1, 8, 40, 40)), by_y, (40, 40), ways)
     ways = {"turned_by_y": TURNING}
     yield case("by y, float64", image((1, 4, 40, 40)).double(), by_y.double(), (40, 40), ways)
-    narrow = {"turned_narrow": TURNING, "turned_3": TURNING}
-    for size in ((20, 20), (9, 13)):
+    for size, narrow in (((20, 20), TURNING), ((9, 13), TURNING_FLOAT)):
+        ways = {"turned_narrow": narrow, "turned_3": TURNING_FLOAT}
         pixels = image((2, 3, *size))
-        yield case(f"narrow output {size}", pixels, diagonal(0.9, 0.9), size, narrow)
+        yield case(f"narrow output {size}", pixels, diagonal(0.9, 0.9), size, ways)
     tiny = {"turned_narrow": set(), "turned_2": set(), "turned_3": set(), "turned_4": set()}
     yield case("tiny output", image((1, 3, 4, 4)), diagonal(0.9, 0.9), (2, 2), tiny)
-    onto = {"turned_onto": TURNING, "turned_3": TURNING}
+    onto = {"turned_onto": TURNING_FLOAT, "turned_3": TURNING_FLOAT}
     yield case(
         "one image, three warps", image((1, 5, 30, 40)), turn(3, 0.9, batch=3), (30, 40), onto
     )
     ways = {"turned_onto": set(), "turned_3": set(), "splat_inside": ALL}
     pixels = image((1, 5, 30, 40)).half()
     yield case("one half image, three warps", pixels, turn(3, 0.9, batch=3), (30, 40), ways)
-    ways = {"turned_onto": set(), "turned_3": TURNING}
+    ways = {"turned_onto": set(), "turned_3": TURNING_FLOAT}
     yield case("three images, one warp", image((3, 5, 30, 40)), turn(3, 0.9), (30, 40), ways)
     falls = {"turned_2": set(), "turned_3": set(), "turned_4": set(), "splat_inside": ALL}
     yield case("large image", image((1, 3, 60, 60)), diagonal(0.9, 0.9), (30, 30), falls)
@@ -41,16 +42,17 @@ def splat_cases():
     yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
     few = {"turned_3": TURNING, "splat_inside": ALL - TURNING}
     yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), few)
-    for channels, turning in ((1, set()), (4, TURNING)):
-        ways = {"turned_3": turning, "splat_inside": ALL - turning}
+    for channels, turned in ((1, set()), (4, TURNING)):
+        ways = {"turned_3": turned, "splat_inside": ALL - turned}
         pixels = image((1, channels, 40, 40))
         yield case(f"aslant, C={channels}", pixels, turn(15), (40, 40), ways)
     cubic = falls | {"splat_inside": set(), "splat_taps": ALL}
     yield case("not linear", image((1, 3, 40, 40)), turn(3), (40, 40), cubic, mode="bicubic")
     # A rule beyond the image: what looks there is added to what was gathered.
     for rule in ("border", "reflection"):
-        ways = {"turned_3": TURNING, "splat_beyond": TURNING, "splat_inside": ALL - TURNING}
         for dtype in (torch.float32, torch.float64):
+            turned = turning(6, dtype)
+            ways = {"turned_3": turned, "splat_beyond": turned, "splat_inside": ALL - turned}
             warp = turn(6, 0.95, dtype, batch=2)
             for size, output in (((40, 45), (40, 45)), ((31, 20), (30, 22))):
                 pixels = image((2, 6, *size)).to(dtype)
@@ -61,19 +63,19 @@ def splat_cases():
             ways = {"turned_3": set(), "splat_beyond": set(), "splat_inside": ALL}
             label = f"{rule}, C={channels}, {dtype}"
             yield case(label, pixels, turn(6), (40, 40), ways, padding_mode=rule)
-        ways = {"turned_onto": TURNING, "splat_beyond": TURNING}
+        ways = {"turned_onto": TURNING_FLOAT, "splat_beyond": TURNING_FLOAT}
         warp = turn(3, 0.97, batch=3)
         pixels = image((1, 5, 30, 40))
         yield case(f"one image, {rule}", pixels, warp, (30, 40), ways, padding_mode=rule)
-        inside = {"turned_3": TURNING, "splat_beyond": set()}
+        inside = {"turned_3": TURNING_FLOAT, "splat_beyond": set()}
         pixels = image((1, 3, 40, 40))
         yield case(f"inside, {rule}", pixels, turn(3, 0.8), (35, 35), inside, padding_mode=rule)
-        cut = {"slabs": ALL, "turned_3": TURNING, "splat_beyond": TURNING}
+        cut = {"slabs": ALL, "turned_3": TURNING_FLOAT, "splat_beyond": TURNING_FLOAT}
         pixels = image((1, 8, 70, 70))
         label = f"slabs, {rule}"
         yield case(label, pixels, turn(6), (70, 70), cut, threads=2, padding_mode=rule)
     # Slabs: one image among two threads.
-    cut = {"slabs": ALL, "turned_3": TURNING, "splat_across": ALL - TURNING}
+    cut = {"slabs": ALL, "turned_3": TURNING_FLOAT, "splat_across": ALL - TURNING_FLOAT}
     yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
     cut = {"slabs": ALL, "splat_across": ALL, "splat_inside": ALL, "splat_elsewhere": ALL}
     grid = smooth_grid(1, (70, 70), spread=0.05)

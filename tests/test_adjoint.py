@@ -13,7 +13,7 @@ from cases import PADDINGS, Call, image
 from hypothesis import given
 from hypothesis import strategies as st
 from machine import machine, paths_of
-from ways import TURNING
+from ways import turning
 
 # (image's size, output's size): wide, one row more or less than a vector, narrow, odd.
 SIZES = [
@@ -78,7 +78,7 @@ def test_turned_round(dtype, theta, sizes, channels, padding):
     call = Call(image, theta.to(dtype), "affine", output, padding_mode=padding)
     ways = check_adjoint(call)
     turned = any(way.startswith("turned_") for way in ways)
-    assert turned == (machine() in TURNING), f"{sorted(ways)} of {call}"
+    assert turned == (machine() in turning(channels, dtype)), f"{sorted(ways)} of {call}"
 
 
 @pytest.mark.quick

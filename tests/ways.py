@@ -16,6 +16,7 @@ AVX2_GATHERS = AVX2_GATHER | AVX2_SOME_GATHER
 GATHERS = GATHER | SOME_GATHER | AVX2_GATHERS  # float32 images, at least
 VECTORS = SOME_GATHER | AVX512 | AVX2  # where windows are of most use
 TURNING = GATHER | SOME_GATHER | AVX512
+TURNING_FLOAT = TURNING | AVX2_SOME_GATHER | AVX2  # float32, from three channels on
 WINDOWS = ALL - BASELINE  # where there are any, of what is not gathered
 
 
@@ -40,6 +41,11 @@ def case(label, pixels, warp, size=None, ways=None, threads=1, **settings):
     """size: None for a grid."""
     kind = "grid" if size is None else "affine"
     return PathCase(Call(pixels, warp, kind, size, label=label, **settings), ways, threads)
+
+
+def turning(channels, dtype=torch.float32):
+    """The machines on which a splat of such an image is turned round."""
+    return TURNING_FLOAT if channels >= 3 and dtype == torch.float32 else TURNING
 
 
 def turn(degrees, scale=1.0, dtype=torch.float32, batch=1):

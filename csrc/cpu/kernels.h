@@ -44,14 +44,15 @@ struct Plan {
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
+  bool turned;             // splat: whether cpu/turned.h may be
   bool add;                // grad_warp, of a free map: to what stands there
   double* partial;         // parametric maps: (tasks, parameters) sums
 };
 
 struct Kernels {
   const char* name;
+  int vector_bytes;                           // of one register
   int window_dims;                            // up to how many dimensions cpu/window.h is of use
-  bool windows_beat_gathers;                  // where there are both
   double (*gather_cost)();                    // cpu/gathers.h
   bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&);

@@ -165,9 +165,18 @@ bool use_windows(const SampleParams& p) {
   const bool grid = !is_parametric(p.map);
   if (p.dims > kernels().window_dims || (grid && p.channels < 4)) return false;
   if (!use_gather(p)) return true;
-  if (!kernels().windows_beat_gathers || p.dims > 2) return false;
+  if (p.dims > 2) return false;
   if (gathers_in_use() == Gathers::planes) return p.channels > 1 || !can_fold(p);
-  return !grid && p.channels > 1 && p.input.type == ElementType::f32;
+  const bool long_vectors = kernels().vector_bytes == 64;
+  return long_vectors && !grid && p.channels > 1 && p.input.type == ElementType::f32;
+}
+
+// Whether splat may be turned round (cpu/turned.h): measured, benchmarks/README.md. Vectors of 32
+// bytes gain from three channels on, and only where lanes are permuted quickly: on the processors
+// that gather slowly.
+bool use_turned(const SampleParams& p) {
+  if (kernels().vector_bytes == 64) return true;
+  return p.channels >= 3 && gathers_in_use() != Gathers::all;
 }
 
 int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
@@ -224,6 +233,7 @@ void splat_together(const SampleParams& p) {
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
+  plan.turned = use_turned(p);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
   run(kernels().splat, p, plan, work / plan.slabs);

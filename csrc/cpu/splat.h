@@ -221,9 +221,10 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
   Slab<A> slab;
   slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
   slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
-  if constexpr (K == 2 && D == 2 && !Along) {
-    if (layout == Layout::planar && splat_by_turning<Element>(p, image, slab.low, slab.high)) {
-      if constexpr (kTurned && direct) splat_beyond(p, plan, slab, image, order);
+  if constexpr (K == 2 && D == 2 && !Along && kTurned<Element>) {
+    if (layout == Layout::planar && plan.turned &&
+        splat_by_turning<Element>(p, image, slab.low, slab.high)) {
+      if constexpr (direct) splat_beyond(p, plan, slab, image, order);
       return;
     }
   }

@@ -11,8 +11,8 @@
 #define STN_KERNELS(NAME)                                          \
   const ::stn_cuda::cpu::Kernels stn_cuda::cpu::NAME##_kernels = { \
       #NAME,                                                       \
+      STN_VECTOR_BYTES,                                            \
       ::stn_cuda::cpu::kWindowDims,                                \
-      ::stn_cuda::cpu::kWindowsBeatGathers,                        \
       ::stn_cuda::cpu::gather_cost,                                \
       ::stn_cuda::cpu::sees_columns_of,                            \
       ::stn_cuda::cpu::is_scattered_of,                            \

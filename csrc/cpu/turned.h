@@ -16,8 +16,9 @@ inline namespace STN_ISA {
 // further away, in pixels.
 constexpr double kTurnedSlack = 1.0 / 64;
 
-// Vectors of eight gain nothing on adding point by point.
-constexpr bool kTurned = STN_VECTOR_BYTES == 64;
+template <class Element>
+constexpr bool kTurned =
+    STN_VECTOR_BYTES == 64 || (STN_VECTOR_BYTES == 32 && std::is_same<Element, float>::value);
 
 // The channels from which on it pays to find the points that look beyond the image.
 constexpr int kTurnedBeyond = 3;
@@ -57,7 +58,7 @@ struct Turned {
     const double far = std::abs(m.offset[0]) + std::abs(m.offset[1]);
     // What a vector of pixels costs against the additions of the points that see it, one by one:
     // measured, benchmarks/README.md. `seen`: pixels per point that sees one, at least.
-    const double most_rows = std::min<int64_t>(4 + channels, 8);
+    const double most_rows = STN_VECTOR_BYTES == 64 ? std::min<int64_t>(4 + channels, 8) : 4;
     const double seen = std::max(
         std::abs(determinant), static_cast<double>(points(input_size, 2)) / points(output_size, 2));
     usable = seen <= 2 && width < kMaxCandidates && spread + width + 2 <= 2 * L &&
@@ -213,11 +214,11 @@ void splat_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turn
 // The rows [low, high) of image `image` by gathering, if all of its warps allow it; as if there
 // were zeros beyond the image (cpu/beyond.h has what another rule adds to that).
 template <class Element>
-bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
+STN_SHARED bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
   using A = Accumulate<Element>;
   const bool wide = p.warp.type == ElementType::f64;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  if (!kTurned || p.map != MapKind::affine) return false;
+  if (p.map != MapKind::affine) return false;
   if (!only_zeros(p)) {
     if (p.channels < kTurnedBeyond || !std::is_same<A, Element>::value) return false;
     if (any_wraps(p)) return false;

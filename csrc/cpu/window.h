@@ -18,7 +18,6 @@ constexpr int kWindowDims = STN_VECTOR_BYTES == 64 ? 3 : (STN_VECTOR_BYTES == 32
 
 template <int D>
 constexpr bool kWindows = D <= kWindowDims;
-constexpr bool kWindowsBeatGathers = STN_VECTOR_BYTES == 64;
 
 // Whether four vectors are tried where points are too far apart for two.
 template <int K, int D>

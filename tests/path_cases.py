@@ -17,8 +17,7 @@ from splat_path_cases import splat_cases
 from ways import (
     ALL,
     ALWAYS_GATHERS,
-    AVX2,
-    AVX2_GATHERS,
+    AVX2_GATHER,
     AVX512,
     BASELINE,
     GATHER,
@@ -40,15 +39,15 @@ def affine_cases():
     near = thetas(1, 2, spread=0.05)
     for channels, gather in ((1, "runs"), (3, "windows"), (8, "windows")):
         ways = around("windows", VECTORS | (GATHER if gather == "windows" else set()))
-        gathered = AVX2_GATHERS | (GATHER if gather == "runs" else set())
+        gathered = AVX2_GATHER | (GATHER if gather == "runs" else set())
         ways |= around("runs", BASELINE | gathered)
         ways |= {"runs_copied": BASELINE, "runs_gathered": gathered}
         pixels = image((1, channels, 40, 48))
         yield case(f"near the identity, C={channels}", pixels, diagonal(0.9, 0.9), (40, 48), ways)
-    ways = around("windows", TURNING | AVX2) | around("runs", BASELINE | AVX2_GATHERS)
+    ways = around("windows", WINDOWS - AVX2_GATHER) | around("runs", BASELINE | AVX2_GATHER)
     padded = (40, 36)  # rows end with a vector of AVX2 that has no points
     yield case("a vector of padding", image((1, 3, 40, 40)), diagonal(0.9, 0.9), padded, ways)
-    for width, narrow in ((28, TURNING), (13, TURNING | AVX2)):
+    for width, narrow in ((28, TURNING), (13, WINDOWS - AVX2_GATHER)):
         ways = around("narrow", narrow) | around("windows", VECTORS - narrow)
         yield case(f"W={width}", image((2, 3, 20, width)), near, (24, 40), ways)
     ways = around("narrow", WINDOWS)
@@ -110,7 +109,7 @@ def affine_cases():
     few = {"tiles_in_groups": set()}
     yield case("few tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (30, 30), few)
     folding = GATHERS | BASELINE  # where one channel has no windows
-    for channels, machines in ((1, folding), (3, AVX2_GATHERS | BASELINE)):
+    for channels, machines in ((1, folding), (3, AVX2_GATHER | BASELINE)):
         ways = {"folded": machines}
         pixels = image((2, channels, 20, 28))
         yield case(f"rows end to end, C={channels}", pixels, thetas(2, 2), (24, 28), ways)
@@ -153,7 +152,7 @@ def volume_cases():
 
 def grid_cases():
     flat = scattered_grid(2, (13, 13))
-    for channels, machines in ((1, ALL), (8, GATHER | AVX2_GATHERS | BASELINE)):
+    for channels, machines in ((1, ALL), (8, GATHER | AVX2_GATHER | BASELINE)):
         ways = {"flattened": machines, "grid_packed": ALL, "grid_strided": set()}
         yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
     planar = GRID_LAYOUTS["planar"](flat)
@@ -232,13 +231,13 @@ def mode_cases():
         ways = around("runs", ALL) | around("taps", set() if padding == "zeros" else ALL)
         ways |= {"runs_copied": ALL, "runs_gathered": set()}
         yield case(f"bicubic, {padding}, scattered", pixels, scattered, None, ways, **settings)
-        ways = around("windows", TURNING | AVX2) | {"splat_inside": ALL - TURNING}
+        ways = around("windows", WINDOWS - AVX2_GATHER) | {"splat_inside": ALL - TURNING}
         if padding != "zeros":
             ways["splat_inside"] = ALL
         yield case(
             f"linear, {padding}", pixels, diagonal(1.05, 1.05), (30, 48), ways, padding_mode=padding
         )
-        windows = TURNING | AVX2
+        windows = WINDOWS - AVX2_GATHER
         ways = {"sample_windows": windows, "sample_runs": ALL - windows, "splat_taps": ALL}
         settings["mode"] = "nearest"
         yield case(f"nearest, {padding}", pixels, diagonal(0.9, 0.9), (30, 48), ways, **settings)
@@ -292,7 +291,7 @@ def layout_cases():
         yield case(f"strided, {mode}", laid, near, size, expected, mode=mode)
     for layout in ("expanded channels", "expanded batch", "rows in NaN"):
         laid = IMAGE_LAYOUTS[layout](pixels)
-        planar = around("windows", TURNING | AVX2) | around("strided", set())
+        planar = around("windows", WINDOWS - AVX2_GATHER) | around("strided", set())
         yield case(f"planar, {layout}", laid, near, size, planar)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         warp = near.double() if dtype == torch.float64 else near

@@ -26,6 +26,7 @@ from cases import Call, image, scattered_grid, smooth_grid
 from machine import ENVIRONMENTS, MACHINES, all_paths, machine, paths_of, processor_has
 from path_cases import path_cases
 from ways import (
+    AVX2_SOME_GATHER,
     AVX512,
     BASELINE,
     GATHER,
@@ -158,7 +159,7 @@ def sees_windows(call):
         return False
     if call.dims == 3:
         return machine() in SOME_GATHER | AVX512
-    if machine() in GATHER | SOME_GATHER:
+    if machine() in GATHER | SOME_GATHER | AVX2_SOME_GATHER:
         return call.input.shape[1] > 1
     return machine() in VECTORS
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import cuda_tables, derivative_table
+from . import cuda_tables, derivative_table, scaling_table
 from .cases import FIRST
 from .labels import DIRECTIONS, line, rule, threads_label, times, work_label
 from .peers import OURS
@@ -148,7 +148,7 @@ def markdown(results: dict) -> str:
     on_cuda = results["environment"].get("device") == "cuda"
     tables = cuda_tables.TABLES if on_cuda else (_cells_table, _others)
     lines = [_provenance(results)]
-    for table in (*tables, derivative_table.table):
+    for table in (*tables, scaling_table.table, derivative_table.table):
         rows = table(cells)
         lines += ["", *rows] if rows else []
     if any(entry.get("wrong") for cell in cells for entry in cell["peers"].values()):

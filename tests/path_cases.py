@@ -37,7 +37,7 @@ from stn_cuda.reference import affine_grid
 
 def affine_cases():
     near = thetas(1, 2, spread=0.05)
-    for channels, gather in ((1, "runs"), (3, "windows"), (8, "windows")):
+    for channels, gather in ((1, "runs"), (3, "windows"), (8, "windows"), (13, "windows")):
         ways = around("windows", VECTORS | (GATHER if gather == "windows" else set()))
         gathered = AVX2_GATHER | (GATHER if gather == "runs" else set())
         ways |= around("runs", BASELINE | gathered)

@@ -260,6 +260,24 @@ def test_markdown():
     ]
 
 
+def test_scaling_of_one_image():
+    one = dataclasses.replace(TINY, shape=(1, 1, 5, 5))
+    cells = []
+    for case, times in ((one, (4.0, 2.0)), (TINY, (3.0, 1.0))):
+        for threads, ours in enumerate(times, 1):
+            cell = synthetic_cell(case, threads=threads)
+            cell["peers"]["stn_cuda"]["median_s"] = ours
+            cells.append(cell)
+    text = report.markdown(results_of(*cells))
+    start = "| one image: speed on so many threads / on one |"
+    [head] = [row for row in text.splitlines() if row.startswith(start)]
+    assert head.endswith("| ours, geometric mean | worst | torch |")
+    worst = f"2.0x ({one.work}) | 1.00x |"
+    row = f"| affine 2-D bilinear | forward+backward | 2 | 1 | 2.0x | {worst}"
+    assert (row in text) == (TINY.shape[0] != 1), text
+    assert start not in report.markdown(results_of(cells[0]))
+
+
 def test_markdown_tells_the_speed_of_a_copy():
     results = results_of(synthetic_cell())
     assert "copy" not in report.markdown(results)

@@ -181,7 +181,7 @@ STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>,
   for (int g = 0; g < groups.count; ++g) {
     if (!marks[g]) continue;
     V values[C], part[D];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int k = 0; k < C; ++k) values[k] = groups.load(g, output + k * p.output.stride_c);
     if constexpr (Along) {
       V along[D];
@@ -209,7 +209,7 @@ STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Elem
          : reach.value == Reach::narrow ? Path::grad_narrow
                                         : Path::grad_windows);
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
+      for_each_channel_block<kWideBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         const bool first = n == images.begin && c == 0;

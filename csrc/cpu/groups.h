@@ -12,6 +12,11 @@ inline namespace STN_ISA {
 // Channels that are computed together: their sums stay in registers.
 constexpr int kChannelBlock = 4;
 
+// The same where weights are dear beside what is done with a pixel, and registers many: measured,
+// benchmarks/README.md.
+template <int K, int D>
+constexpr int kWideBlock = K == 2 && D == 2 && STN_VECTOR_BYTES == 64 ? 8 : kChannelBlock;
+
 // Where the groups of a padded tile stand in a plane of the output.
 template <class A, int D>
 struct Groups {
@@ -63,8 +68,8 @@ STN_HD void for_each_channel_block(int64_t channels, F&& f) {
   for (; c + Most <= channels; c += Most) f(std::integral_constant<int, Most>{}, c);
   if constexpr (Most > 1) {
     if (channels > c) {
-      for_each_channel_block<Most - 1>(channels - c,
-                                       [&](auto count, int64_t k) { f(count, c + k); });
+      constexpr int fewer = Most > kChannelBlock ? kChannelBlock : Most - 1;
+      for_each_channel_block<fewer>(channels - c, [&](auto count, int64_t k) { f(count, c + k); });
     }
   }
 }

@@ -199,7 +199,7 @@ void splat_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turn
         gather_turned<Narrow, true, Candidates>(p, turned, rows, g, values, total);
       }
       const int lanes = std::min(L, width - static_cast<int>(rows.x[g]));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int c = 0; c < Channels; ++c) {
         To* pixel = to[g] + c * stride_c;
         if constexpr (std::is_same<To, A>::value) {
@@ -243,7 +243,7 @@ STN_SHARED bool splat_by_turning(const SampleParams& p, int64_t image, int low, 
     if (turned.by_y) took(Path::turned_by_y);
     if (narrow) took(Path::turned_narrow);
     if (n > image) took(Path::turned_onto);
-    for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
+    for_each_channel_block<kWideBlock<2, 2>>(p.channels, [&](auto channels, int64_t c) {
       const auto run = [&](auto is_narrow, auto candidates) {
         splat_turned<is_narrow.value, candidates.value, channels.value>(
             p, turned, n > image, low, high, plane_of<const Element>(p.output, n, c),

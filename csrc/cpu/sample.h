@@ -83,6 +83,7 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
                                 const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n) {
   using A = Accumulate<Element>;
   using V = Native<A>;
+  constexpr int L = kLanes<A>;
   const int channels = static_cast<int>(p.channels);
   const Element* image = plane_of<Element>(p.input, n, 0);
   Element* output = plane_of<Element>(p.output, n, 0);
@@ -95,12 +96,29 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
       Element* __restrict values =
           output + offset_of<D>(at, p.output.stride) + j * p.output.stride[0];
       bool nan = false;
-      for (int c = 0; c < channels; c += kLanes<A>) {
+      // Whole vectors, a few at a time, and what is left.
+      const auto add = [&](auto count, int c) __attribute__((always_inline)) {
+        V sum[count.value] = {};
+        for (int k = 0; k < PointTaps<A, K, D>::count; ++k) {
+          const Element* pixel = image + point.offset[k] + c;
+#pragma GCC unroll 4
+          for (int v = 0; v < count.value; ++v) {
+            sum[v] += point.weight[k] * load_pixels<V>(pixel + v * L);
+          }
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < count.value; ++v) store_pixels(values + c + v * L, sum[v], L);
+        nan |= any_nan(sum);
+      };
+      int c = 0;
+      for (; c + 4 * L <= channels; c += 4 * L) add(std::integral_constant<int, 4>{}, c);
+      for (; c + L <= channels; c += L) add(std::integral_constant<int, 1>{}, c);
+      if (c < channels) {
         V sum{};
         for (int k = 0; k < PointTaps<A, K, D>::count; ++k) {
           sum += point.weight[k] * load_some<V>(image + point.offset[k] + c, channels - c);
         }
-        store_pixels(values + c, sum, std::min(channels - c, kLanes<A>));
+        store_pixels(values + c, sum, channels - c);
         nan |= any_nan(sum, sum);
       }
       if (nan) {

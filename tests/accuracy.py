@@ -227,15 +227,32 @@ def grad_warp_bound(call, cotangent, expected):
     allowed, which a sum that loses its small terms does not keep.
     """
     error, largest = _grad_grid_parts(call, cotangent)
-    if call.map == "affine":
-        base = reference.base_coordinates(call.output_size, call.align_corners).abs()
+    if call.map in ("affine", "thin_plate_spline"):
         points = math.prod(call.output_size)
         summing = (16 + 4 * math.sqrt(points)) * weight_roundoff(call)
         per_point = error + summing * largest
+    if call.map == "affine":
+        base = reference.base_coordinates(call.output_size, call.align_corners).abs()
         error = torch.einsum("n...a,...k->nak", per_point, base)
+    elif call.map == "thin_plate_spline":
+        error = _spline_gradient_bound(call.warp, per_point.flatten(1, -2).sum(1))
     if call.warp.shape[0] == 1:
         error = error.sum(0, keepdim=True)
     return error + 2 * _stored(call.warp.dtype, expected)
+
+
+def _spline_gradient_bound(parameters, total):
+    """Of the parameters' gradients, from that of the grid's (N, 2), summed over the points.
+
+    Control points in [-1, 1] are at most sqrt(8) away: U, by which a weight moves the grid, is less
+    than 17, and its gradient 2 r (1 + log r^2), which counts times the weight, less than 18.
+    """
+    count = (parameters.shape[1] - 3) // 2
+    weights = parameters.detach().cpu().double()[:, :count].abs()
+    theta = total.repeat_interleave(3, 1).reshape(-1, 3, 2)
+    moved = torch.einsum("nkd,nd->nk", weights, total).unsqueeze(2)
+    rows = (17 * total.unsqueeze(1).expand(-1, count, 2), theta, 18 * moved.expand(-1, -1, 2))
+    return torch.cat([row.expand(len(total), -1, -1) for row in rows], 1)
 
 
 # ---------------------------------------------------------------------------- checks

@@ -27,6 +27,9 @@ CASES = {
     "affine bfloat16": ((1, 16, 2048, 2048), 1, "affine", torch.bfloat16, {}),
     "affine bicubic": (PLANES, 1, "affine", torch.float32, {"mode": "bicubic"}),
     "affine 16 warps": ((1, 4, 1024, 1024), 16, "affine", torch.float32, {}),
+    "spline": (PLANES, 1, "spline", torch.float32, {}),
+    "16 splines": ((16, 4, 512, 512), 16, "spline", torch.float32, {}),
+    "one image, 16 splines": ((1, 4, 1024, 1024), 16, "spline", torch.float32, {}),
     "affine 3-D": (VOLUME, 1, "affine", torch.float32, {}),
     "grid": (PLANES, 1, "grid", torch.float32, {}),
     "grid scattered": (PLANES, 1, "grid", torch.float32, {"padding_mode": "reflection"}),
@@ -41,8 +44,15 @@ def field(name):
     return int(kilobytes) * 1024
 
 
+def placed(warp, size):
+    if not size:
+        return warp
+    spline = warp.shape[1:] == (16, 2)
+    return stn_cuda.ThinPlateSpline(warp) if spline else stn_cuda.Affine(warp)
+
+
 def ours(x, warp, size, options):
-    return stn_cuda.sample(x, stn_cuda.Affine(warp) if size else warp, size, **options)
+    return stn_cuda.sample(x, placed(warp, size), size, **options)
 
 
 def of_torch(x, warp, size, options):
@@ -60,6 +70,9 @@ def operands(name, shape, warps, kind, dtype):
     x.requires_grad_()
     if kind == "affine":
         return x, theta.requires_grad_(), shape[2:]
+    if kind == "spline":
+        moved = stn_cuda.ThinPlateSpline.control_grid() + 0.05 * torch.randn(warps, 16, 2)
+        return x, moved.requires_grad_(), shape[2:]
     grid = stn_cuda.Affine(theta).grid(shape[2:])
     if "scattered" in name:
         grid = grid.uniform_(-1.5, 1.5)
@@ -112,8 +125,7 @@ def dual(sampler, primals, tangents, size, options):
 def gradient(sampler, x, warp, size, options):
     x, warp = x.detach(), warp.detach()
     yield
-    place = stn_cuda.Affine(warp) if size else warp
-    yield stn_cuda.sample_with_gradient(x, place, size, **options)
+    yield stn_cuda.sample_with_gradient(x, placed(warp, size), size, **options)
 
 
 # Each prepares its operands, then yields; and then yields its results.

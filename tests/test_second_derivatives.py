@@ -59,10 +59,13 @@ def test_against_the_reference(dtype, device):
 
 @pytest.mark.quick
 def test_every_way_through_the_cpu_kernels():
-    """The calls that test_cpu_paths.py has for first derivatives."""
+    """The calls that test_cpu_paths.py has for first derivatives.
+
+    But for splines, whose bounds are others: test_thin_plate_spline.py.
+    """
     with Checks() as checks:
         for case in path_cases():
-            if math.prod(case.call.output_shape) < 200_000:
+            if case.call.map != "thin_plate_spline" and math.prod(case.call.output_shape) < 200_000:
                 check_second(checks, case.call)
 
 

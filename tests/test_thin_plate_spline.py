@@ -1,6 +1,7 @@
 """ThinPlateSpline: in the kernels against the reference, and the system that makes it."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from cases import (
     splines,
 )
 from conftest import walk_problem, walking
+from machine import paths_of
+from spline_path_cases import with_points_of_first
 from test_gradients import away_from_kinks
 
 import stn_cuda
@@ -196,6 +199,9 @@ def calls(dtype):
     yield Call(image((3, 2, 9, 8), dtype), splines(1, 2, dtype), MAP)
     yield Call(image((1, 2, 9, 8), dtype), splines(3, 2, dtype, points=40), MAP)
     yield Call(image((1, 2, 9, 8), dtype), splines(2, 2, dtype, points=256), MAP)
+    for shape, size in (((3, 2, 40, 50), (70, 65)), ((1, 2, 20, 30), (28, 28))):
+        shared = with_points_of_first(splines(3, 2, dtype, points=9))
+        yield Call(image(shape, dtype), shared, MAP, size)
 
 
 def check_gradients(call):
@@ -322,6 +328,49 @@ def test_threads_do_not_matter():
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.quick
+def test_a_batch_changes_nothing():
+    """What splines with the same control points share are the bits that each has for itself."""
+    call = Call(
+        image((3, 2, 40, 50)), with_points_of_first(splines(3, 2, points=16)), MAP, (28, 75)
+    )
+    cotangent = call.cotangent()
+    together = call.gradients(cotangent)
+    for n in range(3):
+        alone = replace(call, input=call.input[n : n + 1], warp=call.warp[n : n + 1])
+        single = alone.gradients(cotangent[n : n + 1])
+        for ours, theirs in zip(single[:2], together[:2], strict=True):
+            assert torch.equal(ours, theirs[n : n + 1]), n
+        # Of how many sums a gradient is made depends on the batch.
+        torch.testing.assert_close(single[2], together[2][n : n + 1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.quick
+def test_what_splines_share():
+    """The default control points, and a batch of one of them, are found once for all targets."""
+    x = image((3, 2, 20, 24))
+    targets = ThinPlateSpline.control_grid((3, 3)) + 0.1 * randn(3, 9, 2).float()
+    places = targets[:1] + 0.05 * randn(1, 9, 2).float()
+    for points, shared in (
+        (None, True),
+        (places[0], True),
+        (places, True),
+        (places + 0.05 * randn(3, 9, 2).float(), False),
+    ):
+        warp = ThinPlateSpline(targets, points)
+        ways = paths_of(lambda: sample(x, warp))[1]  # noqa: B023
+        assert ("basis_shared" in ways) == shared, points
+
+
+@pytest.mark.quick
+def test_shared_control_points_that_are_nan():
+    """What is kept of them is NaN, and no result is."""
+    parameters = with_points_of_first(splines(2, 2, points=5))
+    parameters[:, -1, 0] = torch.nan
+    call = Call(image((2, 2, 20, 24)), parameters, MAP)
+    assert all(result.isfinite().all() for result in call.gradients(call.cotangent()))
 
 
 @pytest.mark.quick

@@ -3,7 +3,7 @@
 // and some do not even follow what lies in one piece.
 #pragma once
 
-#include "cpu/tile.h"
+#include "cpu/basis.h"
 
 namespace stn_cuda {
 namespace cpu {

@@ -114,9 +114,10 @@ void splat_beyond(const SampleParams& p, const Plan& plan, Slab<A> slab, int64_t
   slab.stride_c = p.input.stride_c;
   std::copy(p.input.stride, p.input.stride + 3, slab.stride);
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
+  Basis none;  // no map that is turned round has one
   for (int64_t n = image; n < image + images; ++n) {
     const int64_t warp = p.warp.batch == 1 ? 0 : n;
-    for_each_tile<2>(p, plan, warp, 0, plan.tiles,
+    for_each_tile<2>(p, plan, none, warp, 0, plan.tiles,
                      [&](const auto& tile, const auto& looks, const auto&) {
                        using T = typename std::decay<decltype(looks.x[0][0])>::type;
                        // Only maps of the sums' type are turned round.

@@ -113,6 +113,7 @@ void cover_tiles(const SampleParams& p, const Plan& plan, int64_t n, int64_t fir
   const bool monotonic = map.monotonic();
   alignas(64) Accumulate<Element> whole[kRoom];
   std::fill(whole, whole + kRoom, 1);
+  Basis none;
   for (int64_t t = first; t < last; ++t) {
     const Tile<D> tile(plan, t);
     if (monotonic) {  // the corners tell of most tiles all that is to be known
@@ -122,7 +123,7 @@ void cover_tiles(const SampleParams& p, const Plan& plan, int64_t n, int64_t fir
         continue;
       }
     }
-    look_through(map, tile, looks);
+    look_through(map, tile, looks, none, n);
     cover_tile<Element, K>(p, images, tile, looks);
   }
 }

@@ -244,14 +244,16 @@ inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t b
     constexpr int D = decltype(dims)::value;
     if constexpr (K > 1) {
       const Layout layout = layout_of<K, D>(p);
+      Basis none;
       for (int64_t task = begin; task < end;) {
         const int64_t n = task / plan.tiles, first = task % plan.tiles;
         const int64_t last = std::min(plan.tiles, first + end - task);
         const BatchRange images = images_of_warp(p, n);
-        for_each_tile<D>(
-            p, plan, n, first, last, [&](const auto& tile, const auto& looks, const auto& next) {
-              derive_tile<decltype(element), K>(p, plan, layout, n, images, tile, looks, next);
-            });
+        for_each_tile<D>(p, plan, none, n, first, last,
+                         [&](const auto& tile, const auto& looks, const auto& next) {
+                           derive_tile<decltype(element), K>(p, plan, layout, n, images, tile,
+                                                             looks, next);
+                         });
         task += last - first;
       }
     }

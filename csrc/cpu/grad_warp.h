@@ -137,11 +137,13 @@ void hand_to_chain(const ChainMap<T, D>& map, const SampleParams& p, int64_t n, 
 
 template <class T, class A, int D>
 __attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add,
-                                           int64_t n, const Tile<D>& tile,
+                                           int64_t n, const Tile<D>& tile, Basis& basis,
                                            const A (&grad)[D][kRoom], LaneSums& total) {
   any.visit([&](const auto& map) {
     using Map = typename std::decay<decltype(map)>::type;
-    if constexpr (Map::parametric) {
+    if constexpr (kHasBasis<Map>) {
+      sum_groups(map, tile, grad, total, basis.of(map, n, tile));
+    } else if constexpr (Map::parametric) {
       sum_map(map, tile, grad, total);
     } else if constexpr (kIsChain<Map>) {
       hand_to_chain(map, p, n, tile, grad, total);
@@ -316,7 +318,8 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
   return true;
 }
 
-// Tasks: (warp, group of consecutive tiles). The gradient of nearest is 0: ops.cpp returns zeros.
+// Tasks: (warp, group of consecutive tiles), group by group where warps share their basis
+// functions. The gradient of nearest is 0: ops.cpp returns zeros.
 template <bool Along>
 void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
@@ -326,20 +329,15 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
       const Layout layout = layout_of<K, D>(p);
       const bool bends = p.direction == Direction::tangent && !facts_of<D>(p.map).linear;
       const int64_t groups = (plan.tiles + plan.tiles_per_task - 1) / plan.tiles_per_task;
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t first = task % groups * plan.tiles_per_task;
-        const int64_t last = std::min(plan.tiles, first + plan.tiles_per_task);
-        const int64_t n = task / groups;
+      Basis basis(plan, true);
+      const auto work = [&](int64_t n, int64_t first, int64_t last) {
         const BatchRange images = images_of_warp(p, n);
-        if (plan.scattered && (task == begin || first == 0)) {
-          const int64_t tasks = std::min(end - task, groups - task % groups);
-          announce_plane<decltype(element)>(p, images, tasks * plan.tiles_per_task);
-        }
-        LaneSums total{plan.partial + task * p.warp.count};
+        const int64_t sums = n * groups + first / plan.tiles_per_task;
+        LaneSums total{plan.partial + sums * p.warp.count};
         alignas(64) Accumulate<decltype(element)> grad[D][kRoom], still[D][kRoom];
         bool any = false, any_still = false;
         for_each_tile<D>(
-            p, plan, n, first, last,
+            p, plan, basis, n, first, last,
             [&](const auto& tile, const auto& looks, const auto& next) {
               any = grad_warp_tile<Along, decltype(element), K>(p, plan, layout, n, images, tile,
                                                                 looks, next, grad);
@@ -349,10 +347,19 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
               }
             },
             [&](const auto& map, const auto& looks, const Tile<D>& tile) {
-              if (any) hand_to_map(map, p, plan.add, n, tile, grad, total);
+              if (any) hand_to_map(map, p, plan.add, n, tile, basis, grad, total);
               if (any_still) bend_map(map, p, looks.frame, n, tile, still, total);
             });
         add_lanes(total, p.warp.count);
+      };
+      if (plan.basis_shared) return for_each_stretch(plan, p.warp.batch, begin, end, work);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t n = task / groups, first = task % groups * plan.tiles_per_task;
+        if (plan.scattered && (task == begin || first == 0)) {
+          const int64_t tasks = std::min(end - task, groups - task % groups);
+          announce_plane<decltype(element)>(p, images_of_warp(p, n), tasks * plan.tiles_per_task);
+        }
+        work(n, first, std::min(plan.tiles, first + plan.tiles_per_task));
       }
     }
   });

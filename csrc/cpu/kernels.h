@@ -22,6 +22,9 @@ constexpr int kRoom = kTile + 16;
 // points of two rows.
 constexpr int kRowAlign = 16;
 
+// The tiles whose basis functions (cpu/basis.h) a thread keeps, at most.
+constexpr int kMostBasisTiles = 16;
+
 // Whether channels, not pixels, lie next to each other and are computed as vectors.
 STN_HD bool has_channels_inside(const SampleParams& p) {
   return p.input.stride_c == 1 && p.output.stride_c == 1 && p.channels > 1;
@@ -46,6 +49,8 @@ struct Plan {
   int64_t slabs;           // splat: cuts of the image's outermost axis
   bool turned;             // splat: whether cpu/turned.h may be
   bool add;                // grad_warp, of a free map: to what stands there
+  int basis_tiles;         // of how many the basis functions are kept; 0: of none
+  bool basis_shared;       // by all warps, which then come to so many tiles one after the other
   double* partial;         // parametric maps: (tasks, parameters) sums
 };
 

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -136,6 +137,32 @@ Plan group_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool
   return plan;
 }
 
+// The control points of a spline, or 0 of other maps.
+int64_t control_points(const SampleParams& p) {
+  return is_parametric(p.map) ? points_of(facts_of(p.map, p.dims), p.warp.count) : 0;
+}
+
+// Whether several warps have the same control points, the last of their parameters; to the bit.
+bool share_points(const SampleParams& p) {
+  const int64_t element = element_size(p.warp.type), number = control_points(p) * p.dims;
+  const char* last = static_cast<const char*>(p.warp.data) + (p.warp.count - number) * element;
+  for (int64_t n = 1; n < p.warp.batch; ++n) {
+    if (std::memcmp(last, last + n * p.warp.stride_n * element, number * element)) return false;
+  }
+  return true;
+}
+
+// Has warp after warp come to a few tiles, whose basis functions it finds in the L2 cache: `arrays`
+// of them, 1 without slopes. Whole bands of tiles, which see whole rows of the image.
+void share_basis(const SampleParams& p, int arrays, Plan& plan) {
+  constexpr int64_t kCache = int64_t(3) << 16;
+  took(Path::basis_shared);
+  const int64_t tile = control_points(p) * kRoom * element_size(p.warp.type) * arrays;
+  const int64_t tiles = std::clamp<int64_t>(kCache / tile, 1, kMostBasisTiles);
+  plan.basis_shared = true;
+  plan.basis_tiles = static_cast<int>(tiles > plan.across ? tiles - tiles % plan.across : tiles);
+}
+
 // Whether an output's rows hold too few points for full vectors.
 bool can_fold(const SampleParams& p) {
   return p.output_size[0] < 128 && p.output_size[0] % kRowAlign != 0;
@@ -218,7 +245,17 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   plan.gather = use_gather(p);
   plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
-  run(kernel, p, plan, kTile * p.channels * images_per_warp(p));
+  int64_t work = kTile * p.channels * images_per_warp(p);
+  if (kernel == kernels().sample && control_points(p) > 0) {
+    plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
+    if (share_points(p)) {
+      share_basis(p, 1, plan);
+      plan.tiles_per_task = plan.basis_tiles;
+      plan.tasks = p.warp.batch * ceil_div(plan.tiles, plan.tiles_per_task);
+      work *= plan.tiles_per_task;
+    }
+  }
+  run(kernel, p, plan, work);
 }
 
 void splat_together(const SampleParams& p) {
@@ -236,6 +273,10 @@ void splat_together(const SampleParams& p) {
   plan.turned = use_turned(p);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
+  const bool direct = p.input.type == ElementType::f32 || p.input.type == ElementType::f64;
+  if (control_points(p) > 0 && p.direction == Direction::none && direct && share_points(p)) {
+    share_basis(p, 1, plan);
+  }
   run(kernels().splat, p, plan, work / plan.slabs);
 }
 
@@ -251,6 +292,10 @@ void grad_warp_together(const SampleParams& p, bool add) {
   plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
   plan.add = add;
+  if (control_points(p) > 0) {
+    plan.basis_tiles = 2;  // a tile's are wanted twice; the next tile's come in between
+    if (share_points(p)) share_basis(p, 2, plan);
+  }
   std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
   plan.partial = partial.data();
   run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));

@@ -7,24 +7,68 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// Where the tile's points look, parametric. A row's last vector may write past it, onto what the
-// next row writes again. What is left of the padding looks where the row's last point does.
-template <class Map, class T, int D>
-STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
+// Where the tile's points look: look(i, at, x) says it of those that stand `at`, from slot i on. A
+// row's last vector may write past it, onto what the next row writes again. What is left of the
+// padding looks where the row's last point does.
+template <class T, int D, class Look>
+STN_HD void coordinates_by(const Tile<D>& tile, T (&x)[D][kRoom], Look&& look) {
   using V = Native<T>;
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     int j = 0;
     for (; j < tile.width; j += kLanes<T>) {
-      V at[D], look[D];
+      V at[D], found[D];
       positions(tile, p, j, at);
-      map.coordinate(at, look);
-      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], look[d]);
+      look(slot + j, at, found);
+      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], found[d]);
     }
     for (; j < tile.pitch; j += kLanes<T>) {
       for (int d = 0; d < D; ++d) {
         store<kLanes<T>>(&x[d][slot + j], all<V>(x[d][slot + tile.width - 1]));
       }
     }
+  });
+}
+
+// By a parametric map.
+template <class Map, class T, int D>
+STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
+  using V = Native<T>;
+  coordinates_by(tile, x, [&](int, const V(&at)[D], V(&look)[D]) __attribute__((always_inline)) {
+    map.coordinate(at, look);
+  });
+}
+
+// What the basis functions of `Vectors` vectors of points, from slot i on, make of them. (One would
+// wait for each sum to be ready for the next.)
+template <int Vectors, class Map, class T, int D>
+STN_HD void add_moves(const Map& map, const T* values, int i, T (&moved)[D][kRoom]) {
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  V sum[Vectors][D] = {};
+  for (int k = 0; k < map.points; ++k, values += kRoom) {
+    for (int m = 0; m < Vectors; ++m) map.add_move(k, load<V>(values + i + m * L), sum[m]);
+  }
+  for (int m = 0; m < Vectors; ++m) {
+    for (int d = 0; d < D; ++d) store<L>(&moved[d][i + m * L], sum[m][d]);
+  }
+}
+
+// The same from the map's basis functions.
+template <class Map, class T, int D>
+STN_HD void coordinates(const Map& map, const Tile<D>& tile, const BasisRows<T>& basis,
+                        T (&x)[D][kRoom]) {
+  using V = Native<T>;
+  constexpr int L = kLanes<T>, kTogether = 4;
+  alignas(64) T moved[D][kRoom];
+  int i = 0;
+  for (; i + (kTogether - 1) * L < tile.slots(); i += kTogether * L) {
+    add_moves<kTogether>(map, basis.values, i, moved);
+  }
+  for (; i < tile.slots(); i += L) add_moves<1>(map, basis.values, i, moved);
+  coordinates_by(tile, x, [&](int at, const V(&p)[D], V(&look)[D]) __attribute__((always_inline)) {
+    V by[D];
+    for (int d = 0; d < D; ++d) by[d] = load<V>(&moved[d][at]);
+    map.arrive(p, by, look);
   });
 }
 
@@ -226,12 +270,17 @@ STN_HD void find_range(const Map& map, const Tile<D>& tile, Looks<T, D>& looks) 
   }
 }
 
-// Where the tile looks through the map. (One copy for all kernels: there are many maps.)
+// Where the tile looks through the map of warp n. (One copy for all kernels: there are many maps.)
 template <class T, int D>
 __attribute__((noinline)) void look_through(const AnyMap<T, D>& any, const Tile<D>& tile,
-                                            Looks<T, D>& looks) {
+                                            Looks<T, D>& looks, Basis& basis, int64_t n) {
   any.visit([&](const auto& map) {
-    coordinates(map, tile, looks.x);
+    if constexpr (kHasBasis<typename std::decay<decltype(map)>::type>) {
+      const auto rows = basis.of(map, n, tile);
+      rows ? coordinates(map, tile, rows, looks.x) : coordinates(map, tile, looks.x);
+    } else {
+      coordinates(map, tile, looks.x);
+    }
     find_range(map, tile, looks);
   });
 }
@@ -262,8 +311,8 @@ STN_HD void choose_rules(const SampleParams& p, Looks<T, D>& looks) {
 // warp n; next: what the following one sees of the image. Coordinates are computed in float32, in
 // float64 where the grid or theta is float64.
 template <int D, class F, class After>
-STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
-                          int64_t last, F&& f, After&& after) {
+STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,
+                          int64_t first, int64_t last, F&& f, After&& after) {
   const auto look = [&](auto type) {
     using T = decltype(type);
     Looks<T, D> both[2];
@@ -272,7 +321,7 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
     both[0].monotonic = both[1].monotonic = map.monotonic() && !plan.fold;
     const bool far = is_far(p), ruled = !only_zeros(p);
     Box<D> next;
-    if (first < last) look_through(map, Tile<D>(plan, first), both[0]);
+    if (first < last) look_through(map, Tile<D>(plan, first), both[0], basis, n);
     for (int64_t t = first; t < last; ++t) {
       const Tile<D> tile(plan, t);
       if (ruled) choose_rules(p, both[(t - first) % 2]);
@@ -280,7 +329,7 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
       if (t + 1 < last) {
         Looks<T, D>& later = both[(t - first + 1) % 2];
         const Tile<D> following(plan, t + 1);
-        look_through(map, following, later);
+        look_through(map, following, later, basis, n);
         if (far) next.find(later, following.slots());
         if (next.known) took(Path::announced);
       } else {
@@ -293,9 +342,9 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, in
   p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
 }
 template <int D, class F>
-STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, int64_t n, int64_t first,
-                          int64_t last, F&& f) {
-  for_each_tile<D>(p, plan, n, first, last, f, [](const auto&, const auto&, const auto&) {});
+STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,
+                          int64_t first, int64_t last, F&& f) {
+  for_each_tile<D>(p, plan, basis, n, first, last, f, [](const auto&, const auto&, const auto&) {});
 }
 
 // Whether a tile is known to see nothing but the zeros around the image.

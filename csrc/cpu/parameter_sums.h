@@ -2,8 +2,8 @@
 // tasks of a warp, always in the same order.
 #pragma once
 
+#include "cpu/basis.h"
 #include "cpu/partial.h"
-#include "cpu/tile.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -57,34 +57,50 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
   add_sums(sums, first, total);
 }
 
-// The same of a grouped map: group by group over all of the tile's points.
-template <class Map, class A, int D>
+// The same of a grouped map: group by group over all of the tile's points, from its basis functions
+// where they are at hand.
+template <class Map, class A, int D, class T = typename Map::coordinate_type>
 STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
-                       LaneSums& kept) {
-  using T = typename Map::coordinate_type;
+                       LaneSums& kept, const BasisRows<T>& basis = {}) {
   using V = Native<T>;
   constexpr int L = kLanes<T>;
-  alignas(64) T at[D][kRoom] = {}, g[D][kRoom] = {};  // beside the points, too, g is 0
-  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+  alignas(64) T at[D][kRoom], g[D][kRoom] = {};  // beside the points, too, g is 0
+  find_positions(tile, at);
+  tile.for_each_row([&](int slot, const int32_t (&)[D]) {
     for (int j = 0; j < tile.width; j += L) {
-      V here[D];
-      positions(tile, p, j, here);
       const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
-        store<L>(&at[d][slot + j], here[d]);
         store<L>(&g[d][slot + j], inside ? load_converted<V>(&grad[d][slot + j]) : V{});
       }
     }
   });
-  for (int group = 0; group < map.groups(); ++group) {
-    V sums[Map::sums] = {};
+  // add(i, at, g) of the points from slot i on.
+  const auto over_points = [&](auto&& add) __attribute__((always_inline)) {
     for (int i = 0; i < tile.slots(); i += L) {
       V here[D], of[D];
       for (int d = 0; d < D; ++d) {
         here[d] = load<V>(&at[d][i]);
         of[d] = load<V>(&g[d][i]);
       }
-      map.accumulate(here, of, sums, group);
+      add(i, here, of);
+    }
+  };
+  for (int group = 0; group < map.groups(); ++group) {
+    V sums[Map::sums] = {};
+    bool done = false;
+    if constexpr (kHasBasis<Map>) {
+      if (basis && map.has_place(group)) {
+        const auto point = map.control_point(group);
+        const T *value = basis.values + group * kRoom, *slope = basis.slopes + group * kRoom;
+        over_points([&](int i, const V(&here)[D], const V(&of)[D]) __attribute__((always_inline)) {
+          map.accumulate(point, load<V>(value + i), load<V>(slope + i), here, of, sums);
+        });
+        done = true;
+      }
+    }
+    if (!done) {
+      over_points([&](int, const V(&here)[D], const V(&of)[D])
+                      __attribute__((always_inline)) { map.accumulate(here, of, sums, group); });
     }
     for (int j = 0; j < Map::sums; ++j) {
       const int k = map.place(group, j);

@@ -16,8 +16,11 @@
   F(sees_columns)    /* tiles as high as wide */                                               \
   F(tiles_in_groups) /* several tiles are summed in one task */                                \
   F(channels_apart)  /* not all channels at once */                                            \
+  F(basis_shared)    /* basis functions: warp after warp comes to a tile */                    \
   F(slabs)           /* splat: an image is cut */                                              \
   /* tiles of any op */                                                                        \
+  F(basis_found)                                                                               \
+  F(basis_kept)  /* from another pass, or another warp */                                      \
   F(grid_packed) /* grids read as vectors */                                                   \
   F(grid_planar) /* the same, each component by itself */                                      \
   F(grid_strided)                                                                              \

@@ -271,23 +271,28 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
   }
 }
 
-// Tasks: (warp, tile).
+// Tasks: (warp, tile), or where warps share their basis functions (warp, group of tiles).
 inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
     using Element = decltype(element);
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
-    for (int64_t task = begin; task < end;) {
-      const int64_t n = task / plan.tiles, first = task % plan.tiles;
-      const int64_t last = std::min(plan.tiles, first + end - task);
+    Basis basis(plan, false);
+    const auto work = [&](int64_t n, int64_t first, int64_t last) {
       const BatchRange images = images_of_warp(p, n);
       if (plan.scattered) announce_plane<Element>(p, images, last - first);
-      for_each_tile<D>(p, plan, n, first, last,
+      for_each_tile<D>(p, plan, basis, n, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          sample_tile<Element, K>(p, plan, layout, images, tile, looks, next);
                          if (p.around) cover_tile<Element, K>(p, images, tile, looks);
                        });
+    };
+    if (plan.basis_shared) return for_each_stretch(plan, p.warp.batch, begin, end, work);
+    for (int64_t task = begin; task < end;) {
+      const int64_t n = task / plan.tiles, first = task % plan.tiles;
+      const int64_t last = std::min(plan.tiles, first + end - task);
+      work(n, first, last);
       task += last - first;
     }
   });

@@ -6,8 +6,6 @@
 // slabs there are.
 #pragma once
 
-#include <memory>
-
 #include "cpu/beyond.h"
 #include "cpu/tap_weights.h"
 #include "cpu/turned.h"
@@ -18,6 +16,21 @@ inline namespace STN_ISA {
 
 // Pixels of one task's float scratch, into which 16-bit images accumulate (16 MiB).
 constexpr int64_t kScratch = int64_t(1) << 22;
+
+// The slab of a task, but for where its sums are.
+template <class A>
+STN_HD Slab<A> slab_of(const SampleParams& p, const Plan& plan, int64_t task) {
+  const int64_t part = task % plan.slabs, outermost = p.input_size[p.dims - 1];
+  Slab<A> slab;
+  slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
+  slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
+  return slab;
+}
+
+template <class A>
+STN_HD int64_t pixels_of(const SampleParams& p, const Slab<A>& slab) {
+  return (slab.high - slab.low) * points(p.input_size, p.dims) / p.input_size[p.dims - 1];
+}
 
 // Where a tile's points are added, and how heavily: weight(kx, ky, kz, i) of tap k at point i.
 template <class A, int K, int D>
@@ -209,52 +222,38 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   }
 }
 
-// Tasks: (image, slab). The image is contiguous or channels_last: ops.cpp allocates it so.
-template <bool Along, class Element, int K, int D>
-void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& order) {
+// Where a task accumulates some channels of its slab: in the image itself or, if that has 16 bits,
+// in a scratch. The image is contiguous or channels_last: ops.cpp allocates it so.
+template <class Element, int D>
+struct SlabSums {
   using A = Accumulate<Element>;
-  constexpr bool direct = std::is_same<Element, A>::value;
-  const Layout layout = layout_of<K, D>(p);
-  const bool channels_inside = p.input.stride_c == 1 && p.channels > 1;
-  const int64_t image = task / plan.slabs, part = task % plan.slabs;
-  const int64_t outermost = p.input_size[D - 1];
+  static constexpr bool direct = std::is_same<Element, A>::value;
+  int64_t image, first_channel, channels;
   Slab<A> slab;
-  slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
-  slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
-  if constexpr (K == 2 && D == 2 && !Along && kTurned<Element>) {
-    if (layout == Layout::planar && plan.turned &&
-        splat_by_turning<Element>(p, image, slab.low, slab.high)) {
-      if constexpr (direct) splat_beyond(p, plan, slab, image, order);
-      return;
-    }
-  }
-  const int64_t inner = points(p.input_size, D) / outermost;
-  const int64_t plane = (slab.high - slab.low) * inner;
-  const int64_t block =
-      direct ? p.channels
-             : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
-  const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * block]);
-  const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  for (int64_t c = 0; c < p.channels; c += block) {
-    const int64_t channels = std::min(block, p.channels - c);
-    if constexpr (direct) {
-      slab.data = plane_of<A>(p.input, image, c);
-      slab.stride_c = p.input.stride_c;
-      std::copy(p.input.stride, p.input.stride + 3, slab.stride);
-    } else {
-      const int64_t pixel = channels_inside ? channels : 1;
-      slab.stride_c = channels_inside ? 1 : plane;
-      slab.stride[0] = pixel;
-      slab.stride[1] = p.input_size[0] * pixel;
-      slab.stride[2] = p.input_size[0] * p.input_size[1] * pixel;
-      slab.data = scratch.get() - slab.low * slab.stride[D - 1];
-    }
-    Zeros<A> zeros(slab, inner, channels, channels_inside);
-    SampleParams local = p;  // the offsets of the taps are those of where the sums are
+  Zeros<A> zeros;
+  SampleParams local;  // the offsets of the taps are those of where the sums are
+
+  SlabSums(const SampleParams& p, const Plan& plan, int64_t task, int64_t c, int64_t count,
+           A* scratch)
+      : image(task / plan.slabs),
+        first_channel(c),
+        channels(count),
+        slab(slab_of<A>(p, plan, task)),
+        zeros(place(p, scratch), points(p.input_size, D) / p.input_size[D - 1], count,
+              channels_inside(p)),
+        local(p) {
     std::copy(slab.stride, slab.stride + 3, local.input.stride);
+  }
+
+  // Adds the tiles [first, last) of the warps through which the image is seen.
+  template <bool Along, int K>
+  void add(const SampleParams& p, const Plan& plan, Basis& basis, int64_t first, int64_t last,
+           Order& order) {
+    const Layout layout = layout_of<K, D>(p);
+    const int64_t images = p.input.batch == 1 ? p.batch : 1;
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
-      for_each_tile<D>(p, plan, warp, 0, plan.tiles,
+      for_each_tile<D>(p, plan, basis, warp, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          if (look_outside<K>(looks)) return took(Path::splat_nothing);
                          if (see_elsewhere(slab, looks, tile.slots()))
@@ -262,16 +261,86 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
                          if constexpr (K == 2) {
                            if (layout == Layout::planar &&
                                splat_runs<Along>(local, plan, slab, zeros, warp, tile, looks, next,
-                                                 order, n, c, channels)) {
+                                                 order, n, first_channel, channels)) {
                              return;
                            }
                          }
                          splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile,
-                                                       looks, n, c, channels);
+                                                       looks, n, first_channel, channels);
                        });
     }
+  }
+
+  void finish(const SampleParams& p) {
     zeros.complete();
-    if constexpr (!direct) store_slab<Element, D>(p, slab, image, c, channels);
+    if constexpr (!direct) store_slab<Element, D>(p, slab, image, first_channel, channels);
+  }
+
+ private:
+  static bool channels_inside(const SampleParams& p) {
+    return p.input.stride_c == 1 && p.channels > 1;
+  }
+
+  const Slab<A>& place(const SampleParams& p, A* scratch) {
+    if constexpr (direct) {
+      slab.data = plane_of<A>(p.input, image, first_channel);
+      slab.stride_c = p.input.stride_c;
+      std::copy(p.input.stride, p.input.stride + 3, slab.stride);
+    } else {
+      const int64_t pixel = channels_inside(p) ? channels : 1;
+      slab.stride_c = channels_inside(p) ? 1 : pixels_of(p, slab);
+      slab.stride[0] = pixel;
+      slab.stride[1] = p.input_size[0] * pixel;
+      slab.stride[2] = p.input_size[0] * p.input_size[1] * pixel;
+      slab.data = scratch - slab.low * slab.stride[D - 1];
+    }
+    return slab;
+  }
+};
+
+// Tasks: (image, slab).
+template <bool Along, class Element, int K, int D>
+void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& order) {
+  using A = Accumulate<Element>;
+  constexpr bool direct = std::is_same<Element, A>::value;
+  const Slab<A> slab = slab_of<A>(p, plan, task);
+  if constexpr (K == 2 && D == 2 && !Along && kTurned<Element>) {
+    const int64_t image = task / plan.slabs;
+    if (plan.turned && layout_of<K, D>(p) == Layout::planar &&
+        splat_by_turning<Element>(p, image, slab.low, slab.high)) {
+      if constexpr (direct) splat_beyond(p, plan, slab, image, order);
+      return;
+    }
+  }
+  const int64_t plane = pixels_of(p, slab);
+  const int64_t block =
+      direct ? p.channels
+             : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
+  const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * block]);
+  Basis none;
+  for (int64_t c = 0; c < p.channels; c += block) {
+    SlabSums<Element, D> sums(p, plan, task, c, std::min(block, p.channels - c), scratch.get());
+    sums.template add<Along, K>(p, plan, none, 0, plan.tiles, order);
+    sums.finish(p);
+  }
+}
+
+// Several tasks together: one after the other comes to a few tiles.
+template <class Element, int K, int D>
+void splat_in_turns(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end,
+                    Order& order) {
+  using Sums = SlabSums<Element, D>;
+  if constexpr (Sums::direct) {
+    Basis basis(plan, false);
+    std::vector<std::unique_ptr<Sums>> all;
+    for (int64_t task = begin; task < end; ++task) {
+      all.emplace_back(new Sums(p, plan, task, 0, p.channels, nullptr));
+    }
+    for (int64_t first = 0; first < plan.tiles; first += plan.basis_tiles) {
+      const int64_t last = std::min(plan.tiles, first + plan.basis_tiles);
+      for (auto& sums : all) sums->template add<false, K>(p, plan, basis, first, last, order);
+    }
+    for (auto& sums : all) sums->finish(p);
   }
 }
 
@@ -279,11 +348,19 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
 template <bool Along>
 void splat_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
+    using Element = decltype(element);
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
+    constexpr int D = decltype(dims)::value;
     if constexpr (K > 1 || !Along) {
       Order order;  // mostly the same for all tiles
+      if constexpr (!Along && D == 2) {
+        constexpr int64_t kTogether = 64;
+        for (; plan.basis_shared && begin < end; begin += kTogether) {
+          splat_in_turns<Element, K, D>(p, plan, begin, std::min(end, begin + kTogether), order);
+        }
+      }
       for (int64_t task = begin; task < end; ++task) {
-        splat_task<Along, decltype(element), K, decltype(dims)::value>(p, plan, task, order);
+        splat_task<Along, Element, K, D>(p, plan, task, order);
       }
     }
   });

@@ -21,11 +21,12 @@ inline namespace STN_ISA {
 // row goes on to a multiple of kRowAlign with slots whose values are computed and dropped.
 template <int D>
 struct Tile {
+  int64_t index;     // among those of its warp
   int32_t first[D];  // the position of its first point
   int32_t width, rows, pitch;
   int32_t fold;  // as Plan's
 
-  STN_HD Tile(const Plan& plan, int64_t tile) : fold(plan.fold) {
+  STN_HD Tile(const Plan& plan, int64_t tile) : index(tile), fold(plan.fold) {
     const int64_t row = tile / plan.across;
     first[0] = static_cast<int32_t>((tile - row * plan.across) * plan.tile_width);
     first[1] = static_cast<int32_t>((D == 3 ? row % plan.down : row) * plan.tile_rows);

@@ -38,6 +38,12 @@ STN_HD MapFacts facts_of(MapKind kind) {
   }
 #undef STN_CASE
 }
+// Of how many points a map's parameters are, `count` numbers; 0 if it is not grouped.
+STN_HD int64_t points_of(const MapFacts& facts, int64_t count) {
+  if (facts.rows_per_point == 0) return 0;
+  return (count / facts.columns - facts.rows) / facts.rows_per_point;
+}
+
 STN_HD MapFacts facts_of(MapKind kind, int64_t dims) {
   return dims == 2 ? facts_of<2>(kind) : facts_of<3>(kind);
 }

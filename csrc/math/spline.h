@@ -63,11 +63,24 @@ struct ThinPlateSplineMap {
   template <class V>
   STN_HD void coordinate(const V (&p)[D], V (&x)[D]) const {
     V moved[D] = {};
-    for (int k = 0; k < points; ++k) {
-      V apart[D];
-      const V u = radial(&controls[k * D], p, apart).value();
-      for (int r = 0; r < D; ++r) moved[r] = multiply_add(weights[k * D + r], u, moved[r]);
-    }
+    for (int k = 0; k < points; ++k) add_move(k, basis(&controls[k * D], p).value(), moved);
+    arrive(p, moved, x);
+  }
+
+  // What splines with the same control points have in common: U of the one at `place`.
+  template <class V>
+  STN_HD Radial<V> basis(const T* place, const V (&p)[D]) const {
+    V apart[D];
+    return radial(place, p, apart);
+  }
+
+  // What control point k moves by that, and where all of them together take p.
+  template <class V>
+  STN_HD void add_move(int k, V value, V (&moved)[D]) const {
+    for (int r = 0; r < D; ++r) moved[r] = multiply_add(weights[k * D + r], value, moved[r]);
+  }
+  template <class V>
+  STN_HD void arrive(const V (&p)[D], const V (&moved)[D], V (&x)[D]) const {
     affine.coordinate(p, x);
     for (int r = 0; r < D; ++r) x[r] = multiply_add(affine.half[r], moved[r], x[r]);
   }
@@ -84,15 +97,41 @@ struct ThinPlateSplineMap {
   template <class V>
   STN_HD void accumulate(const V (&p)[D], const V (&g)[D], V (&s)[sums], int group) const {
     if (group >= points) return affine.accumulate_row(p, g[group - points], s);
-    V apart[D];
-    T place[D];
-    for (int d = 0; d < D; ++d) place[d] = numbers_of(controls[group * D + d]);
-    const Radial<V> u = radial(place, p, apart);
-    const V value = u.value(), pull = pulled(group, g) * u.slope();
+    const ControlPoint point = control_point(group);
+    const Radial<V> u = basis(point.place, p);
+    accumulate(point, u.value(), u.slope(), p, g, s);
+  }
+
+  // A control point of numbers, and what of a coordinate's gradient is its U's, times the -2 of how
+  // the squared distance changes with the point.
+  struct ControlPoint {
+    T place[D], pull[D];
+  };
+  STN_HD ControlPoint control_point(int k) const {
+    ControlPoint point;
+    for (int d = 0; d < D; ++d) {
+      point.place[d] = numbers_of(controls[k * D + d]);
+      point.pull[d] = -2 * affine.half[d] * numbers_of(weights[k * D + d]);
+    }
+    return point;
+  }
+
+  // What accumulate does for a control point, from its U and the slope of that.
+  template <class V>
+  STN_HD void accumulate(const ControlPoint& point, V value, V slope, const V (&p)[D],
+                         const V (&g)[D], V (&s)[sums]) const {
+    const V pull = pulled(point, g) * slope;
     for (int d = 0; d < D; ++d) {
       s[d] += g[d] * value;
-      s[D + d] += pull * apart[d];
+      s[D + d] += pull * distance(d, point.place[d], p);
     }
+  }
+
+  // Whether a group is of a control point whose position is no NaN.
+  STN_HD bool has_place(int group) const {
+    bool has = group < points;
+    for (int d = 0; has && d < D; ++d) has = controls[group * D + d] == controls[group * D + d];
+    return has;
   }
 
   template <class V>
@@ -101,11 +140,8 @@ struct ThinPlateSplineMap {
     for (int k = 0; k < points; ++k) {
       V apart[D];
       const Radial<V> u = radial(&controls[k * D], p, apart);
-      const V value = u.value(), change = u.slope() * approach(apart, tangent, k);
-      for (int r = 0; r < D; ++r) {
-        moved[r] = multiply_add(tangent.weights[k * D + r], value, moved[r]);
-        moved[r] = multiply_add(weights[k * D + r], change, moved[r]);
-      }
+      tangent.add_move(k, u.value(), moved);
+      add_move(k, V(u.slope() * approach(apart, tangent, k)), moved);
     }
     tangent.affine.coordinate(p, x);
     for (int r = 0; r < D; ++r) x[r] = multiply_add(affine.half[r], moved[r], x[r]);
@@ -118,8 +154,8 @@ struct ThinPlateSplineMap {
     V apart[D];
     const Radial<V> u = radial(&controls[group * D], p, apart);
     const V slope = u.unless_there(u.slope()), nearer = approach(apart, tangent, group);
-    const V pull = pulled(group, g);
-    const V change = tangent.pulled(group, g) * slope + pull * u.curve() * nearer;
+    const V pull = pulled(control_point(group), g);
+    const V change = pulled(tangent.control_point(group), g) * slope + pull * u.curve() * nearer;
     for (int d = 0; d < D; ++d) {
       s[d] += g[d] * slope * nearer;
       s[D + d] += change * apart[d] - pull * slope * tangent.controls[group * D + d];
@@ -142,19 +178,21 @@ struct ThinPlateSplineMap {
   STN_HD Radial<V> radial(const T* place, const V (&p)[D], V (&apart)[D]) const {
     V squared{};
     for (int d = 0; d < D; ++d) {
-      apart[d] = multiply_add(unit[d], V(p[d] - affine.centre[d]), all<V>(-place[d]));
+      apart[d] = distance(d, place[d], p);
       squared += apart[d] * apart[d];
     }
     return Radial<V>(squared);
   }
 
-  // The gradient of U of control point k, times the -2 of how the squared distance changes with it.
   template <class V>
-  STN_HD V pulled(int k, const V (&g)[D]) const {
+  STN_HD V distance(int d, T place, const V (&p)[D]) const {
+    return multiply_add(unit[d], V(p[d] - affine.centre[d]), all<V>(-place));
+  }
+
+  template <class V>
+  STN_HD static V pulled(const ControlPoint& point, const V (&g)[D]) {
     V sum{};
-    for (int r = 0; r < D; ++r) {
-      sum = multiply_add(T(-2 * affine.half[r] * numbers_of(weights[k * D + r])), g[r], sum);
-    }
+    for (int r = 0; r < D; ++r) sum = multiply_add(point.pull[r], g[r], sum);
     return sum;
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -238,6 +239,9 @@ def _solve(targets: Tensor, places: Tensor, regularization: float, on_grid: bool
     exporting = torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export()
     if exporting and on_grid:  # ONNX has no operator that solves systems
         solution = onnx.constant(lambda: _inverse_of_grid(count, regularization)) @ wanted
+    elif on_grid and type(targets) in (Tensor, torch.nn.Parameter) and _has_values(targets):
+        inverse = _kept_inverse(count, regularization, targets.dtype, targets.device)
+        solution = inverse @ wanted
     elif places.dim() == 2:  # one factorisation for all
         wanted = wanted.movedim(0, 1).flatten(1)
         solution = torch.linalg.solve_ex(_system(places, regularization), wanted)[0]
@@ -250,10 +254,25 @@ def _solve(targets: Tensor, places: Tensor, regularization: float, on_grid: bool
     return torch.cat(parts, 1).to(dtype)
 
 
-def _inverse_of_grid(count: int, regularization: float) -> Tensor:
-    """Of the system of a square grid of control points, float64."""
-    places = ThinPlateSpline.control_grid([math.isqrt(count)] * 2, dtype=torch.float64)
+def _inverse_of_grid(
+    count: int,
+    regularization: float,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Of the system of a square grid of control points of that dtype, float64."""
+    shape = [math.isqrt(count)] * 2
+    places = ThinPlateSpline.control_grid(shape, dtype=dtype, device=device).double()
     return torch.linalg.inv(_system(places, regularization))
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_inverse(
+    count: int, regularization: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The same, for the next call, too."""
+    with torch.inference_mode(False), torch.no_grad():
+        return _inverse_of_grid(count, regularization, dtype, device)
 
 
 def _system(places: Tensor, regularization: float) -> Tensor:

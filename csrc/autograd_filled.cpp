@@ -9,6 +9,7 @@
 #include <torch/library.h>
 
 #include "autograd_form.h"
+#include "checks.h"
 
 namespace stn_cuda {
 namespace {
@@ -107,6 +108,7 @@ Tensor sample_filled_autograd(const Tensor& input, const Tensor& warp, const Ten
                               c10::SymIntArrayRef size, Name mode, Name padding_mode,
                               bool align_corners) {
   const Arguments arguments{Tensor(), input, warp, fill};
+  check_still("sample", input, any_requires_grad(arguments) || any_forward_grad(arguments));
   const auto form = [&] {
     return form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners);
   };

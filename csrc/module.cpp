@@ -95,8 +95,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   // The checks alone, for the fake functions.
   define(m, "check_sample",
          [](const char* op, const Tensor& input, const Tensor& warp, Name map, Size size, Name mode,
-            Name padding_mode) {
-           stn_cuda::check_sample(op, input, warp, map, size, mode, padding_mode);
+            Name padding_mode, bool derives) {
+           stn_cuda::check_sample(op, input, warp, map, size, mode, padding_mode, derives);
          });
   define(m, "check_fill",
          [](const char* op, const Tensor& input, const Tensor& warp, const Tensor& fill,

@@ -69,9 +69,10 @@ TORCH_LIBRARY(stn_cuda, m) {
 namespace stn_cuda {
 namespace {
 
-// Whether each plane of the image is one element in memory, such as one that is expanded.
+// Whether each plane of the image is one element in memory, such as one that is expanded. (Of
+// bytes nobody asks.)
 bool is_constant(const SampleParams& p) {
-  bool same = true, several = false;
+  bool same = p.input.type != ElementType::u8, several = false;
   for (int d = 0; d < p.dims; ++d) {
     if (p.input_size[d] == 1) continue;
     several = true;
@@ -83,7 +84,7 @@ bool is_constant(const SampleParams& p) {
 // What is around: the output is set.
 void set_fill(SampleParams& p, const at::Tensor& fill) {
   p.fill.data = fill.data_ptr();
-  p.fill.type = p.output.type;
+  p.fill.type = element_type(fill);
   p.fill.stride_n = fill.size(0) == 1 ? 0 : fill.stride(0);
   p.fill.stride_c = fill.stride(1);
   p.around = true;
@@ -136,10 +137,10 @@ void check_way(const char* op, const at::Tensor& warp, const Way* way, int64_t d
 // What sample and its derivatives have in common: `call` makes the results from the output's shape
 // and memory format, and hands the kernels' parameters on.
 template <class Call>
-auto look(const char* op, const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
-          at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
-          bool align_corners, Call&& call) {
-  check_sample(op, input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode);
+auto look(const char* op, bool derives, const at::Tensor& input, const at::Tensor& warp,
+          c10::string_view map, at::IntArrayRef size, c10::string_view mode,
+          c10::string_view padding_mode, bool align_corners, Call&& call) {
+  check_sample(op, input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode, derives);
   const Backend& backend = backend_of(op, input);
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
@@ -159,7 +160,7 @@ auto look(const char* op, const at::Tensor& input, const at::Tensor& warp, c10::
 at::Tensor sample_of(const char* op, const at::Tensor& input, const at::Tensor& warp,
                      const at::Tensor* fill, c10::string_view map, at::IntArrayRef size,
                      c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
-  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
+  return look(op, false, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 if (fill) check_fill(op, input, warp, *fill, padding_mode);
                 at::Tensor output = empty_like_image(shape, input);
@@ -198,7 +199,7 @@ at::Tensor sample_derivative(const at::Tensor& input, const at::Tensor& warp, Ta
                              bool align_corners) {
   const char* op = "sample_derivative";
   const Way way{tangent, axis};
-  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
+  return look(op, true, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 check_way(op, warp, &way, p.dims);
                 at::Tensor derivative = empty_like_image(shape, input);
@@ -232,7 +233,7 @@ std::tuple<at::Tensor, at::Tensor> sample_with_derivative(
   const char* op = "sample_with_derivative";
   const std::optional<at::Tensor> given(tangent);
   const Way way{given, -1};
-  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
+  return look(op, true, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 check_way(op, warp, &way, p.dims);
                 at::Tensor output = empty_like_image(shape, input);
@@ -247,8 +248,8 @@ std::tuple<at::Tensor, at::Tensor> sample_with_derivative(
 std::tuple<at::Tensor, at::Tensor> sample_with_gradient(
     const at::Tensor& input, const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
     c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
-  return look("sample_with_gradient", input, warp, map, size, mode, padding_mode, align_corners,
-              [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
+  return look("sample_with_gradient", true, input, warp, map, size, mode, padding_mode,
+              align_corners, [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 at::Tensor output = empty_like_image(shape, input);
                 at::Tensor gradient = empty_gradient(shape, input);
                 const at::Tensor along_x = gradient.select(2, 0);

@@ -137,7 +137,8 @@ def _choices(rule: Rule, tensors: dict, labels: dict, results: list, dim: int) -
                 [placed(names, label, Partial("sum")) for names in results],
             )
     for name in rule.linear:
-        if name not in tensors:  # a tangent that is None
+        # Not a tangent that is None; nor bytes, which are rounded.
+        if name not in tensors or not tensors[name].is_floating_point():
             continue
         have = tensors[name].placements[dim]
         if have.is_partial() and have.reduce_op == "sum":

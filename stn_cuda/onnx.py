@@ -53,6 +53,10 @@ def constant(make: Callable[[], Tensor]) -> Tensor:
     return torch.tensor(values, dtype=dtype)
 
 
+def _as_bytes(output: Tensor) -> Tensor:
+    return output.clamp(0, 255).round().to(torch.uint8)
+
+
 def sample(
     input: Tensor,
     warp: Tensor,
@@ -63,7 +67,10 @@ def sample(
     align_corners: bool,
 ) -> Tensor:
     """``stn_cuda::sample``: the grid is written out, then sampled by F.grid_sample."""
-    _C.check_sample("sample", input, warp, map, size, mode, padding_mode)
+    _C.check_sample("sample", input, warp, map, size, mode, padding_mode, False)
+    if input.dtype == torch.uint8:
+        output = sample(input.float(), warp, map, size, mode, padding_mode, align_corners)
+        return _as_bytes(output)
     if "wrap" in padding_mode or "," in padding_mode:
         raise ValueError(
             "sample: padding_mode 'wrap', or another one for each axis, is not implemented in ONNX "
@@ -95,6 +102,9 @@ def sample_filled(
     align_corners: bool,
 ) -> Tensor:
     """``stn_cuda::sample_filled``: what lies around by what an image of ones has lost."""
+    if input.dtype == torch.uint8:
+        settings = (map, size, mode, padding_mode, align_corners)
+        return _as_bytes(sample_filled(input.float(), warp, fill, *settings))
     ones = torch.ones_like(input[:1, :1])
     settings = (warp, map, size, mode, padding_mode, align_corners)
     around = fill.reshape(*fill.shape, *[1] * (input.dim() - 2))

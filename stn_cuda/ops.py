@@ -66,7 +66,8 @@ def sample(
 
 @torch.library.register_fake("stn_cuda::sample")
 def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op="sample"):
-    _C.check_sample(op, input, warp, map, size, mode, padding_mode)
+    derives = op not in ("sample", "sample_filled")
+    _C.check_sample(op, input, warp, map, size, mode, padding_mode, derives)
     spatial = warp.shape[1:-1] if map in FREE_MAPS else size
     batch = warp.shape[0] if input.shape[0] == 1 else input.shape[0]
     output = input.new_empty((batch, input.shape[1], *spatial))

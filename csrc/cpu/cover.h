@@ -87,6 +87,53 @@ STN_SHARED void cover_tile(const SampleParams& p, BatchRange images, const Tile<
   cover_points<Element>(p, images, tile, cover);
 }
 
+// What is around the image as it is added to a tile's values before they are stored. Of most
+// elements it is not: cover_tile adds it to what is stored.
+template <class Element>
+struct Surroundings {
+  template <int K, class Looks>
+  STN_HD void find(const SampleParams&, const Looks&, int) {}
+  STN_HD bool any() const { return false; }
+  template <class V>
+  STN_HD V at_points(V value, int, int64_t, int64_t) const {
+    return value;
+  }
+  template <class V>
+  STN_HD V in_channels(V value, int, int64_t, int64_t, int) const {
+    return value;
+  }
+};
+
+// A byte would be rounded twice.
+template <>
+struct Surroundings<Byte> {
+  const Image* fill = nullptr;  // if it counts for the tile
+  alignas(64) float cover[kRoom];
+
+  template <int K, class Looks>
+  STN_HD void find(const SampleParams& p, const Looks& looks, int slots) {
+    if (!p.around || look_inside(p.interpolation, looks)) return;
+    if (!find_cover<K>(looks, slots, cover)) fill = &p.fill;
+  }
+  STN_HD bool any() const { return fill; }
+
+  STN_HD float value(int64_t n, int64_t c) const {
+    return static_cast<const float*>(fill->data)[n * fill->stride_n + c * fill->stride_c];
+  }
+  // Of a vector of points from a slot on, and of `count` channels of one point.
+  STN_HD FloatVector at_points(FloatVector values, int slot, int64_t n, int64_t c) const {
+    if (!fill) return values;
+    return covered(true, load<FloatVector>(cover + slot), all<FloatVector>(value(n, c)), values);
+  }
+  STN_HD FloatVector in_channels(FloatVector values, int slot, int64_t n, int64_t c,
+                                 int count) const {
+    if (!fill) return values;
+    FloatVector around{};
+    for (int k = 0; k < count; ++k) around[k] = value(n, c + k);
+    return covered(true, all<FloatVector>(cover[slot]), around, values);
+  }
+};
+
 // Where a tile's corners look; looks.ranged says whether the others are known to look in between.
 template <class T, int D>
 __attribute__((noinline)) void look_at_corners(const AnyMap<T, D>& any, const Tile<D>& tile,

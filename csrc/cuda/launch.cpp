@@ -29,7 +29,7 @@ void run_cover(const SampleParams& p) { check("sample", queue_cover(p, current_s
 
 void run_sample(const SampleParams& p) {
   check("sample", queue_sample(p, current_stream()));
-  if (p.around) run_cover(p);
+  if (is_covered_after(p)) run_cover(p);
 }
 
 void run_sample_derivative(const SampleParams& p) {

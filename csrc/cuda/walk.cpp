@@ -56,7 +56,7 @@ void walk_cover(const SampleParams& p) {
 void walk_sample(const SampleParams& p) {
   Walk walk = make_walk();
   sample(p, walk);
-  if (p.around) walk_cover(p);
+  if (is_covered_after(p)) walk_cover(p);
 }
 
 void walk_sample_derivative(const SampleParams& p) {

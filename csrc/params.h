@@ -101,6 +101,9 @@ struct SampleParams {
   // around bytes is in float32, and sample adds it before it rounds.)
   Image fill;
   bool around;
+  // sample: written, unless its data are null: how much of each look lies inside, of one channel
+  // for each warp. (Only where the backend `masks`.)
+  Image mask;
 };
 
 // warp_grid writes a warp's normalised coordinates; its adjoint reduces a grid's gradient to the
@@ -128,6 +131,7 @@ struct Backend {
   void (*grad_warp)(const SampleParams&);
   void (*warp_grid)(const GridParams&);
   void (*warp_grid_backward)(const GridParams&);
+  bool masks;  // whether sample writes a mask
 };
 
 // What maps.h says of the free maps.

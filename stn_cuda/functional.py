@@ -148,14 +148,9 @@ def _check_image_size(op: str, size, dims: int):
         )
 
 
-def _real_dtype(input: Tensor) -> torch.dtype:
-    """An image's dtype; of bytes float32, which they are computed in."""
-    return torch.float32 if input.dtype == torch.uint8 else input.dtype
-
-
 def _fill_of(op: str, input: Tensor, fill) -> Tensor:
     """``fill`` as the op takes it, (1, C) in the input's dtype; of bytes in float32."""
-    dtype = _real_dtype(input)
+    dtype = ops.real_dtype(input)
     channels = input.shape[1] if input.dim() > 1 else 1  # The op refuses such an input.
     if isinstance(fill, Tensor):
         if fill.dim() > 1 or (fill.dim() == 1 and fill.shape[0] != channels):
@@ -173,19 +168,6 @@ def _asked(fill, return_mask) -> dict:
     """What :func:`sample` is told besides, if it is."""
     asked = fill is not None or return_mask
     return {"fill": fill, "return_mask": return_mask} if asked else {}
-
-
-def _mask_of(input: Tensor, parameters: Tensor, map: str, size, mode: str, align_corners: bool):
-    """What is seen of an image of ones, of which there is one element in memory."""
-    ones = torch.ones((1,) * input.dim(), dtype=_real_dtype(input), device=input.device)
-    ones = ones.expand(1, 1, *input.shape[2:])
-    mode = "nearest" if mode == "nearest" else "bilinear"
-    mask = ops.sample(ones, parameters, map, size, mode, "zeros", align_corners)
-    return (
-        mask
-        if mask.shape[0] == input.shape[0]
-        else mask.expand(max(mask.shape[0], input.shape[0]), *mask.shape[1:])
-    )
 
 
 def sample(
@@ -280,12 +262,14 @@ def sample(
     settings = _settings("sample", input.dim() - 2, mode, padding_mode, align_corners)
     if fill is not None:
         fill = _fill_of("sample", input, fill)
-        output = ops.sample_filled(input, parameters, fill, map, size, *settings)
-    else:
-        output = ops.sample(input, parameters, map, size, *settings)
-    if not return_mask:
-        return output
-    return output, _mask_of(input, parameters, map, size, settings[0], settings[2])
+    if return_mask:
+        output, mask = ops.sample_masked(input, parameters, fill, map, size, *settings)
+        if mask.shape[0] != output.shape[0]:
+            mask = mask.expand(output.shape[0], *mask.shape[1:])
+        return output, mask
+    if fill is not None:
+        return ops.sample_filled(input, parameters, fill, map, size, *settings)
+    return ops.sample(input, parameters, map, size, *settings)
 
 
 def sample_with_gradient(

@@ -281,8 +281,11 @@ void for_channels(const SampleParams& p, int64_t together, F&& f) {
 }
 
 void sample(const SampleParams& p) {
-  for_channels(p, channels_together(p),
-               [](const auto& part, bool) { sample_together(part, kernels().sample); });
+  for_channels(p, channels_together(p), [](const auto& part, bool first) {
+    SampleParams q = part;
+    if (!first) q.mask.data = nullptr;  // it is written
+    sample_together(q, kernels().sample);
+  });
 }
 
 // Where the kernels look for the points of the values, the derivatives' lie, too.
@@ -323,9 +326,9 @@ void warp_grid_backward(const GridParams& p) {
   kernels().finish_warp_grid_backward(p, plan);
 }
 
-[[maybe_unused]] const bool registered = register_backend(
-    c10::DeviceType::CPU,
-    Backend{sample, sample_derivative, cover, splat, grad_warp, warp_grid, warp_grid_backward});
+[[maybe_unused]] const bool registered =
+    register_backend(c10::DeviceType::CPU, Backend{sample, sample_derivative, cover, splat,
+                                                   grad_warp, warp_grid, warp_grid_backward, true});
 
 }  // namespace
 

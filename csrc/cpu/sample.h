@@ -81,7 +81,7 @@ struct PointTaps {
 template <class Element, int K, int D>
 STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
                                 const TileTaps<Accumulate<Element>, K, D>& taps,
-                                const Surroundings<Element>& around, int64_t n) {
+                                Around<Element> around, int64_t n) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   const int channels = static_cast<int>(p.channels);
@@ -120,7 +120,7 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
 // mark.
 template <class Element, int K, int C, int D, class View>
 STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                          const Surroundings<Element>& around, int64_t n, int64_t c, int32_t* marks,
+                          Around<Element> around, int64_t n, int64_t c, int32_t* marks,
                           View&& view) {
   using V = Native<Accumulate<Element>>;
   Element* output = plane_of<Element>(p.output, n, c);
@@ -140,7 +140,7 @@ STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element
 // Planar: the groups that have a window.
 template <class Element, int K, int D>
 STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                               const Surroundings<Element>& around, BatchRange images,
+                               Around<Element> around, BatchRange images,
                                WindowTile<Accumulate<Element>, D>& windows, const Box<D>& next) {
   const auto all = [&](auto reach) {
     took(reach.value == Reach::wide     ? Path::sample_wide
@@ -163,9 +163,9 @@ STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<El
 template <class Element, int K, int D>
 STN_SHARED void sample_runs(const SampleParams& p, const Plan& plan,
                             const RunStarts<Accumulate<Element>, K, D>& starts,
-                            const Groups<Accumulate<Element>, D>& groups,
-                            const Surroundings<Element>& around, BatchRange images,
-                            WindowTile<Accumulate<Element>, D>& windows, const Box<D>& next) {
+                            const Groups<Accumulate<Element>, D>& groups, Around<Element> around,
+                            BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
+                            const Box<D>& next) {
   took(Path::sample_runs);
   look_at_runs<Element>(p, plan, starts, groups.count, images, windows,
                         [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
@@ -178,9 +178,8 @@ STN_SHARED void sample_runs(const SampleParams& p, const Plan& plan,
 // Planar or strided: the points whose values are still missing, in all channels.
 template <class Element, int K, int D>
 STN_SHARED void sample_gaps(const SampleParams& p, Layout layout, bool wraps, const Tile<D>& tile,
-                            const TileTaps<Accumulate<Element>, K, D>& taps,
-                            const Surroundings<Element>& around, BatchRange images,
-                            const WindowTile<Accumulate<Element>, D>& windows) {
+                            const TileTaps<Accumulate<Element>, K, D>& taps, Around<Element> around,
+                            BatchRange images, const WindowTile<Accumulate<Element>, D>& windows) {
   using A = Accumulate<Element>;
   const int slots = tile.slots();
   alignas(64) A values[kRoom];
@@ -293,6 +292,9 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       for_each_tile<D>(p, plan, n, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          sample_tile<Element, K>(p, plan, layout, images, tile, looks, next);
+                         if (p.mask.data) {
+                           mask_tile<K == 1 ? 1 : 2, Accumulate<Element>>(p, n, tile, looks);
+                         }
                          if constexpr (!std::is_same<Element, Byte>::value) {
                            if (p.around) cover_tile<Element, K>(p, images, tile, looks);
                          }

@@ -90,8 +90,8 @@ void walk_cuda_kernels(bool on, bool deterministic, bool descending, bool vector
   static const Backend usual = backend(c10::DeviceType::CPU);
   settings = {deterministic, descending ? Order::descending : Order::ascending, vectors};
   backend(c10::DeviceType::CPU) =
-      on ? Backend{walk_sample,    walk_sample_derivative, walk_cover, walk_splat, walk_grad_warp,
-                   walk_warp_grid, walk_warp_grid_backward}
+      on ? Backend{walk_sample,    walk_sample_derivative,  walk_cover, walk_splat, walk_grad_warp,
+                   walk_warp_grid, walk_warp_grid_backward, false}
          : usual;
 }
 

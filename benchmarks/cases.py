@@ -83,7 +83,8 @@ class Case:
     def group(self) -> str:
         """The line of the summary that the case belongs to."""
         kind = "grid" if self.is_grid else self.op
-        precision = "" if self.dtype in ("float32", "float64") else ", half types"
+        wide = self.dtype in ("float32", "float64")
+        precision = "" if wide else (", bytes" if self.dtype == "uint8" else ", half types")
         return f"{kind} {len(self.shape) - 2}-D {self.mode}{precision}"
 
     @property
@@ -244,6 +245,12 @@ HALF = [
     Case("affine", (16, 64, 64, 64), dtype="bfloat16", channels_last=True),
 ]
 
+# Photographs, rounded to bytes again: forward only.
+BYTES = [
+    Case("affine", (8, 3, 512, 512), suite="default", dtype="uint8"),
+    Case("affine", (8, 3, 512, 512), suite="default", dtype="uint8", channels_last=True),
+]
+
 # The other interpolations and boundaries over the work above, forward only.
 _WORK = [case for case in AFFINE_2D if not case.warps]
 _COMMON = (8, 3, 224, 224)
@@ -300,6 +307,7 @@ CASES: list[Case] = [
     *_both_directions(AFFINE_2D + AFFINE_2D_VARIANTS + GRID_2D + VOLUMES + PROJECTIVE + HALF),
     *_both_directions(SPLINES + FLOW + COMPOSE),
     *GRID_2D_WARP_ONLY,
+    *BYTES,
     *INTERPOLATIONS,
     *BOUNDARIES,
     *DERIVATIVES,

@@ -21,6 +21,8 @@ from .problem import Problem, grid_of, pixels_of, result_names, work
 
 # Roundings on a coordinate's way from theta to pixels: three products and sums, the scaling.
 COORDINATE_ROUNDINGS = 4
+# The rounding of bytes as a share of the largest one.
+BYTE = 1 / 255
 # An image of random pixels changes by about 1 per pixel and direction, bicubic by up to 2;
 # the rest is room for sums of several taps.
 SLOPE = 8
@@ -88,7 +90,8 @@ def _compare(name: str, got: torch.Tensor, want: torch.Tensor, expected: Referen
         return "must be finite, got NaN or Inf"
 
     sum_unit = torch.finfo(torch.float64 if owner.dtype == torch.float64 else torch.float32).eps
-    rounding = SLOPE * dims * expected.delta + 4 * torch.finfo(got.dtype).eps
+    unit = BYTE if got.dtype == torch.uint8 else 4 * torch.finfo(got.dtype).eps
+    rounding = SLOPE * dims * expected.delta + unit
     error = (got.double() - want).abs()
     # Of bicubic the second derivative jumps, of bilinear the first.
     derived = name == "grad_warp" or (case.direction not in FIRST and name != "output")

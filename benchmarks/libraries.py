@@ -1,9 +1,9 @@
 """Other libraries that sample images: peers of `--libraries`, as far as they are installed.
 
-They are asked only for what they do alike: float32 forward on the CPU, linear, zeros outside. None
-of them takes a theta or a normalised grid, so each is given positions in pixels of the input that
-were computed beforehand, and images in the layout that its users have. That work is not timed,
-which favours them; none of them counts for the headline.
+They are asked only for what they do alike: float32 (OpenCV: bytes, too) forward on the CPU, linear,
+zeros outside. None of them takes a theta or a normalised grid, so each is given positions in pixels
+of the input that were computed beforehand, and images in the layout that its users have. That work
+is not timed, which favours them; none of them counts for the headline.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def opencv(problem: Problem) -> Forward:
             cv2.remap(image, *warp, cv2.INTER_LINEAR, dst=output, **constant)
 
     def forward(_: torch.Tensor, __: torch.Tensor) -> torch.Tensor:
-        output = numpy.empty(shape, numpy.float32)
+        output = numpy.empty(shape, images.dtype)
         for index in range(batch):
             one(images[index % len(images)], warps[index % len(warps)], output[index])
         return torch.from_numpy(output).view(batch, *size, channels).movedim(-1, 1)
@@ -110,17 +110,17 @@ def _to_pixels(size: tuple[int, ...], align_corners: bool) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _alike(problem: Problem) -> bool:
+def _alike(problem: Problem, dtypes: tuple[str, ...] = ("float32",)) -> bool:
     case = problem.case
-    kind = (case.dtype, case.warp_dtype, case.mode, case.padding, case.direction)
-    return (
-        kind == ("float32", "float32", "bilinear", "zeros", "forward") and not problem.input.is_cuda
-    )
+    kind = (case.warp_dtype, case.mode, case.padding, case.direction)
+    alike = kind == ("float32", "bilinear", "zeros", "forward") and case.dtype in dtypes
+    return alike and not problem.input.is_cuda
 
 
 def _opencv_can(problem: Problem) -> bool:
     shape = problem.case.shape
-    return _alike(problem) and len(shape) == 4 and shape[1] <= OPENCV_CHANNELS
+    dtypes = ("float32", "uint8")
+    return _alike(problem, dtypes) and len(shape) == 4 and shape[1] <= OPENCV_CHANNELS
 
 
 def _scipy_can(problem: Problem) -> bool:

@@ -155,16 +155,22 @@ def torch_is_safe(problem: Problem) -> bool:
     """Whether torch's own kernel stays inside its tensors.
 
     On the CPU its kernels for 16-bit types keep the offset of a pixel in 16 bits: with more pixels
-    than that counts, they read and, backward, write elsewhere.
+    than that counts, they read and, backward, write elsewhere. Of bytes it has none.
     """
+    if problem.input.dtype == torch.uint8:
+        return False
     wide = problem.input.element_size() > 2 or problem.input.is_cuda
     return wide or math.prod(problem.case.shape[2:]) < 2**15
 
 
 def torch_in_float32(problem: Problem) -> Forward:
-    """`torch_eager` on the image in float32: what a 16-bit image on the CPU needs to be right."""
+    """`torch_eager` on the image in float32: what a 16-bit image on the CPU needs to be right, and
+    bytes anywhere, which are rounded and saturated again.
+    """
     dtype = problem.input.dtype
     forward = torch_eager(replace(problem, input=problem.input.float()))
+    if dtype == torch.uint8:
+        return lambda image, warp: forward(image.float(), warp).round_().clamp_(0, 255).to(dtype)
     return lambda image, warp: forward(image.float(), warp.float()).to(dtype)
 
 
@@ -227,7 +233,7 @@ PEERS: list[Peer] = [
     Peer(
         "torch in float32",
         torch_in_float32,
-        supports=lambda problem: problem.input.element_size() == 2,
+        supports=lambda problem: problem.input.element_size() <= 2,
     ),
     Peer("torch.compile", torch_compiled, torch_is_safe, optional=True),
     *(

@@ -25,7 +25,7 @@ DOUBLE = ("double", "double-whole")
 class Problem:
     """A case with its data: what every peer is given.
 
-    input        of the case's shape, dtype and layout, uniform in [0, 1)
+    input        of the case's shape, dtype and layout, uniform in [0, 1), of bytes in [0, 255]
     warp         a map's parameters, such as theta (N, 2, 3) / (N, 3, 4), a displacement (N, 2 | 3,
                  ...), or a grid (N, ..., 2 | 3)
     grad_output  of the output's shape and the input's dtype and layout; None where there is no
@@ -51,6 +51,8 @@ def build(case: Case, device: str = "cpu") -> Problem:
         layout = torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d
 
     image = torch.rand(case.shape, generator=generator)
+    if dtype == torch.uint8:
+        image = 256 * image
     theta = _theta(case, generator)
     if case.is_grid:
         warp = _grid(case, theta, generator)

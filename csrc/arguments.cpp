@@ -73,6 +73,8 @@ ElementType element_type(const at::Tensor& tensor) {
       return ElementType::f64;
     case at::kHalf:
       return ElementType::f16;
+    case at::kByte:
+      return ElementType::u8;
     default:
       return ElementType::bf16;
   }

@@ -4,6 +4,8 @@
 #include <ATen/ops/stack.h>
 #include <torch/library.h>
 
+#include "checks.h"
+
 namespace stn_cuda {
 namespace {
 
@@ -42,10 +44,12 @@ Form form_of_grad_warp(const Tensor& grad, const Tensor& input, int64_t axis, Na
 
 Tensor sample_autograd(const Tensor& input, const Tensor& warp, Name map, c10::SymIntArrayRef size,
                        Name mode, Name padding_mode, bool align_corners) {
+  const bool recorded = torch::autograd::compute_requires_grad(input, warp);
   const Tensor moves = forward_grad(warp);
+  check_still("sample", input, recorded || moves.defined());
   // One pass for the value and its derivative. Not where reverse mode keeps what it needs: that
   // would be without its forward-mode derivatives.
-  if (moves.defined() && !torch::autograd::compute_requires_grad(input, warp)) {
+  if (moves.defined() && !recorded) {
     const Tensor image = primal(input), place = primal(warp), change = forward_grad(input);
     auto [value, moved] = ops::sample_with_derivative(image, place, moves, map, size, mode,
                                                       padding_mode, align_corners);

@@ -9,6 +9,8 @@
 #include <torch/library.h>
 
 #include "autograd_form.h"
+#include "checks.h"
+#include "sampling.h"
 
 namespace stn_cuda {
 namespace {
@@ -103,10 +105,13 @@ Tensor moved_by(const Filled& filled, const Tensor& input, const Tensor& warp, c
   return total;
 }
 
-Tensor sample_filled_autograd(const Tensor& input, const Tensor& warp, const Tensor& fill, Name map,
-                              c10::SymIntArrayRef size, Name mode, Name padding_mode,
-                              bool align_corners) {
+// What `call` returns, with the derivatives of sample_filled.
+template <class Call>
+Tensor record_filled(const Tensor& input, const Tensor& warp, const Tensor& fill, Name map,
+                     c10::SymIntArrayRef size, Name mode, Name padding_mode, bool align_corners,
+                     Call&& call) {
   const Arguments arguments{Tensor(), input, warp, fill};
+  check_still("sample", input, any_requires_grad(arguments) || any_forward_grad(arguments));
   const auto form = [&] {
     return form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners);
   };
@@ -118,9 +123,7 @@ Tensor sample_filled_autograd(const Tensor& input, const Tensor& warp, const Ten
     made->link(arguments);
     node = std::move(made);
   }
-  const Tensor result = below_autograd([&] {
-    return ops::sample_filled(input, warp, fill, map, size, mode, padding_mode, align_corners);
-  });
+  const Tensor result = below_autograd(call);
   if (node) torch::autograd::set_history(result, node);
   if (any_forward_grad(arguments)) {
     const Form of_sample = form();
@@ -133,9 +136,50 @@ Tensor sample_filled_autograd(const Tensor& input, const Tensor& warp, const Ten
   return result;
 }
 
+Tensor sample_filled_autograd(const Tensor& input, const Tensor& warp, const Tensor& fill, Name map,
+                              c10::SymIntArrayRef size, Name mode, Name padding_mode,
+                              bool align_corners) {
+  return record_filled(input, warp, fill, map, size, mode, padding_mode, align_corners, [&] {
+    return ops::sample_filled(input, warp, fill, map, size, mode, padding_mode, align_corners);
+  });
+}
+
+// The output's derivatives are those of sample or sample_filled, the mask's those of what it is.
+std::tuple<Tensor, Tensor> sample_masked_autograd(const Tensor& input, const Tensor& warp,
+                                                  const std::optional<Tensor>& fill, Name map,
+                                                  c10::SymIntArrayRef size, Name mode,
+                                                  Name padding_mode, bool align_corners) {
+  const Name mask_mode = mode_of_mask(mode);
+  const Arguments arguments{Tensor(), input, warp, fill.value_or(Tensor())};
+  check_still("sample", input, any_requires_grad(arguments) || any_forward_grad(arguments));
+  if (any_forward_grad(arguments)) {
+    const Tensor output =
+        fill ? ops::sample_filled(input, warp, *fill, map, size, mode, padding_mode, align_corners)
+             : ops::sample(input, warp, map, size, mode, padding_mode, align_corners);
+    const Tensor ones = image_of_ones(input);
+    return {output, ops::sample(ones, warp, map, size, mask_mode, "zeros", align_corners)};
+  }
+  const auto [output, mask] = below_autograd([&] {
+    return ops::sample_masked(input, warp, fill, map, size, mode, padding_mode, align_corners);
+  });
+  const auto made = [](const Tensor& tensor) { return [&tensor] { return tensor; }; };
+  if (!any_requires_grad(arguments)) return {output, mask};
+  const Tensor recorded =
+      fill ? record_filled(input, warp, *fill, map, size, mode, padding_mode, align_corners,
+                           made(output))
+           : record({Tensor(), input, warp, Tensor()}, made(output), [&] {
+               return form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners);
+             });
+  const Tensor ones = image_of_ones(input);
+  return {recorded, record({Tensor(), ones, warp, Tensor()}, made(mask), [&] {
+            return form_of_sample(ones, warp, -1, map, size, mask_mode, "zeros", align_corners);
+          })};
+}
+
 }  // namespace
 }  // namespace stn_cuda
 
 TORCH_LIBRARY_IMPL(stn_cuda, Autograd, m) {
+  m.impl("sample_masked", stn_cuda::sample_masked_autograd);
   m.impl("sample_filled", stn_cuda::sample_filled_autograd);
 }

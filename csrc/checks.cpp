@@ -34,15 +34,20 @@ void check_defined(const char* op, const char* name, const Tensor& tensor) {
   TORCH_CHECK(tensor.defined(), op, ": ", name, " must be a tensor, got None");
 }
 
-void check_storage(const char* op, const char* name, const Tensor& tensor) {
+// Whether an image may be of bytes.
+enum class Bytes { refused, taken };
+
+void check_storage(const char* op, const char* name, const Tensor& tensor,
+                   Bytes bytes = Bytes::refused) {
   TORCH_CHECK(tensor.layout() == at::kStrided, op, ": ", name,
               " must be a dense tensor, got layout ", tensor.layout(),
               " (expected input and grid to have torch.strided layout)");
   const auto type = tensor.scalar_type();
-  TORCH_CHECK(
-      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16, op,
-      ": ", name, " must be float32, float64, float16 or bfloat16, got ", type,
-      " (not implemented for '", type, "')");
+  const bool taken = bytes == Bytes::taken;
+  TORCH_CHECK(type == at::kFloat || type == at::kDouble || type == at::kHalf ||
+                  type == at::kBFloat16 || (taken && type == at::kByte),
+              op, ": ", name, " must be float32, float64, float16 or bfloat16",
+              taken ? " (or uint8)" : "", ", got ", type, " (not implemented for '", type, "')");
 }
 
 void check_same_device(const char* op, const char* name, const Tensor& tensor,
@@ -62,12 +67,13 @@ std::string torch_dimensions_text(int64_t image_dims, const Tensor& grid) {
 }
 
 // (N, C, H, W) or (N, C, D, H, W). `grid`: what comes with it, if that is a grid.
-void check_image(const char* op, const char* name, const Tensor& image, const Tensor& grid = {}) {
+void check_image(const char* op, const char* name, const Tensor& image, const Tensor& grid = {},
+                 Bytes bytes = Bytes::refused) {
   check_defined(op, name, image);
   TORCH_CHECK(image.dim() == 4 || image.dim() == 5, op, ": ", name,
               " must be (N, C, H, W) or (N, C, D, H, W), got shape ", shape_text(image), " ",
               torch_dimensions_text(image.dim(), grid));
-  check_storage(op, name, image);
+  check_storage(op, name, image, bytes);
 }
 
 // Whether an extent is larger than that. One that is not known yet is asked when it is.
@@ -176,9 +182,10 @@ void check_modes(const char* op, c10::string_view mode, c10::string_view padding
 
 // The image, the warp and the modes: what all the sampling ops share. Returns the map.
 MapKind check_sampling(const char* op, const char* name, const Tensor& image, const Tensor& warp,
-                       c10::string_view map, c10::string_view mode, c10::string_view padding_mode) {
+                       c10::string_view map, c10::string_view mode, c10::string_view padding_mode,
+                       Bytes bytes = Bytes::refused) {
   const MapKind kind = parse_map(op, map);
-  check_image(op, name, image, needs_position(kind) ? Tensor() : warp);
+  check_image(op, name, image, needs_position(kind) ? Tensor() : warp, bytes);
   check_modes(op, mode, padding_mode, image.dim() - 2);
   check_warp(op, warp, kind, image.dim() - 2);
   check_same_device(op, name_of(kind), warp, name, image);
@@ -203,8 +210,10 @@ MapKind check_parametric(const char* op, c10::string_view map) {
 }  // namespace
 
 void check_sample(const char* op, const Tensor& input, const Tensor& warp, c10::string_view map,
-                  SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode) {
-  const MapKind kind = check_sampling(op, "input", input, warp, map, mode, padding_mode);
+                  SymIntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
+                  bool derives) {
+  const MapKind kind = check_sampling(op, "input", input, warp, map, mode, padding_mode,
+                                      derives ? Bytes::refused : Bytes::taken);
   check_batch(op, input, warp);
   check_spatial(op, "input", input.sym_sizes());
   if (is_free(kind)) {
@@ -214,6 +223,12 @@ void check_sample(const char* op, const Tensor& input, const Tensor& warp, c10::
   } else {
     check_size(op, size, input.dim() - 2);
   }
+}
+
+void check_still(const char* op, const Tensor& input, bool moves) {
+  TORCH_CHECK(!moves || input.scalar_type() != at::kByte, op,
+              ": uint8 images must be used with a warp and a fill that do not require grad, since "
+              "they have no derivatives; input.float() has");
 }
 
 void check_fill(const char* op, const Tensor& input, const Tensor& warp, const Tensor& fill,
@@ -230,9 +245,10 @@ void check_fill(const char* op, const Tensor& input, const Tensor& warp, const T
   const SymInt batch = input.sym_size(0) == 1 ? warp.sym_size(0) : input.sym_size(0);
   const bool fits = fill.dim() == 2 && (fill.sym_size(0) == 1 || fill.sym_size(0) == batch) &&
                     fill.sym_size(1) == input.sym_size(1);
-  TORCH_CHECK_VALUE(fits && fill.scalar_type() == input.scalar_type(), op, ": fill must be (1 or ",
-                    batch, ", ", input.sym_size(1), ") of dtype ", input.scalar_type(),
-                    ", got shape ", shape_text(fill), " and dtype ", fill.scalar_type());
+  const auto type = input.scalar_type() == at::kByte ? at::kFloat : input.scalar_type();
+  TORCH_CHECK_VALUE(fits && fill.scalar_type() == type, op, ": fill must be (1 or ", batch, ", ",
+                    input.sym_size(1), ") of dtype ", type, ", got shape ", shape_text(fill),
+                    " and dtype ", fill.scalar_type());
 }
 
 void check_splat(const char* op, const Tensor& values, const Tensor& warp, c10::string_view map,

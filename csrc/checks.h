@@ -9,12 +9,14 @@
 namespace stn_cuda {
 
 // Each takes an op's arguments as far as they can be wrong. `op`: the op itself, or one that takes
-// the same arguments.
+// the same arguments. derives: whether it is of derivatives, which images of bytes do not have.
 void check_sample(const char* op, const at::Tensor& input, const at::Tensor& warp,
                   c10::string_view map, c10::SymIntArrayRef size, c10::string_view mode,
-                  c10::string_view padding_mode);
-// What lies around an image, for each of it or of a batch, and each channel. The others are
-// checked.
+                  c10::string_view padding_mode, bool derives = false);
+// Raises where a derivative would be asked of an image of bytes.
+void check_still(const char* op, const at::Tensor& input, bool moves);
+// What lies around an image, for each of it or of a batch, and each channel, in the image's dtype
+// (of bytes, in float32). The others are checked.
 void check_fill(const char* op, const at::Tensor& input, const at::Tensor& warp,
                 const at::Tensor& fill, c10::string_view padding_mode);
 void check_splat(const char* op, const at::Tensor& values, const at::Tensor& warp,

@@ -33,6 +33,15 @@ Tensor sample_filled(const Tensor& input, const Tensor& warp, const Tensor& fill
   return op.call(input, warp, fill, map, size, mode, padding_mode, align_corners);
 }
 
+std::tuple<Tensor, Tensor> sample_masked(const Tensor& input, const Tensor& warp,
+                                         const std::optional<Tensor>& fill, Name map, Size size,
+                                         Name mode, Name padding_mode, bool align_corners) {
+  static const auto op =
+      find_op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const std::optional<Tensor>&,
+                                         Name, Size, Name, Name, bool)>("stn_cuda::sample_masked");
+  return op.call(input, warp, fill, map, size, mode, padding_mode, align_corners);
+}
+
 Tensor splat(const Tensor& values, const Tensor& warp, Name map, Size shape, bool channels_last,
              Name mode, Name padding_mode, bool align_corners) {
   static const auto op =

@@ -71,6 +71,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
            return stn_cuda::ops::sample_filled(input, warp, fill, map, size, mode, padding_mode,
                                                align_corners);
          });
+  define(m, "sample_masked",
+         [](const Tensor& input, const Tensor& warp, const std::optional<Tensor>& fill, Name map,
+            Size size, Name mode, Name padding_mode, bool align_corners) {
+           return stn_cuda::ops::sample_masked(input, warp, fill, map, size, mode, padding_mode,
+                                               align_corners);
+         });
   define(m, "splat",
          [](const Tensor& values, const Tensor& warp, Name map, Size shape, bool channels_last,
             Name mode, Name padding_mode, bool align_corners) {
@@ -95,8 +101,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   // The checks alone, for the fake functions.
   define(m, "check_sample",
          [](const char* op, const Tensor& input, const Tensor& warp, Name map, Size size, Name mode,
-            Name padding_mode) {
-           stn_cuda::check_sample(op, input, warp, map, size, mode, padding_mode);
+            Name padding_mode, bool derives) {
+           stn_cuda::check_sample(op, input, warp, map, size, mode, padding_mode, derives);
          });
   define(m, "check_fill",
          [](const char* op, const Tensor& input, const Tensor& warp, const Tensor& fill,

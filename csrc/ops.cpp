@@ -26,6 +26,11 @@ TORCH_LIBRARY(stn_cuda, m) {
   m.def(
       "sample_filled(Tensor input, Tensor warp, Tensor fill, str map, SymInt[] size, str mode, "
       "str padding_mode, bool align_corners) -> Tensor");
+  // sample, or sample_filled, and how much of each point's look lies inside the image, (N of the
+  // warp, 1, *size), whatever the padding: of a bilinear look, or of a nearest one.
+  m.def(
+      "sample_masked(Tensor input, Tensor warp, Tensor? fill, str map, SymInt[] size, str mode, "
+      "str padding_mode, bool align_corners) -> (Tensor, Tensor)");
   // The adjoint of sample in input: an image of `shape` (N, C, *spatial) out of sample's values.
   m.def(
       "splat(Tensor values, Tensor warp, str map, SymInt[] shape, bool channels_last, str mode, "
@@ -69,9 +74,10 @@ TORCH_LIBRARY(stn_cuda, m) {
 namespace stn_cuda {
 namespace {
 
-// Whether each plane of the image is one element in memory, such as one that is expanded.
+// Whether each plane of the image is one element in memory, such as one that is expanded. (Of
+// bytes nobody asks.)
 bool is_constant(const SampleParams& p) {
-  bool same = true, several = false;
+  bool same = p.input.type != ElementType::u8, several = false;
   for (int d = 0; d < p.dims; ++d) {
     if (p.input_size[d] == 1) continue;
     several = true;
@@ -83,10 +89,20 @@ bool is_constant(const SampleParams& p) {
 // What is around: the output is set.
 void set_fill(SampleParams& p, const at::Tensor& fill) {
   p.fill.data = fill.data_ptr();
-  p.fill.type = p.output.type;
+  p.fill.type = element_type(fill);
   p.fill.stride_n = fill.size(0) == 1 ? 0 : fill.stride(0);
   p.fill.stride_c = fill.stride(1);
   p.around = true;
+}
+
+// What sample writes besides.
+void set_mask(SampleParams& p, const at::Tensor& input, const at::Tensor& warp,
+              at::IntArrayRef output_shape, at::Tensor& mask) {
+  std::vector<int64_t> shape = output_shape.vec();
+  shape[0] = warp.size(0);
+  shape[1] = 1;
+  mask = empty_result(shape, input.options().dtype(mask_type(input)));
+  p.mask = image_of(mask, shape[0]);
 }
 
 // (N, C, dims, *size) for an output of `shape`: each axis' part lies as such an image does.
@@ -136,10 +152,10 @@ void check_way(const char* op, const at::Tensor& warp, const Way* way, int64_t d
 // What sample and its derivatives have in common: `call` makes the results from the output's shape
 // and memory format, and hands the kernels' parameters on.
 template <class Call>
-auto look(const char* op, const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
-          at::IntArrayRef size, c10::string_view mode, c10::string_view padding_mode,
-          bool align_corners, Call&& call) {
-  check_sample(op, input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode);
+auto look(const char* op, bool derives, const at::Tensor& input, const at::Tensor& warp,
+          c10::string_view map, at::IntArrayRef size, c10::string_view mode,
+          c10::string_view padding_mode, bool align_corners, Call&& call) {
+  check_sample(op, input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode, derives);
   const Backend& backend = backend_of(op, input);
   SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
   p.batch = broadcast_batch(input, warp);
@@ -155,11 +171,13 @@ auto look(const char* op, const at::Tensor& input, const at::Tensor& warp, c10::
   return call(backend, p, shape);
 }
 
-// fill: null, or (N or 1, C), what is around.
+// fill: null, or (N or 1, C), what is around. mask: null, or what is made where the kernel writes
+// it.
 at::Tensor sample_of(const char* op, const at::Tensor& input, const at::Tensor& warp,
                      const at::Tensor* fill, c10::string_view map, at::IntArrayRef size,
-                     c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
-  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
+                     c10::string_view mode, c10::string_view padding_mode, bool align_corners,
+                     at::Tensor* mask = nullptr) {
+  return look(op, false, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 if (fill) check_fill(op, input, warp, *fill, padding_mode);
                 at::Tensor output = empty_like_image(shape, input);
@@ -167,6 +185,7 @@ at::Tensor sample_of(const char* op, const at::Tensor& input, const at::Tensor& 
                 p.output = image_of(output, p.batch);
                 if (fill) set_fill(p, *fill);
                 if (!is_constant(p)) {
+                  if (mask && backend.masks) set_mask(p, input, warp, shape, *mask);
                   backend.sample(p);
                   return output;
                 }
@@ -192,13 +211,30 @@ at::Tensor sample_filled(const at::Tensor& input, const at::Tensor& warp, const 
                    align_corners);
 }
 
+std::tuple<at::Tensor, at::Tensor> sample_masked(const at::Tensor& input, const at::Tensor& warp,
+                                                 const std::optional<at::Tensor>& fill,
+                                                 c10::string_view map, at::IntArrayRef size,
+                                                 c10::string_view mode,
+                                                 c10::string_view padding_mode,
+                                                 bool align_corners) {
+  at::Tensor mask;
+  const at::Tensor output =
+      sample_of(fill ? "sample_filled" : "sample", input, warp, fill ? &*fill : nullptr, map, size,
+                mode, padding_mode, align_corners, &mask);
+  if (!mask.defined()) {
+    mask =
+        sample(image_of_ones(input), warp, map, size, mode_of_mask(mode), "zeros", align_corners);
+  }
+  return std::make_tuple(output, mask);
+}
+
 at::Tensor sample_derivative(const at::Tensor& input, const at::Tensor& warp, Tangent tangent,
                              int64_t axis, c10::string_view map, at::IntArrayRef size,
                              c10::string_view mode, c10::string_view padding_mode,
                              bool align_corners) {
   const char* op = "sample_derivative";
   const Way way{tangent, axis};
-  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
+  return look(op, true, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 check_way(op, warp, &way, p.dims);
                 at::Tensor derivative = empty_like_image(shape, input);
@@ -232,7 +268,7 @@ std::tuple<at::Tensor, at::Tensor> sample_with_derivative(
   const char* op = "sample_with_derivative";
   const std::optional<at::Tensor> given(tangent);
   const Way way{given, -1};
-  return look(op, input, warp, map, size, mode, padding_mode, align_corners,
+  return look(op, true, input, warp, map, size, mode, padding_mode, align_corners,
               [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 check_way(op, warp, &way, p.dims);
                 at::Tensor output = empty_like_image(shape, input);
@@ -247,8 +283,8 @@ std::tuple<at::Tensor, at::Tensor> sample_with_derivative(
 std::tuple<at::Tensor, at::Tensor> sample_with_gradient(
     const at::Tensor& input, const at::Tensor& warp, c10::string_view map, at::IntArrayRef size,
     c10::string_view mode, c10::string_view padding_mode, bool align_corners) {
-  return look("sample_with_gradient", input, warp, map, size, mode, padding_mode, align_corners,
-              [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
+  return look("sample_with_gradient", true, input, warp, map, size, mode, padding_mode,
+              align_corners, [&](const Backend& backend, SampleParams& p, at::IntArrayRef shape) {
                 at::Tensor output = empty_like_image(shape, input);
                 at::Tensor gradient = empty_gradient(shape, input);
                 const at::Tensor along_x = gradient.select(2, 0);
@@ -357,6 +393,7 @@ at::Tensor sample_grad_warp_derivative(const at::Tensor& grad, const at::Tensor&
   TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                                          \
     m.impl("sample", stn_cuda::sample);                                           \
     m.impl("sample_filled", stn_cuda::sample_filled);                             \
+    m.impl("sample_masked", stn_cuda::sample_masked);                             \
     m.impl("splat", stn_cuda::splat);                                             \
     m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);                       \
     m.impl("sample_derivative", stn_cuda::sample_derivative);                     \

@@ -15,6 +15,12 @@ at::Tensor sample_filled(const at::Tensor& input, const at::Tensor& warp, const 
                          c10::string_view map, c10::SymIntArrayRef size, c10::string_view mode,
                          c10::string_view padding_mode, bool align_corners);
 
+std::tuple<at::Tensor, at::Tensor> sample_masked(const at::Tensor& input, const at::Tensor& warp,
+                                                 const std::optional<at::Tensor>& fill,
+                                                 c10::string_view map, c10::SymIntArrayRef size,
+                                                 c10::string_view mode,
+                                                 c10::string_view padding_mode, bool align_corners);
+
 at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
                  c10::SymIntArrayRef shape, bool channels_last, c10::string_view mode,
                  c10::string_view padding_mode, bool align_corners);

@@ -22,7 +22,7 @@ enum class MapKind : int32_t {
 // How looks move: not at all, as they do while the warp moves along a tangent, or by a pixel along
 // an axis of the image.
 enum class Direction : int32_t { none, tangent, axis };
-enum class ElementType : int32_t { f32, f64, f16, bf16 };
+enum class ElementType : int32_t { f32, f64, f16, bf16, u8 };
 
 // Elements kept as raw bits: kernels convert them on load and store, arithmetic is in float.
 struct Half {
@@ -30,6 +30,10 @@ struct Half {
 };
 struct BFloat16 {
   uint16_t bits;
+};
+// Of images that are sampled: they have no derivatives, and no other kernel knows them.
+struct Byte {
+  uint8_t bits;
 };
 
 // An (N, C, [D,] H, W) tensor.
@@ -93,9 +97,13 @@ struct SampleParams {
   int64_t axis_stride;
   // A value for each image and channel (stride[] does not count). If it is `around` the image,
   // sample has it in the place of zeros there, and cover adds to the output what that makes more;
-  // else cover makes the output that of an image of it. No pixels are read for either.
+  // else cover makes the output that of an image of it. No pixels are read for either. (What is
+  // around bytes is in float32, and sample adds it before it rounds.)
   Image fill;
   bool around;
+  // sample: written, unless its data are null: how much of each look lies inside, of one channel
+  // for each warp. (Only where the backend `masks`.)
+  Image mask;
 };
 
 // warp_grid writes a warp's normalised coordinates; its adjoint reduces a grid's gradient to the
@@ -123,6 +131,7 @@ struct Backend {
   void (*grad_warp)(const SampleParams&);
   void (*warp_grid)(const GridParams&);
   void (*warp_grid_backward)(const GridParams&);
+  bool masks;  // whether sample writes a mask
 };
 
 // What maps.h says of the free maps.
@@ -143,7 +152,13 @@ constexpr bool is_parametric(MapKind kind) { return !is_free(kind) && kind != Ma
 constexpr bool needs_position(MapKind kind) { return !is_free(kind) || free_facts(kind).relative; }
 
 inline int64_t element_size(ElementType type) {
+  if (type == ElementType::u8) return 1;
   return type == ElementType::f64 ? 8 : (type == ElementType::f32 ? 4 : 2);
+}
+
+// Whether what is around is added to the output once it is written.
+inline bool is_covered_after(const SampleParams& p) {
+  return p.around && p.input.type != ElementType::u8;
 }
 
 constexpr bool only_zeros(const SampleParams& p) {

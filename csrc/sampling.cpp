@@ -1,6 +1,7 @@
 #include "sampling.h"
 
 #include <ATen/Context.h>
+#include <ATen/ops/new_ones.h>
 
 #include "allocate.h"
 #include "arguments.h"
@@ -31,6 +32,21 @@ int64_t broadcast_batch(const at::Tensor& input, const at::Tensor& warp) {
 
 at::Tensor empty_like_image(at::IntArrayRef shape, const at::Tensor& input) {
   return empty_result(shape, input.options().memory_format(input.suggest_memory_format()));
+}
+
+at::ScalarType mask_type(const at::Tensor& input) {
+  return input.scalar_type() == at::kByte ? at::kFloat : input.scalar_type();
+}
+
+at::Tensor image_of_ones(const at::Tensor& input) {
+  std::vector<c10::SymInt> shape(static_cast<size_t>(input.dim()), c10::SymInt(1));
+  const at::Tensor one = input.new_ones_symint(shape, mask_type(input));
+  for (int64_t d = 2; d < input.dim(); ++d) shape[d] = input.sym_size(d);
+  return one.expand_symint(shape);
+}
+
+c10::string_view mode_of_mask(c10::string_view mode) {
+  return mode == "nearest" ? mode : "bilinear";
 }
 
 at::Tensor readable(const at::Tensor& values, bool channels_last) {

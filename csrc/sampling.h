@@ -18,6 +18,12 @@ int64_t broadcast_batch(const at::Tensor& input, const at::Tensor& warp);
 // A result of sample: an image in the input's dtype and memory format.
 at::Tensor empty_like_image(at::IntArrayRef shape, const at::Tensor& input);
 
+// A mask's dtype: the image's, of bytes float32. It is that of an image of ones, one element in
+// memory, sampled in a mode of its own with zeros around.
+at::ScalarType mask_type(const at::Tensor& input);
+at::Tensor image_of_ones(const at::Tensor& input);
+c10::string_view mode_of_mask(c10::string_view mode);
+
 // Flowing back: the values at the output points, in a layout that the kernels read.
 at::Tensor readable(const at::Tensor& values, bool channels_last);
 

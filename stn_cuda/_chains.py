@@ -44,8 +44,14 @@ def can_fuse(input: Tensor, chain: Chain) -> bool:
         and torch._C._get_tracing_state() is None
         and forward_ad._current_level < 0
         and input.device.type in ("cpu", "cuda")
-        and input.is_floating_point()  # others are converted before, or refused
+        and (input.is_floating_point() or _is_still(input, tensors))  # others are refused
     )
+
+
+def _is_still(input: Tensor, tensors: Sequence[Tensor]) -> bool:
+    """Whether no derivative is asked of an image of bytes, which the op would refuse."""
+    recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return input.dtype == torch.uint8 and not recorded
 
 
 def sample(

@@ -47,6 +47,10 @@ def _slopes(dims: int, map: str) -> Labels:
     return (*values[:2], None, *values[2:])
 
 
+def _mask(dims: int, map: str) -> Labels:
+    return ("n", None, *_points(dims - 2, map))
+
+
 def _warp(dims: int, map: str) -> Labels:
     return ("n", *_points(dims - 2, map), None) if map in FREE_MAPS else _batch(dims, map)
 
@@ -64,18 +68,24 @@ class Rule:
         results (tuple): what the results are.
         linear (tuple): the arguments in each of which the op is linear.
         shape (str, optional): the argument that says the first result's shape.
+        sums (bool): whether a result is a sum over the labels that it lacks; else it is the same,
+            whatever the part.
     """
 
     arguments: Mapping[str, Callable[[int, str], Labels]]
     results: tuple[Callable[[int, str], Labels], ...]
     linear: tuple[str, ...] = ()
     shape: str | None = None
+    sums: bool = True
 
 
 #: For every op of csrc/ops.cpp.
 RULES = {
     "sample": Rule({"input": _image, "warp": _warp}, (_values,), ("input",)),
     "sample_filled": Rule({"input": _image, "warp": _warp, "fill": _image}, (_values,)),
+    "sample_masked": Rule(
+        {"input": _image, "warp": _warp, "fill": _image}, (_values, _mask), sums=False
+    ),
     "splat": Rule({"values": _values, "warp": _warp}, (_image,), ("values",), shape="shape"),
     "sample_grad_warp": Rule(
         {"grad": _values, "input": _image, "warp": _warp}, (_warp,), ("grad", "input")
@@ -128,16 +138,18 @@ def _choices(rule: Rule, tensors: dict, labels: dict, results: list, dim: int) -
     def placed(names: Labels, label: str, otherwise):
         return Shard(names.index(label)) if label in names else otherwise
 
+    otherwise = Partial("sum") if rule.sums else Replicate()
     replicated = dict.fromkeys(tensors, Replicate())
     yield replicated, [Replicate() for _ in results]
     for label in ("n", "c", *_POINTS):
         if any(label in names for names in labels.values()):
             yield (
                 {name: placed(labels[name], label, Replicate()) for name in tensors},
-                [placed(names, label, Partial("sum")) for names in results],
+                [placed(names, label, otherwise) for names in results],
             )
     for name in rule.linear:
-        if name not in tensors:  # a tangent that is None
+        # Not a tangent that is None; nor bytes, which are rounded.
+        if name not in tensors or not tensors[name].is_floating_point():
             continue
         have = tensors[name].placements[dim]
         if have.is_partial() and have.reduce_op == "sum":

@@ -120,6 +120,22 @@ def _sample_filled(info, dims, input, warp, fill, *rest):
     return fold.apart(result), 0
 
 
+@_rule("sample_masked")
+def _sample_masked(info, dims, input, warp, fill, *rest):
+    around = [] if fill is None else [(fill, dims[2])]
+    fold = _fold(info, (input, dims[0]), (warp, dims[1]), *around)
+    part = fold.shared if dims[2] is None else fold.whole
+    output, mask = torch.ops.stn_cuda.sample_masked(
+        part(input, dims[0]),
+        fold.shared(warp, dims[1]),
+        None if fill is None else fold.shared(fill, dims[2]),
+        *rest,
+    )
+    if dims[1] is None and warp.shape[0] == 1:  # one mask for all
+        return (fold.apart(output), mask), (0, None)
+    return (fold.apart(output), fold.apart(mask)), (0, 0)
+
+
 @_rule("splat")
 def _splat(info, dims, values, warp, map, shape, *rest):
     fold = _fold(info, (values, dims[0]))

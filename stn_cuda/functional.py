@@ -149,7 +149,8 @@ def _check_image_size(op: str, size, dims: int):
 
 
 def _fill_of(op: str, input: Tensor, fill) -> Tensor:
-    """``fill`` as the op takes it, (1, C) in the input's dtype."""
+    """``fill`` as the op takes it, (1, C) in the input's dtype; of bytes in float32."""
+    dtype = ops.real_dtype(input)
     channels = input.shape[1] if input.dim() > 1 else 1  # The op refuses such an input.
     if isinstance(fill, Tensor):
         if fill.dim() > 1 or (fill.dim() == 1 and fill.shape[0] != channels):
@@ -157,42 +158,16 @@ def _fill_of(op: str, input: Tensor, fill) -> Tensor:
                 f"{op}: fill must be a number or have one entry for each of the {channels} "
                 f"channels, got shape {tuple(fill.shape)}"
             )
-        return fill.to(input.dtype).expand(1, channels)
+        return fill.to(dtype).expand(1, channels)
     if not isinstance(fill, (int, float, torch.SymInt, torch.SymFloat)):
         raise TypeError(f"{op}: fill must be a number or a Tensor, got {type(fill).__name__}")
-    return torch.full((1, 1), fill, dtype=input.dtype, device=input.device).expand(1, channels)
-
-
-def _check_still(op: str, *operands):
-    """Bytes are steps, which have no derivatives."""
-    if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands):
-        raise RuntimeError(
-            f"{op}: uint8 images must be used with a warp and a fill that do not require grad, "
-            "since they have no derivatives; input.float() has"
-        )
-
-
-def _as_bytes(output: Tensor) -> Tensor:
-    return output.clamp(0, 255).round_().to(torch.uint8)
+    return torch.full((1, 1), fill, dtype=dtype, device=input.device).expand(1, channels)
 
 
 def _asked(fill, return_mask) -> dict:
     """What :func:`sample` is told besides, if it is."""
     asked = fill is not None or return_mask
     return {"fill": fill, "return_mask": return_mask} if asked else {}
-
-
-def _mask_of(input: Tensor, parameters: Tensor, map: str, size, mode: str, align_corners: bool):
-    """What is seen of an image of ones, of which there is one element in memory."""
-    ones = torch.ones((1,) * input.dim(), dtype=input.dtype, device=input.device)
-    ones = ones.expand(1, 1, *input.shape[2:])
-    mode = "nearest" if mode == "nearest" else "bilinear"
-    mask = ops.sample(ones, parameters, map, size, mode, "zeros", align_corners)
-    return (
-        mask
-        if mask.shape[0] == input.shape[0]
-        else mask.expand(max(mask.shape[0], input.shape[0]), *mask.shape[1:])
-    )
 
 
 def sample(
@@ -240,7 +215,8 @@ def sample(
         fill (float or Tensor[C]): what lies outside along the axes whose padding mode is
             ``"zeros"``, of which there must be one: the result is what it is without, plus
             ``(1 - M) * fill``, M being the sum of the weights of the pixels inside; where that is 1
-            the result is the same bit for bit. Rounded to the input's dtype. Default: None, zeros.
+            the result is the same bit for bit. Rounded to the input's dtype (of uint8 images to
+            float32: the result is rounded once). Default: None, zeros.
         return_mask: whether to return, too, how much of each point's look lies inside the image,
             whatever the padding mode. Default: False.
 
@@ -284,20 +260,16 @@ def sample(
     _check_tensors("sample", input=input, grid=parameters)
     size = _output_size("sample", map, size, input.shape[2:])
     settings = _settings("sample", input.dim() - 2, mode, padding_mode, align_corners)
-    of_bytes = input.dtype == torch.uint8
-    if of_bytes:
-        _check_still("sample", parameters, fill)
-        input = input.float()
     if fill is not None:
         fill = _fill_of("sample", input, fill)
-        output = ops.sample_filled(input, parameters, fill, map, size, *settings)
-    else:
-        output = ops.sample(input, parameters, map, size, *settings)
-    if of_bytes:
-        output = _as_bytes(output)
-    if not return_mask:
-        return output
-    return output, _mask_of(input, parameters, map, size, settings[0], settings[2])
+    if return_mask:
+        output, mask = ops.sample_masked(input, parameters, fill, map, size, *settings)
+        if mask.shape[0] != output.shape[0]:
+            mask = mask.expand(output.shape[0], *mask.shape[1:])
+        return output, mask
+    if fill is not None:
+        return ops.sample_filled(input, parameters, fill, map, size, *settings)
+    return ops.sample(input, parameters, map, size, *settings)
 
 
 def sample_with_gradient(
@@ -430,6 +402,15 @@ def splat(
     )
 
 
+def _refuse_bytes(input: Tensor):
+    """torch's grid_sample takes none, where our op does."""
+    if input.dtype == torch.uint8:
+        raise RuntimeError(
+            "grid_sample: input must be float32, float64, float16 or bfloat16, got uint8, which "
+            "stn_cuda.sample takes (not implemented for 'Byte')"
+        )
+
+
 def grid_sample(
     input: Tensor,
     grid: Tensor,
@@ -463,6 +444,7 @@ def grid_sample(
         y = stn_cuda.grid_sample(x, grid, align_corners=False)
     """
     if torch.jit.is_scripting():
+        _refuse_bytes(input)
         no_size: List[int] = []
         aligned = align_corners is not None and align_corners
         return torch.ops.stn_cuda.sample(input, grid, "grid", no_size, mode, padding_mode, aligned)
@@ -480,6 +462,7 @@ def grid_sample(
         if align_corners is None:
             warnings.warn(_ALIGN_CORNERS_WARNING, stacklevel=2)
         _check_tensors("grid_sample", input=input, grid=grid)
+        _refuse_bytes(input)
         settings = _settings("grid_sample", input.dim() - 2, mode, padding_mode, align_corners)
         return ops.sample(input, grid, "grid", (), *settings)
 

@@ -29,8 +29,8 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable]:
     A decomposed program returns the same up to rounding, and loads and runs without stn_cuda.
 
     Returns:
-        dict: from ``torch.ops.stn_cuda.sample.default``, ``.sample_filled.default`` and
-        ``.warp_grid.default`` to functions of the same signature.
+        dict: from ``torch.ops.stn_cuda.sample.default``, ``.sample_filled.default``,
+        ``.sample_masked.default`` and ``.warp_grid.default`` to functions of the same signature.
 
     Example::
 
@@ -41,6 +41,7 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable]:
     return {
         torch.ops.stn_cuda.sample.default: sample,
         torch.ops.stn_cuda.sample_filled.default: sample_filled,
+        torch.ops.stn_cuda.sample_masked.default: sample_masked,
         torch.ops.stn_cuda.warp_grid.default: warp_grid,
     }
 
@@ -53,6 +54,10 @@ def constant(make: Callable[[], Tensor]) -> Tensor:
     return torch.tensor(values, dtype=dtype)
 
 
+def _as_bytes(output: Tensor) -> Tensor:
+    return output.clamp(0, 255).round().to(torch.uint8)
+
+
 def sample(
     input: Tensor,
     warp: Tensor,
@@ -63,7 +68,10 @@ def sample(
     align_corners: bool,
 ) -> Tensor:
     """``stn_cuda::sample``: the grid is written out, then sampled by F.grid_sample."""
-    _C.check_sample("sample", input, warp, map, size, mode, padding_mode)
+    _C.check_sample("sample", input, warp, map, size, mode, padding_mode, False)
+    if input.dtype == torch.uint8:
+        output = sample(input.float(), warp, map, size, mode, padding_mode, align_corners)
+        return _as_bytes(output)
     if "wrap" in padding_mode or "," in padding_mode:
         raise ValueError(
             "sample: padding_mode 'wrap', or another one for each axis, is not implemented in ONNX "
@@ -95,10 +103,35 @@ def sample_filled(
     align_corners: bool,
 ) -> Tensor:
     """``stn_cuda::sample_filled``: what lies around by what an image of ones has lost."""
+    if input.dtype == torch.uint8:
+        settings = (map, size, mode, padding_mode, align_corners)
+        return _as_bytes(sample_filled(input.float(), warp, fill, *settings))
     ones = torch.ones_like(input[:1, :1])
     settings = (warp, map, size, mode, padding_mode, align_corners)
     around = fill.reshape(*fill.shape, *[1] * (input.dim() - 2))
     return sample(input, *settings) + (1 - sample(ones, *settings)) * around
+
+
+def sample_masked(
+    input: Tensor,
+    warp: Tensor,
+    fill: Tensor | None,
+    map: str,
+    size: Sequence[int],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    """``stn_cuda::sample_masked``: the mask is an image of ones, sampled."""
+    settings = (map, size, mode, padding_mode, align_corners)
+    if fill is None:
+        output = sample(input, warp, *settings)
+    else:
+        output = sample_filled(input, warp, fill, *settings)
+    dtype = torch.float32 if input.dtype == torch.uint8 else input.dtype
+    ones = torch.ones_like(input[:1, :1], dtype=dtype)
+    mode = "nearest" if mode == "nearest" else "bilinear"
+    return output, sample(ones, warp, map, size, mode, "zeros", align_corners)
 
 
 def warp_grid(warp: Tensor, map: str, size: Sequence[int], align_corners: bool) -> Tensor:

@@ -27,6 +27,11 @@ def _format(channels_last: bool, dims: int) -> torch.memory_format:
     return _CHANNELS_LAST[dims - 2] if channels_last else torch.contiguous_format
 
 
+def real_dtype(image: Tensor) -> torch.dtype:
+    """An image's dtype; of bytes float32, which they are computed in."""
+    return torch.float32 if image.dtype == torch.uint8 else image.dtype
+
+
 def is_channels_last(tensor: Tensor) -> bool:
     return suggest_memory_format(tensor) in _CHANNELS_LAST
 
@@ -66,7 +71,8 @@ def sample(
 
 @torch.library.register_fake("stn_cuda::sample")
 def _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op="sample"):
-    _C.check_sample(op, input, warp, map, size, mode, padding_mode)
+    derives = op not in ("sample", "sample_filled")
+    _C.check_sample(op, input, warp, map, size, mode, padding_mode, derives)
     spatial = warp.shape[1:-1] if map in FREE_MAPS else size
     batch = warp.shape[0] if input.shape[0] == 1 else input.shape[0]
     output = input.new_empty((batch, input.shape[1], *spatial))
@@ -103,6 +109,41 @@ def _sample_filled_fake(input, warp, fill, map, size, mode, padding_mode, align_
     output = _sample_fake(input, warp, map, size, mode, padding_mode, align_corners, op)
     _C.check_fill(op, input, warp, fill, padding_mode)
     return output
+
+
+def sample_masked(
+    input: Tensor,
+    warp: Tensor,
+    fill: Tensor | None,
+    map: str,
+    size: Sequence[int],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    """What the two above return, and how much of each point's look lies inside the image."""
+    if torch.compiler.is_compiling():
+        if torch.onnx.is_in_onnx_export():
+            return onnx.sample_masked(
+                input, warp, fill, map, size, mode, padding_mode, align_corners
+            )
+        if map in FREE_MAPS:
+            size = warp.shape[1:-1]
+        return torch.ops.stn_cuda.sample_masked.default(
+            input, warp, fill, map, size, mode, padding_mode, align_corners
+        )
+    return _C.sample_masked(input, warp, fill, map, size, mode, padding_mode, align_corners)
+
+
+@torch.library.register_fake("stn_cuda::sample_masked")
+def _sample_masked_fake(input, warp, fill, map, size, mode, padding_mode, align_corners):
+    settings = (map, size, mode, padding_mode, align_corners)
+    if fill is None:
+        output = _sample_fake(input, warp, *settings)
+    else:
+        output = _sample_filled_fake(input, warp, fill, *settings)
+    shape = (warp.shape[0], 1, *output.shape[2:])
+    return output, input.new_empty(shape, dtype=real_dtype(input))
 
 
 # --- splat, the adjoint of sample in its first argument ---------------------------------------

@@ -120,6 +120,27 @@ def volumes_stay_sharded():
 
 
 @check("tensors")
+def masks_stay_sharded():
+    """As the warps are; they do not depend on the channels, nor on the images."""
+    mesh = init_device_mesh("cpu", (2,))
+    for images, x_placed, warps, warp_placed, mask_placed in (
+        (4, N, 4, N, N),
+        (4, N, 1, R, R),
+        (3, C, 3, R, R),
+    ):
+        x, theta = randn(images, 3, 7, 5), make_warp("affine", warps)
+
+        def run(x, theta):
+            return stn_cuda.sample(x, stn_cuda.Affine(theta), (4, 6), return_mask=True)
+
+        there = [distribute_tensor(t, mesh, [p]) for t, p in ((x, x_placed), (theta, warp_placed))]
+        y, mask = run(*there)
+        assert y.placements == (x_placed,) and mask.placements == (mask_placed,)
+        for result, reference in zip((y, mask), run(x, theta), strict=True):
+            close(result.full_tensor(), reference)
+
+
+@check("tensors")
 def a_process_without_channels():
     mesh = init_device_mesh("cpu", (2,))
     for map in ("affine", "grid"):

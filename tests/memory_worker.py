@@ -58,8 +58,24 @@ def all_calls():
                 yield Call(x, thetas(shape[0], dims), "affine", size, *settings)
 
 
+def calls_of_bytes():
+    """Without gradients."""
+    for dims, *settings in CONFIGURATIONS:
+        for shape, size in shapes(dims):
+            pixels = image(shape).abs().mul(100).to(torch.uint8)
+            for x in (pixels, pixels.contiguous(memory_format=channels_last(pixels))):
+                yield Call(x, scattered_grid(shape[0], size), "grid", None, *settings)
+                yield Call(x, thetas(shape[0], dims), "affine", size, *settings)
+
+
 def run_pages(side):
     count = 0
+    for call in calls_of_bytes():
+        print(call, flush=True)
+        call.run(guarded(call.input, side), guarded(call.warp, side))
+        count += 1
+        if count % 100 == 0:
+            maps.clear()
     for call in all_calls():
         print(call, flush=True)
         input, warp = guarded(call.input, side), guarded(call.warp, side)
@@ -73,6 +89,10 @@ def run_pages(side):
 
 def run_malloc():
     count = 0
+    for call in calls_of_bytes():
+        print(call, flush=True)
+        call.run()
+        count += 1
     for call in all_calls():
         print(call, flush=True)
         results = call.gradients(call.cotangent())

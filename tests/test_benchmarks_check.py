@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import torch.nn.functional as F
 
 # Last, so that the source folder stn_cuda/ does not hide an installed stn_cuda.
@@ -95,6 +96,25 @@ def test_the_gate_passes_torch_in_float32(op, mode):
     problem = build(Case(op, (2, 3, 40, 50), mode=mode, direction="backward"))
     expected = check.reference(problem)
     assert check.disagreement(work(problem, peers.torch_eager(problem))(), expected) is None
+
+
+@pytest.mark.parametrize("channels_last", (False, True))
+def test_bytes(channels_last):
+    """Rounded, they pass; two levels off, or in one pixel, they do not."""
+    case = Case("affine", (2, 3, 40, 50), dtype="uint8", channels_last=channels_last)
+    problem = build(case)
+    assert problem.input.dtype == torch.uint8 and problem.input.max() > 250
+    assert [peer.name for peer in peers.chosen(False) if peer.can(problem)] == [
+        peers.OURS,
+        "torch in float32",
+    ]
+    expected = check.reference(problem)
+    for forward in (peers.ours(problem), peers.torch_in_float32(problem)):
+        (output,) = work(problem, forward)()
+        assert check.disagreement((output,), expected) is None
+    assert check.disagreement((output.clamp(2) - 2,), expected)
+    output[0, 0, 20, 25] ^= 128
+    assert check.disagreement((output,), expected)
 
 
 def test_the_gate_counts_the_points_on_a_jump():

@@ -51,6 +51,8 @@ WIDE = {"sample_wide", "grad_wide"}
 SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "folded": GATHERS | BASELINE}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
 SOME |= dict.fromkeys(WINDOWED, WINDOWS)
+# The way of images of bytes, which have no gradients: test_bytes.py.
+OF_BYTES = {"sample_pairs"}
 # The ways that values choose: test_values_that_are_not_finite.
 BY_VALUE = {"splat_points", "splat_beyond_points"}
 
@@ -91,7 +93,7 @@ def test_every_way_has_a_case():
     named = {way for case in CASES for way, machines in case.ways.items() if machine() in machines}
     absent = {way for way, machines in SOME.items() if machine() not in machines}
     derived = {way for way in all_paths() if way.startswith("derive_")}
-    assert named | BY_VALUE | derived == all_paths() - absent
+    assert named | BY_VALUE | OF_BYTES | derived == all_paths() - absent
 
 
 @pytest.mark.quick

@@ -281,6 +281,41 @@ def test_of_a_shared_warp(device):
     assert sample(x[:0], Affine(thetas(1, 2).to(device)), fill=1.0).shape == (0, 2, 6, 7)
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
+def test_is_written_beside_the_output(dtype, device):
+    """The mask that the forward's kernel writes, however points and channels are taken together,
+    is what is seen of an image of ones, and the output what it is without, bit for bit."""
+    wide = F64 if dtype == F64 else torch.float32
+    for shape, size, warps in (
+        ((3, 1, 28, 28), (28, 28), 3),
+        ((2, 3, 40, 70), (33, 70), 1),
+        ((1, 5, 20, 13), (24, 41), 2),
+        ((1, 3, 300, 500), (30, 70), 1),
+        ((2, 2, 5, 6, 20), (4, 5, 19), 2),
+        ((2, 0, 5, 6), (7, 8), 2),
+    ):
+        dims = len(size)
+        real = wide if dtype == torch.uint8 else dtype
+        x = image(shape, torch.float32).abs().mul(50).to(dtype).to(device)
+        ones = torch.ones((1,) * (dims + 2), dtype=real, device=device)
+        ones = ones.expand(1, 1, *shape[2:])  # one element in memory: no pixels are read
+        moved = thetas(warps, dims, wide, spread=0.7).to(device)
+        inside = moved.clone().mul_(0.5)
+        grid = scattered_grid(warps, size, wide).to(device)
+        for warp, out in ((Affine(moved), size), (Affine(inside), size), (grid, None)):
+            for mode in modes(dims):
+                by = "nearest" if mode == "nearest" else "bilinear"
+                expected = sample(ones, warp, out, mode=by)
+                for padding in ("zeros", "border", MIXED[dims]):
+                    for laid in (x, IMAGE_LAYOUTS["channels_last"](x)):
+                        settings = dict(mode=mode, padding_mode=padding)
+                        y, mask = sample(laid, warp, out, **settings, return_mask=True)
+                        assert mask.dtype == real
+                        assert torch.equal(mask, expected.expand_as(mask))
+                        assert torch.equal(y, sample(laid, warp, out, **settings))
+
+
 X, GRID = image((2, 3, 5, 6)), scattered_grid(2, (5, 6))
 REFUSED = {
     "padding": (

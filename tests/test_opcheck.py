@@ -63,6 +63,14 @@ def sample_filled_arguments(call):
     return (input, warp, fill.requires_grad_(), *rest)
 
 
+def sample_masked_arguments(call):
+    filled = sample_filled_arguments(call)
+    if filled is not None:
+        return filled
+    input, warp, *rest = sample_arguments(call)
+    return (input, warp, None, *rest)
+
+
 def splat_arguments(call):
     values, warp = detached(call.cotangent(), call.warp)
     last = is_channels_last(call.input)
@@ -135,6 +143,7 @@ def warp_grid_backward_derivative_arguments(call):
 ARGUMENTS = {
     "sample": sample_arguments,
     "sample_filled": sample_filled_arguments,
+    "sample_masked": sample_masked_arguments,
     "splat": splat_arguments,
     "sample_grad_warp": sample_grad_warp_arguments,
     "sample_derivative": sample_derivative_arguments,

@@ -8,17 +8,19 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// How much of each of the tile's looks lies inside, along the axes that have zeros around them.
-// Whether that is all of it.
+// How much of each of the tile's looks lies inside, along the axes that have zeros around them, or
+// along all. Whether that is all of it.
 template <int K, class T, class A, int D>
-bool find_cover(const Looks<T, D>& looks, int slots, A (&cover)[kRoom]) {
+STN_SHARED bool find_cover(const Looks<T, D>& looks, bool along_all, int slots, A (&cover)[kRoom]) {
   using V = Native<T>;
   bool whole = true;
   for (int i = 0; i < slots; i += kLanes<T>) {
     V product = all<V>(1);
     for (int d = 0; d < D; ++d) {
       const Axis<T>& axis = looks.frame.axis[d];
-      if (axis.padding == Padding::zeros) product *= inside_part<K>(axis, load<V>(&looks.x[d][i]));
+      if (along_all || axis.padding == Padding::zeros) {
+        product *= inside_part<K>(axis, load<V>(&looks.x[d][i]));
+      }
     }
     store<kLanes<T>>(&cover[i], product);
     whole &= all_lanes(product == 1);
@@ -83,9 +85,92 @@ STN_SHARED void cover_tile(const SampleParams& p, BatchRange images, const Tile<
                            const Looks<T, D>& looks) {
   alignas(64) Accumulate<Element> cover[kRoom];
   if (p.around && look_inside(p.interpolation, looks)) return;
-  if (find_cover<K>(looks, tile.slots(), cover) && p.around) return;
+  if (find_cover<K>(looks, false, tile.slots(), cover) && p.around) return;
   cover_points<Element>(p, images, tile, cover);
 }
+
+// A tile's part of the mask; cover: null where all is inside.
+template <class A, int D>
+STN_SHARED void write_mask(const Image& mask, int64_t n, const Tile<D>& tile, const A* cover) {
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  with_element(mask.type, [&](auto element) {
+    using Element = decltype(element);
+    if constexpr (std::is_same<Accumulate<Element>, A>::value) {
+      Element* data = static_cast<Element*>(mask.data) + n * mask.stride_n;
+      tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+        Element* row = data + offset_of<D>(at, mask.stride);
+        for (int j = 0; j < tile.width; j += L) {
+          const V part = cover ? load<V>(cover + slot + j) : all<V>(1);
+          store_pixels(row + j, part, std::min(L, tile.width - j));
+        }
+      });
+    }
+  });
+}
+
+// The mask of K taps per axis, which is that of zeros around the image, whatever is there.
+template <int K, class A, class T, int D>
+STN_SHARED void mask_tile(const SampleParams& p, int64_t n, const Tile<D>& tile,
+                          const Looks<T, D>& looks) {
+  constexpr auto kBilinear = Interpolation::bilinear;
+  if (look_inside(kBilinear, looks)) return write_mask<A>(p.mask, n, tile, nullptr);
+  alignas(64) A cover[kRoom];
+  const bool whole = find_cover<K>(looks, true, tile.slots(), cover);
+  write_mask<A>(p.mask, n, tile, whole ? nullptr : cover);
+}
+
+// What is around the image as it is added to a tile's values before they are stored. Of most
+// elements it is not: cover_tile adds it to what is stored.
+template <class Element>
+struct Surroundings {
+  template <int K, class Looks>
+  STN_HD void find(const SampleParams&, const Looks&, int) {}
+  STN_HD bool any() const { return false; }
+  template <class V>
+  STN_HD V at_points(V value, int, int64_t, int64_t) const {
+    return value;
+  }
+  template <class V>
+  STN_HD V in_channels(V value, int, int64_t, int64_t, int) const {
+    return value;
+  }
+};
+
+// A byte would be rounded twice.
+template <>
+struct Surroundings<Byte> {
+  const Image* fill = nullptr;  // if it counts for the tile
+  alignas(64) float cover[kRoom];
+
+  template <int K, class Looks>
+  STN_HD void find(const SampleParams& p, const Looks& looks, int slots) {
+    if (!p.around || look_inside(p.interpolation, looks)) return;
+    if (!find_cover<K>(looks, false, slots, cover)) fill = &p.fill;
+  }
+  STN_HD bool any() const { return fill; }
+
+  STN_HD float value(int64_t n, int64_t c) const {
+    return static_cast<const float*>(fill->data)[n * fill->stride_n + c * fill->stride_c];
+  }
+  // Of a vector of points from a slot on, and of `count` channels of one point.
+  STN_HD FloatVector at_points(FloatVector values, int slot, int64_t n, int64_t c) const {
+    if (!fill) return values;
+    return covered(true, load<FloatVector>(cover + slot), all<FloatVector>(value(n, c)), values);
+  }
+  STN_HD FloatVector in_channels(FloatVector values, int slot, int64_t n, int64_t c,
+                                 int count) const {
+    if (!fill) return values;
+    FloatVector around{};
+    for (int k = 0; k < count; ++k) around[k] = value(n, c + k);
+    return covered(true, all<FloatVector>(cover[slot]), around, values);
+  }
+};
+
+// How they are handed on: where there is nothing, nothing is.
+template <class Element>
+using Around = std::conditional_t<std::is_empty<Surroundings<Element>>::value,
+                                  Surroundings<Element>, const Surroundings<Element>&>;
 
 // Where a tile's corners look; looks.ranged says whether the others are known to look in between.
 template <class T, int D>

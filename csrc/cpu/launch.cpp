@@ -273,9 +273,10 @@ void splat_together(const SampleParams& p) {
   plan.turned = use_turned(p);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
-  const bool direct = p.input.type == ElementType::f32 || p.input.type == ElementType::f64;
-  if (control_points(p) > 0 && p.direction == Direction::none && direct && share_points(p)) {
-    share_basis(p, 1, plan);
+  if (control_points(p) > 0) {
+    plan.basis_tiles = 2;
+    const bool direct = p.input.type == ElementType::f32 || p.input.type == ElementType::f64;
+    if (p.direction == Direction::none && direct && share_points(p)) share_basis(p, 1, plan);
   }
   run(kernels().splat, p, plan, work / plan.slabs);
 }
@@ -336,8 +337,11 @@ void for_channels(const SampleParams& p, int64_t together, F&& f) {
 }
 
 void sample(const SampleParams& p) {
-  for_channels(p, channels_together(p),
-               [](const auto& part, bool) { sample_together(part, kernels().sample); });
+  for_channels(p, channels_together(p), [](const auto& part, bool first) {
+    SampleParams q = part;
+    if (!first) q.mask.data = nullptr;  // it is written
+    sample_together(q, kernels().sample);
+  });
 }
 
 // Where the kernels look for the points of the values, the derivatives' lie, too.
@@ -378,9 +382,9 @@ void warp_grid_backward(const GridParams& p) {
   kernels().finish_warp_grid_backward(p, plan);
 }
 
-[[maybe_unused]] const bool registered = register_backend(
-    c10::DeviceType::CPU,
-    Backend{sample, sample_derivative, cover, splat, grad_warp, warp_grid, warp_grid_backward});
+[[maybe_unused]] const bool registered =
+    register_backend(c10::DeviceType::CPU, Backend{sample, sample_derivative, cover, splat,
+                                                   grad_warp, warp_grid, warp_grid_backward, true});
 
 }  // namespace
 

@@ -9,6 +9,7 @@ inline namespace STN_ISA {
 
 // As many 16-bit pixels as a vector of float32 has lanes, as they are stored.
 using HalfBits = Vector<uint16_t, kLanes<float>>;
+using ByteBits = Vector<uint8_t, kLanes<float>>;  // likewise
 
 // load_first(from, n): the first n lanes; zeros in the others. store_first(to, v, n): only those.
 // all_lanes(mask): whether a comparison holds in every lane. least_lane(v): the smallest number.
@@ -31,6 +32,12 @@ STN_HD HalfBits load_first(const uint16_t* from, int n) {
 }
 STN_HD void store_first(uint16_t* to, HalfBits v, int n) {
   _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << n) - 1), (__m256i)v);
+}
+STN_HD ByteBits load_first(const uint8_t* from, int n) {
+  return (ByteBits)_mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << n) - 1), from);
+}
+STN_HD void store_first(uint8_t* to, ByteBits v, int n) {
+  _mm_mask_storeu_epi8(to, static_cast<__mmask16>((1u << n) - 1), (__m128i)v);
 }
 STN_HD bool all_lanes(IntVector mask) { return _mm512_movepi32_mask((__m512i)mask) == 0xffff; }
 STN_HD bool all_lanes(LongVector mask) { return _mm512_movepi64_mask((__m512i)mask) == 0xff; }
@@ -91,14 +98,24 @@ STN_HD bool all_lanes(I mask) {
 #endif
 
 #if !(defined(__x86_64__) && STN_VECTOR_BYTES == 64)
-STN_HD HalfBits load_first(const uint16_t* from, int n) {
-  HalfBits v{};
-  std::memcpy(&v, from, std::min<size_t>(n, kLanes<float>) * sizeof(uint16_t));
+template <class Bits>
+STN_HD Bits load_first_bits(const void* from, int n) {
+  Bits v{};
+  std::memcpy(&v, from, std::min<size_t>(n, kLanes<float>) * sizeof(v[0]));
   return v;
 }
-STN_HD void store_first(uint16_t* to, HalfBits v, int n) {
-  std::memcpy(to, &v, std::min<size_t>(n, kLanes<float>) * sizeof(uint16_t));
+template <class Bits>
+STN_HD void store_first_bits(void* to, Bits v, int n) {
+  std::memcpy(to, &v, std::min<size_t>(n, kLanes<float>) * sizeof(v[0]));
 }
+STN_HD HalfBits load_first(const uint16_t* from, int n) {
+  return load_first_bits<HalfBits>(from, n);
+}
+STN_HD ByteBits load_first(const uint8_t* from, int n) {
+  return load_first_bits<ByteBits>(from, n);
+}
+STN_HD void store_first(uint16_t* to, HalfBits v, int n) { store_first_bits(to, v, n); }
+STN_HD void store_first(uint8_t* to, ByteBits v, int n) { store_first_bits(to, v, n); }
 template <class V>
 STN_HD bool any_nan(V x, V y) {
   return !all_lanes(Integer<V>((x == x) & (y == y)));

@@ -43,6 +43,7 @@
   F(sample_taps) /* planar, tap by tap: what windows and runs have left */                     \
   F(sample_strided)                                                                            \
   F(sample_channels) /* vectors of channels */                                                 \
+  F(sample_pairs)    /* images: few channels of bytes, two pixels at once */                   \
   /* sample_derivative */                                                                      \
   F(derive_windows)                                                                            \
   F(derive_runs)                                                                               \

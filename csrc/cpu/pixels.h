@@ -60,13 +60,41 @@ STN_HD HalfBits narrow(FloatVector v, Half) {
 #endif
 }
 
+// Bytes to float32, and back, rounded to nearest even and saturated.
+STN_HD FloatVector widen(ByteBits bits, Byte) {
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  return (FloatVector)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)bits));
+#elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
+  return (FloatVector)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)bits)));
+#else
+  return __builtin_convertvector(bits, FloatVector);
+#endif
+}
+STN_HD ByteBits narrow(FloatVector v, Byte) {
+  const WideBits rounded = (WideBits)saturated_byte(v);
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  return (ByteBits)_mm512_cvtepi32_epi8((__m512i)rounded);
+#elif defined(__x86_64__) && STN_VECTOR_BYTES == 32
+  const __m256i low = (__m256i)(rounded & 0xffu);
+  const __m128i pairs =
+      _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  return (ByteBits)_mm_cvtsi128_si64(_mm_packus_epi16(pairs, pairs));
+#else
+  return __builtin_convertvector(rounded, ByteBits);
+#endif
+}
+
+// The elements of as many pixels as a vector has lanes, as they are stored.
+template <class Element>
+using Stored = Vector<decltype(Element::bits), kLanes<float>>;
+
 // load_pixels<V>(from): as many consecutive pixels as V has lanes.
 template <class V, class Element>
 STN_HD V load_pixels(const Element* from) {
   if constexpr (std::is_same<Element, Scalar<V>>::value) {
     return load<V>(from);
   } else {
-    HalfBits bits;
+    Stored<Element> bits;
     std::memcpy(&bits, from, sizeof bits);
     return widen(bits, Element{});
   }
@@ -99,7 +127,7 @@ STN_HD void store_pixels(Element* to, V v, int n) {
       store_first(to, v, n);
     }
   } else {
-    const HalfBits bits = narrow(v, Element{});
+    const Stored<Element> bits = narrow(v, Element{});
     if (n == L) {
       std::memcpy(to, &bits, sizeof bits);
     } else {
@@ -126,6 +154,17 @@ STN_HD V pixels_of_runs(const Element* runs, int k) {
     WideBits pairs;
     std::memcpy(&pairs, runs, sizeof pairs);
     return pixels_of_pairs(pairs, k, Element{});
+  } else if constexpr (sizeof(Element) == 1) {  // each run is one number
+    WideBits numbers;
+    if constexpr (K == 2) {
+      HalfBits pairs;
+      std::memcpy(&pairs, runs, sizeof pairs);
+      numbers = to_wide(pairs);
+    } else {
+      static_assert(K == 4, "");
+      std::memcpy(&numbers, runs, sizeof numbers);
+    }
+    return to_real<V>((IntVector)(numbers >> (8 * k) & 0xffu));
   } else {
     const Integer<V> lane = truncate(counting<V>());
     const auto halves = [&](const Element* from) __attribute__((always_inline)) {

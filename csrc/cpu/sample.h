@@ -1,7 +1,7 @@
 // Forward: output[n, c, p] = sum over taps of weight * input[n, c, tap].
 #pragma once
 
-#include "cpu/cover.h"
+#include "cpu/interleaved.h"
 #include "cpu/runs.h"
 #include "cpu/view.h"
 #include "cpu/window.h"
@@ -80,7 +80,8 @@ struct PointTaps {
 // Consecutive channels: each tap's channels are one vector after another.
 template <class Element, int K, int D>
 STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
-                                const TileTaps<Accumulate<Element>, K, D>& taps, int64_t n) {
+                                const TileTaps<Accumulate<Element>, K, D>& taps,
+                                Around<Element> around, int64_t n) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
@@ -107,7 +108,10 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
           }
         }
 #pragma GCC unroll 4
-        for (int v = 0; v < count.value; ++v) store_pixels(values + c + v * L, sum[v], L);
+        for (int v = 0; v < count.value; ++v) {
+          const int at = c + v * L;
+          store_pixels(values + at, around.in_channels(sum[v], slot + j, n, at, L), L);
+        }
         nan |= any_nan(sum);
       };
       int c = 0;
@@ -118,7 +122,8 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
         for (int k = 0; k < PointTaps<A, K, D>::count; ++k) {
           sum += point.weight[k] * load_some<V>(image + point.offset[k] + c, channels - c);
         }
-        store_pixels(values + c, sum, channels - c);
+        const int count = channels - c;
+        store_pixels(values + c, around.in_channels(sum, slot + j, n, c, count), count);
         nan |= any_nan(sum, sum);
       }
       if (nan) {
@@ -136,7 +141,8 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
 // mark.
 template <class Element, int K, int C, int D, class View>
 STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                          int64_t n, int64_t c, int32_t* marks, View&& view) {
+                          Around<Element> around, int64_t n, int64_t c, int32_t* marks,
+                          View&& view) {
   using V = Native<Accumulate<Element>>;
   Element* output = plane_of<Element>(p.output, n, c);
   for (int g = 0; g < groups.count; ++g) {
@@ -144,7 +150,10 @@ STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element
     V values[C];
     values_seen<D, K>(view(g), values);
 #pragma GCC unroll 4
-    for (int k = 0; k < C; ++k) groups.store(g, values[k], output + k * p.output.stride_c);
+    for (int k = 0; k < C; ++k) {
+      const V value = around.at_points(values[k], g * groups.L, n, c + k);
+      groups.store(g, value, output + k * p.output.stride_c);
+    }
     if (K > 1 && any_nan(values)) marks[g] = 0;
   }
 }
@@ -152,8 +161,8 @@ STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element
 // Planar: the groups that have a window.
 template <class Element, int K, int D>
 STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                               BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
-                               const Box<D>& next) {
+                               Around<Element> around, BatchRange images,
+                               WindowTile<Accumulate<Element>, D>& windows, const Box<D>& next) {
   const auto all = [&](auto reach) {
     took(reach.value == Reach::wide     ? Path::sample_wide
          : reach.value == Reach::narrow ? Path::sample_narrow
@@ -162,9 +171,9 @@ STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<El
       for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
-        sample_marked<Element, K, channels.value>(p, groups, n, c, windows.used, [&](int g) {
-          return WindowView<reach.value, Element, K, D>(p, windows, g, plane);
-        });
+        sample_marked<Element, K, channels.value>(
+            p, groups, around, n, c, windows.used,
+            [&](int g) { return WindowView<reach.value, Element, K, D>(p, windows, g, plane); });
       });
     }
   };
@@ -175,21 +184,23 @@ STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<El
 template <class Element, int K, int D>
 STN_SHARED void sample_runs(const SampleParams& p, const Plan& plan,
                             const RunStarts<Accumulate<Element>, K, D>& starts,
-                            const Groups<Accumulate<Element>, D>& groups, BatchRange images,
-                            WindowTile<Accumulate<Element>, D>& windows, const Box<D>& next) {
+                            const Groups<Accumulate<Element>, D>& groups, Around<Element> around,
+                            BatchRange images, WindowTile<Accumulate<Element>, D>& windows,
+                            const Box<D>& next) {
   took(Path::sample_runs);
   look_at_runs<Element>(p, plan, starts, groups.count, images, windows,
                         [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
                           announce<Element>(p, next, n, c, channels.value);
-                          sample_marked<Element, K, channels.value>(p, groups, n, c, marks, view);
+                          sample_marked<Element, K, channels.value>(p, groups, around, n, c, marks,
+                                                                    view);
                         });
 }
 
 // Planar or strided: the points whose values are still missing, in all channels.
 template <class Element, int K, int D>
 STN_SHARED void sample_gaps(const SampleParams& p, Layout layout, bool wraps, const Tile<D>& tile,
-                            const TileTaps<Accumulate<Element>, K, D>& taps, BatchRange images,
-                            const WindowTile<Accumulate<Element>, D>& windows) {
+                            const TileTaps<Accumulate<Element>, K, D>& taps, Around<Element> around,
+                            BatchRange images, const WindowTile<Accumulate<Element>, D>& windows) {
   using A = Accumulate<Element>;
   const int slots = tile.slots();
   alignas(64) A values[kRoom];
@@ -208,6 +219,10 @@ STN_SHARED void sample_gaps(const SampleParams& p, Layout layout, bool wraps, co
         }
         for (int i = first; !cubic && i < last; ++i) {
           values[i] = interpolate(plane, p.input.stride, taps, i);
+        }
+        for (int i = first; around.any() && i < last; i += kLanes<A>) {
+          const auto value = load<Native<A>>(values + i);
+          store<kLanes<A>>(values + i, around.at_points(value, i, n, c));
         }
         store_tile(tile, values, first, last, plane_of<Element>(p.output, n, c), p.output.stride);
       });
@@ -242,38 +257,50 @@ template <class Element, int K, class T, int D>
 void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRange images,
                  const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next) {
   using A = Accumulate<Element>;
-  if (look_outside<K>(looks)) return sample_nothing<Element>(p, tile, images);
+  Surroundings<Element> around;
+  around.template find<K>(p, looks, tile.slots());
+  if (look_outside<K>(looks) && !around.any()) return sample_nothing<Element>(p, tile, images);
   WindowTile<A, D> windows;
   if (layout == Layout::planar && p.output.stride[0] == 1) {
     const Groups<A, D> groups(tile, p.output.stride);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        sample_windows<Element, K>(p, groups, images, windows, next);
+        sample_windows<Element, K>(p, groups, around, images, windows, next);
       }
     }
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
       find_runs<false>(p, looks, tile.slots(), starts);
-      sample_runs<Element>(p, plan, starts, groups, images, windows, next);
+      sample_runs<Element>(p, plan, starts, groups, around, images, windows, next);
     }
     if (windows.complete(groups.count)) return;
   }
   TileTaps<A, K, D> taps;
   fill_taps<0>(looks.frame, looks.x, tile.slots(), taps);
   if (layout == Layout::channels) {
+    if constexpr (std::is_same<Element, Byte>::value && K == 2 && D == 2) {
+      if (has_pairs(p, looks.frame)) {
+        Pairs pairs;
+        pairs.find(p, taps, tile.slots());
+        for (int64_t m = images.begin; m < images.end; ++m) {
+          sample_pairs(p, tile, taps, around, pairs, m);
+        }
+        return;
+      }
+    }
     took(Path::sample_channels);
     for (int64_t m = images.begin; m < images.end; ++m) {
-      sample_channels<Element, K, D>(p, tile, taps, m);
+      sample_channels<Element, K, D>(p, tile, taps, around, m);
     }
   } else {
     const bool wraps = looks.frame.axis[0].padding == Padding::wrap;
-    sample_gaps<Element>(p, layout, wraps, tile, taps, images, windows);
+    sample_gaps<Element>(p, layout, wraps, tile, taps, around, images, windows);
   }
 }
 
 // Tasks: (warp, tile), or where warps share their basis functions (warp, group of tiles).
 inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
-  with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
+  const auto run = [&](auto element, auto interpolation, auto dims) {
     using Element = decltype(element);
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
@@ -285,7 +312,12 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       for_each_tile<D>(p, plan, basis, n, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          sample_tile<Element, K>(p, plan, layout, images, tile, looks, next);
-                         if (p.around) cover_tile<Element, K>(p, images, tile, looks);
+                         if (p.mask.data) {
+                           mask_tile<K == 1 ? 1 : 2, Accumulate<Element>>(p, n, tile, looks);
+                         }
+                         if constexpr (!std::is_same<Element, Byte>::value) {
+                           if (p.around) cover_tile<Element, K>(p, images, tile, looks);
+                         }
                        });
     };
     if (plan.basis_shared) return for_each_stretch(plan, p.warp.batch, begin, end, work);
@@ -295,7 +327,9 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       work(n, first, last);
       task += last - first;
     }
-  });
+  };
+  p.input.type == ElementType::u8 ? with_interpolation(p, Byte{}, run)
+                                  : with_types(p, p.input.type, run);
 }
 
 }  // namespace STN_ISA

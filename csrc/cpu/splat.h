@@ -317,10 +317,10 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
       direct ? p.channels
              : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
   const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * block]);
-  Basis none;
+  Basis basis(plan, false);
   for (int64_t c = 0; c < p.channels; c += block) {
     SlabSums<Element, D> sums(p, plan, task, c, std::min(block, p.channels - c), scratch.get());
-    sums.template add<Along, K>(p, plan, none, 0, plan.tiles, order);
+    sums.template add<Along, K>(p, plan, basis, 0, plan.tiles, order);
     sums.finish(p);
   }
 }

@@ -260,25 +260,28 @@ STN_HD void with_element(ElementType type, F&& f) {
       return f(Half{});
     case ElementType::bf16:
       return f(BFloat16{});
+    case ElementType::u8:  // for sample alone
+      return;
+  }
+}
+
+template <class Element, class F>
+STN_HD void with_interpolation(const SampleParams& p, Element element, F&& f) {
+  switch (p.interpolation) {
+    case Interpolation::bilinear:
+      if (p.dims == 2) return f(element, InterpolationTag<Interpolation::bilinear>{}, DimsTag<2>{});
+      return f(element, InterpolationTag<Interpolation::bilinear>{}, DimsTag<3>{});
+    case Interpolation::nearest:
+      if (p.dims == 2) return f(element, InterpolationTag<Interpolation::nearest>{}, DimsTag<2>{});
+      return f(element, InterpolationTag<Interpolation::nearest>{}, DimsTag<3>{});
+    case Interpolation::bicubic:  // 2-D only: ops.cpp refuses the rest
+      return f(element, InterpolationTag<Interpolation::bicubic>{}, DimsTag<2>{});
   }
 }
 
 template <class F>
 STN_HD void with_types(const SampleParams& p, ElementType type, F&& f) {
-  with_element(type, [&](auto element) {
-    switch (p.interpolation) {
-      case Interpolation::bilinear:
-        if (p.dims == 2)
-          return f(element, InterpolationTag<Interpolation::bilinear>{}, DimsTag<2>{});
-        return f(element, InterpolationTag<Interpolation::bilinear>{}, DimsTag<3>{});
-      case Interpolation::nearest:
-        if (p.dims == 2)
-          return f(element, InterpolationTag<Interpolation::nearest>{}, DimsTag<2>{});
-        return f(element, InterpolationTag<Interpolation::nearest>{}, DimsTag<3>{});
-      case Interpolation::bicubic:  // 2-D only: ops.cpp refuses the rest
-        return f(element, InterpolationTag<Interpolation::bicubic>{}, DimsTag<2>{});
-    }
-  });
+  with_element(type, [&](auto element) { with_interpolation(p, element, f); });
 }
 
 // The images that look through warp n: one, or all where the warp is broadcast.

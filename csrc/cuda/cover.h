@@ -9,16 +9,7 @@ namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
 
-// Along the axes that have zeros around them.
-template <int K, class T, int D>
-STN_HD T cover_of(const Frame<T, D>& frame, const T (&x)[D]) {
-  T product = 1;
-  STN_UNROLL
-  for (int d = 0; d < D; ++d) {
-    if (frame.axis[d].padding == Padding::zeros) product *= inside_part<K>(frame.axis[d], x[d]);
-  }
-  return product;
-}
+// How much of a point's look lies inside.
 template <class T, int D>
 STN_HD T cover_of(Interpolation interpolation, const Frame<T, D>& frame, const T (&x)[D]) {
   if (interpolation == Interpolation::nearest) return cover_of<1>(frame, x);

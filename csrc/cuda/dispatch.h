@@ -22,7 +22,7 @@ struct Number {
   static constexpr int value = N;
 };
 
-// f(Type<element>)
+// f(Type<element>), but for bytes, which sample alone knows.
 template <class F>
 auto with_element(ElementType type, F&& f) {
   switch (type) {
@@ -95,22 +95,24 @@ struct Choice {
 };
 
 // f(Choice) of the kernel for the parameters.
-template <class F>
-void with_kernel(const SampleParams& p, F&& f) {
-  with_element(p.input.type, [&](auto element) {
-    using Element = TypeOf<decltype(element)>;
-    with_taps(p.interpolation, p.dims, [&](auto taps, auto dims) {
-      constexpr int K = decltype(taps)::value, D = decltype(dims)::value;
-      with_map<D>(p.map, p.warp.type, [&](auto map) {
-        using Map = TypeOf<decltype(map)>;
-        // With float64 coordinates, and of chains, one kernel serves images of any size.
-        if constexpr (sizeof(Coordinate<Map>) == sizeof(float) && !kIsChain<Map>) {
-          if (fits_int32(p)) return f(Choice<Element, K, int32_t, Map, D>{});
-        }
-        f(Choice<Element, K, int64_t, Map, D>{});
-      });
+template <class Element, class F>
+void with_kernel_of(const SampleParams& p, F&& f) {
+  with_taps(p.interpolation, p.dims, [&](auto taps, auto dims) {
+    constexpr int K = decltype(taps)::value, D = decltype(dims)::value;
+    with_map<D>(p.map, p.warp.type, [&](auto map) {
+      using Map = TypeOf<decltype(map)>;
+      // With float64 coordinates, and of chains, one kernel serves images of any size.
+      if constexpr (sizeof(Coordinate<Map>) == sizeof(float) && !kIsChain<Map>) {
+        if (fits_int32(p)) return f(Choice<Element, K, int32_t, Map, D>{});
+      }
+      f(Choice<Element, K, int64_t, Map, D>{});
     });
   });
+}
+template <class F>
+void with_kernel(const SampleParams& p, F&& f) {
+  with_element(p.input.type,
+               [&](auto element) { with_kernel_of<TypeOf<decltype(element)>>(p, f); });
 }
 
 // The same, Choice::Moved if the parameters have a direction. Not of nearest: its derivatives are

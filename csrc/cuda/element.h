@@ -13,6 +13,12 @@ STN_HD Accumulate<Element> widen(Element x) {
   return to_float(x);
 }
 
+// Without a conversion, of which the device makes a quarter as many in the same time.
+template <>
+STN_HD float widen<Byte>(Byte x) {
+  return float_from_bits(float_bits(kWholeNumbers) | x.bits) - kWholeNumbers;
+}
+
 template <class Element>
 struct Narrow {
   template <class A>

@@ -29,7 +29,7 @@ void run_cover(const SampleParams& p) { check("sample", queue_cover(p, current_s
 
 void run_sample(const SampleParams& p) {
   check("sample", queue_sample(p, current_stream()));
-  if (p.around) run_cover(p);
+  if (is_covered_after(p)) run_cover(p);
 }
 
 void run_sample_derivative(const SampleParams& p) {
@@ -57,7 +57,7 @@ void run_warp_grid_backward(const GridParams& p) {
 
 [[maybe_unused]] const bool registered = register_backend(
     c10::DeviceType::CUDA, Backend{run_sample, run_sample_derivative, run_cover, run_splat,
-                                   run_grad_warp, run_warp_grid, run_warp_grid_backward});
+                                   run_grad_warp, run_warp_grid, run_warp_grid_backward, false});
 
 }  // namespace
 }  // namespace cuda

@@ -142,6 +142,17 @@ STN_HD auto factors_of(const PointTaps<Index, A, K, D>& taps) {
   };
 }
 
+// How much of a point's look lies inside, along the axes that have zeros around them.
+template <int K, class T, int D>
+STN_HD T cover_of(const Frame<T, D>& frame, const T (&x)[D]) {
+  T product = 1;
+  STN_UNROLL
+  for (int d = 0; d < D; ++d) {
+    if (frame.axis[d].padding == Padding::zeros) product *= inside_part<K>(frame.axis[d], x[d]);
+  }
+  return product;
+}
+
 // The offset of point p in an image's plane.
 template <int D>
 STN_HD int64_t offset_of(const int32_t (&p)[D], const int64_t (&stride)[3]) {

@@ -15,6 +15,19 @@ constexpr int unrolled_steps() {
   return N > 1 || kTaps<K, D> > 8 ? 1 : (kTaps<K, D> == 8 ? 2 : 4);
 }
 
+// Whether what is around an image is added before the sums are rounded, which a byte must not be
+// twice; of other elements cover adds it to what is stored.
+template <class Element>
+constexpr bool kFillsFirst = std::is_same<Element, Byte>::value;
+
+// Adds so much of it to the channels from c on.
+template <int N>
+STN_HD void add_fill(const Image& fill, int64_t n, int64_t c, float part, float (&sum)[N]) {
+  const float* from = static_cast<const float*>(fill.data) + n * fill.stride_n;
+  STN_UNROLL
+  for (int j = 0; j < N; ++j) sum[j] += part * from[(c + j) * fill.stride_c];
+}
+
 // N: channels per step, 1 or as many as 16 bytes hold (consecutive and aligned).
 template <class Chosen, int N, class Map, class T, int D>
 STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, const Place& place,
@@ -34,6 +47,10 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   make_taps(launch.frame, x, p.input.stride, taps);
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << launch.work.log_share;
+  [[maybe_unused]] A cover = 1;
+  if constexpr (kFillsFirst<Element>) {
+    if (p.around) cover = static_cast<A>(cover_of<K>(launch.frame, x));
+  }
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
     const Element* input = static_cast<const Element*>(p.input.data) + n * p.input.stride_n;
     Element* output = static_cast<Element*>(p.output.data) + n * p.output.stride_n + point;
@@ -60,6 +77,9 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
           STN_UNROLL
           for (int j = 0; j < N; ++j) sum[j] += weight * widen(pixel[s][k].of[j]);
         });
+        if constexpr (kFillsFirst<Element>) {
+          if (cover != 1 && c < place.channel_end) add_fill(p.fill, n, c, 1 - cover, sum);
+        }
         Values value;
         STN_UNROLL
         for (int j = 0; j < N; ++j) value.of[j] = Narrow<Element>::from(sum[j]);
@@ -97,7 +117,7 @@ struct SampleKernel {
 
 template <class Launcher>
 void sample(const SampleParams& p, Launcher& launcher) {
-  with_kernel(p, [&](auto chosen) {
+  const auto with = [&](auto chosen) {
     using Chosen = decltype(chosen);
     using T = typename Chosen::T;
     const auto run = [&](auto pack) {
@@ -108,10 +128,13 @@ void sample(const SampleParams& p, Launcher& launcher) {
     };
     using Element = typename Chosen::Element;
     if constexpr (Chosen::fast) {
-      if (packed<Element, kPack<Element>>(p)) return run(Number<kPack<Element>>{});
+      // Sixteen taps of sixteen sums would not fit into the registers.
+      constexpr int N = Chosen::K == 4 && kPack<Element> > 8 ? 8 : kPack<Element>;
+      if (packed<Element, N>(p)) return run(Number<N>{});
     }
     run(Number<1>{});
-  });
+  };
+  p.input.type == ElementType::u8 ? with_kernel_of<Byte>(p, with) : with_kernel(p, with);
 }
 
 }  // namespace STN_ISA

@@ -56,7 +56,7 @@ void walk_cover(const SampleParams& p) {
 void walk_sample(const SampleParams& p) {
   Walk walk = make_walk();
   sample(p, walk);
-  if (p.around) walk_cover(p);
+  if (is_covered_after(p)) walk_cover(p);
 }
 
 void walk_sample_derivative(const SampleParams& p) {
@@ -90,8 +90,8 @@ void walk_cuda_kernels(bool on, bool deterministic, bool descending, bool vector
   static const Backend usual = backend(c10::DeviceType::CPU);
   settings = {deterministic, descending ? Order::descending : Order::ascending, vectors};
   backend(c10::DeviceType::CPU) =
-      on ? Backend{walk_sample,    walk_sample_derivative, walk_cover, walk_splat, walk_grad_warp,
-                   walk_warp_grid, walk_warp_grid_backward}
+      on ? Backend{walk_sample,    walk_sample_derivative,  walk_cover, walk_splat, walk_grad_warp,
+                   walk_warp_grid, walk_warp_grid_backward, false}
          : usual;
 }
 

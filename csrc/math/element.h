@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "math/qualifiers.h"
+#include "math/lanes.h"
 #include "params.h"
 
 #if defined(__CUDACC__)
@@ -54,6 +54,8 @@ STN_HD float to_float(Half x) {
   return float_from_bits(sign | (magnitude >= 0x0f800000u ? special : finite));
 }
 
+STN_HD float to_float(Byte x) { return static_cast<float>(x.bits); }
+
 template <class T>
 struct Rounded;  // Rounded<T>::from(x): x rounded to nearest even in T
 
@@ -101,6 +103,19 @@ struct Rounded<Half> {
     const uint32_t overflow = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
     return {static_cast<uint16_t>(sign | (magnitude >= 0x477ff000u ? overflow : finite))};
   }
+};
+
+// What a byte makes of x, saturated, as the low bits of a number: to 2^23 only whole ones are
+// added. NaN becomes 0. V: float or a vector of them.
+constexpr float kWholeNumbers = 8388608.0f;
+template <class V>
+STN_HD V saturated_byte(V x) {
+  return smaller(larger(x, V{}), all<V>(255)) + kWholeNumbers;
+}
+
+template <>
+struct Rounded<Byte> {
+  STN_HD static Byte from(float x) { return {static_cast<uint8_t>(float_bits(saturated_byte(x)))}; }
 };
 
 }  // namespace STN_ISA

@@ -16,6 +16,8 @@ inline namespace STN_ISA {
 // further away, in pixels.
 constexpr double kTurnedSlack = 1.0 / 64;
 
+// Whether vectors are long enough, and registers many enough, to gain on adding point by point;
+// where they do, the plan says (cpu/launch.cpp).
 template <class Element>
 constexpr bool kTurned =
     STN_VECTOR_BYTES == 64 || (STN_VECTOR_BYTES == 32 && std::is_same<Element, float>::value);

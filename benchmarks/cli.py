@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from .timing import Effort
 
 # Rounds at least, and seconds at least, of a cell.
 EFFORTS = {"quick": Effort(5, 0.2, 0.003), "default": Effort(7, 0.5), "full": Effort(9, 0.8)}
+
+# Seconds after which results.json is written while the run goes on: a run may be killed.
+SAVE_EVERY = 30.0
 
 # Load average per core, above which others than this run are at work.
 BUSY = 0.5
@@ -159,6 +163,7 @@ def _run(options: argparse.Namespace, cases: list) -> int:
     floors = options.device == "cuda"
     table = report.Table([case.to_json() for case in cases], rivals, floors)
     print(table.head(), flush=True)
+    saved = time.monotonic()
     try:
         for case, count, outcome in runner.run(cases, chosen, threads, options.device, effort):
             if isinstance(outcome, runner.WrongResult):
@@ -171,6 +176,9 @@ def _run(options: argparse.Namespace, cases: list) -> int:
                     outcome["floor"] = floor.of(outcome, speeds[0], l2_bytes)
                 results["cells"].append(outcome)
                 print(table.row(outcome), flush=True)
+            if time.monotonic() - saved >= SAVE_EVERY:
+                _save(results | {"interrupted": True}, options.out)
+                saved = time.monotonic()
     except KeyboardInterrupt:
         print("\ninterrupted: what was measured so far is kept", file=sys.stderr)
         results["interrupted"] = True
@@ -182,6 +190,10 @@ def _run(options: argparse.Namespace, cases: list) -> int:
     return _finish(results, options.out)
 
 
+def _save(results: dict, out: Path) -> None:
+    report.write_atomically(out / "results.json", report.to_json(results))
+
+
 def _finish(results: dict, out: Path) -> int:
     cells = results["cells"]
     if cells:
@@ -190,7 +202,8 @@ def _finish(results: dict, out: Path) -> int:
         found = {n: e[kind] for c in cells for n, e in c["peers"].items() if e.get(kind)}
         for name, reason in found.items():
             print(f"{text.format(name)}, for one: {reason}")
-    files = {"results.json": report.to_json(results), "results.md": report.markdown(results)}
+    _save(results, out)
+    files = {"results.md": report.markdown(results)}
     picture = chart.draw(results)
     if picture is not None:
         files["results.png"] = picture
@@ -198,7 +211,7 @@ def _finish(results: dict, out: Path) -> int:
         print("no chart: matplotlib is not installed (pip install matplotlib)")
     for name, content in files.items():
         report.write_atomically(out / name, content)
-    print(f"\nwritten to {out}: {', '.join(files)}")
+    print(f"\nwritten to {out}: results.json, {', '.join(files)}")
     if results["refused"]:
         print(f"{len(results['refused'])} cells have a wrong result and were not timed")
         return 1

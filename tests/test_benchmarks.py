@@ -13,7 +13,7 @@ import torch
 # Last, so that the source folder stn_cuda/ does not hide an installed stn_cuda.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import chart, peers, report, runner, timing
+from benchmarks import chart, cli, peers, report, runner, timing
 from benchmarks.cases import CASES, SUITES, Case, select
 from benchmarks.cli import main
 from benchmarks.problem import build, work
@@ -381,6 +381,22 @@ def test_interruption_keeps_what_was_measured(monkeypatch, tmp_path):
     results = report.load(tmp_path / "results.json")
     assert results["interrupted"]
     assert len(results["cells"]) == 1
+
+
+def test_what_was_measured_is_on_disk_while_the_run_goes_on(monkeypatch, tmp_path):
+    """A run that is killed leaves it."""
+
+    def watched(cases, *arguments):
+        for count in (1, 2):
+            yield cases[0], 1, synthetic_cell(cases[0])
+            results = report.load(tmp_path / "results.json")
+            assert results["interrupted"]
+            assert len(results["cells"]) == count
+
+    monkeypatch.setattr(cli, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(runner, "run", watched)
+    assert main([*SMOKE, "--out", str(tmp_path)]) == 0
+    assert "interrupted" not in report.load(tmp_path / "results.json")
 
 
 @pytest.mark.parametrize(

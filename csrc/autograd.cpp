@@ -1,10 +1,13 @@
 // The sampling ops' derivatives: each op as a derivative of the form in autograd_form.h.
 #include "autograd_form.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/stack.h>
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/library.h>
 
 #include "checks.h"
+#include "ops_kept.h"
 
 namespace stn_cuda {
 namespace {
@@ -42,6 +45,45 @@ Form form_of_grad_warp(const Tensor& grad, const Tensor& input, int64_t axis, Na
           is_channels_last(input)};
 }
 
+// sample where the slopes are kept. A gradient that is to be differentiated again comes as usual.
+struct SampleKeptBackward : public FormBackward {
+  SavedVariable slopes;
+
+  variable_list apply(variable_list&& grads) override {
+    if (at::GradMode::is_enabled() || !grads[0].defined()) {
+      return FormBackward::apply(std::move(grads));
+    }
+    Tensor factors;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      factors = slopes.unpack();
+      if (!torch::autograd::get_current_graph_task_keep_graph()) slopes.reset_data();
+    }
+    const bool ours = factors.use_count() == 1;
+    return gradients([&](Argument) { return slopes_times(factors, grads[0], ours); });
+  }
+
+  void release_variables() override {
+    FormBackward::release_variables();
+    std::lock_guard<std::mutex> lock(mutex_);
+    slopes.reset_data();
+  }
+};
+
+Tensor sample_kept(const Arguments& arguments, Form form, Name map, Name mode, Name padding_mode,
+                   bool align_corners) {
+  auto node = make_node<SampleKeptBackward>();
+  node->form = std::move(form);
+  node->link(arguments);
+  auto [value, slopes] = below_autograd([&] {
+    return sample_with_slopes(arguments[kImage], arguments[kWarp], map, mode, padding_mode,
+                              align_corners);
+  });
+  node->slopes = SavedVariable(slopes, false);
+  torch::autograd::set_history(value, NodePointer(std::move(node)));
+  return value;
+}
+
 Tensor sample_autograd(const Tensor& input, const Tensor& warp, Name map, c10::SymIntArrayRef size,
                        Name mode, Name padding_mode, bool align_corners) {
   const bool recorded = torch::autograd::compute_requires_grad(input, warp);
@@ -60,8 +102,15 @@ Tensor sample_autograd(const Tensor& input, const Tensor& warp, Name map, c10::S
     value._set_fw_grad(moved, 0, false);
     return value;
   }
+  const Arguments arguments{Tensor(), input, warp, Tensor()};
+  if (recorded && !any_forward_grad(arguments) && !input.requires_grad() &&
+      can_keep_slopes(input, warp, map, mode)) {
+    return sample_kept(
+        arguments, form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners),
+        map, mode, padding_mode, align_corners);
+  }
   return record(
-      {Tensor(), input, warp, Tensor()},
+      arguments,
       [&] { return ops::sample(input, warp, map, size, mode, padding_mode, align_corners); },
       [&] {
         return form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners);

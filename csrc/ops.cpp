@@ -8,6 +8,7 @@
 #include "arguments.h"
 #include "backend.h"
 #include "checks.h"
+#include "look.h"
 #include "ops.h"
 #include "sampling.h"
 
@@ -74,18 +75,6 @@ TORCH_LIBRARY(stn_cuda, m) {
 namespace stn_cuda {
 namespace {
 
-// Whether each plane of the image is one element in memory, such as one that is expanded. (Of
-// bytes nobody asks.)
-bool is_constant(const SampleParams& p) {
-  bool same = p.input.type != ElementType::u8, several = false;
-  for (int d = 0; d < p.dims; ++d) {
-    if (p.input_size[d] == 1) continue;
-    several = true;
-    same = same && p.input.stride[d] == 0;
-  }
-  return same && several;
-}
-
 // What is around: the output is set.
 void set_fill(SampleParams& p, const at::Tensor& fill) {
   p.fill.data = fill.data_ptr();
@@ -118,11 +107,6 @@ at::Tensor empty_gradient(at::IntArrayRef shape, const at::Tensor& input) {
   return empty_result(sizes, input.options()).movedim(-1, 1);
 }
 
-// The warp's gradient: a free map's lies as its values do.
-at::Tensor empty_grad_warp(const at::Tensor& warp, MapKind map) {
-  return is_free(map) ? empty_result_like(warp) : empty_result(warp.sizes(), warp.options());
-}
-
 using Tangent = const std::optional<at::Tensor>&;
 
 // What the derivatives along a direction are given more than what they are derivatives of.
@@ -147,28 +131,6 @@ void set_direction(SampleParams& p, const Way* way, at::Tensor& readable) {
 
 void check_way(const char* op, const at::Tensor& warp, const Way* way, int64_t dims) {
   if (way) check_direction(op, warp, way->tangent, way->axis, dims);
-}
-
-// What sample and its derivatives have in common: `call` makes the results from the output's shape
-// and memory format, and hands the kernels' parameters on.
-template <class Call>
-auto look(const char* op, bool derives, const at::Tensor& input, const at::Tensor& warp,
-          c10::string_view map, at::IntArrayRef size, c10::string_view mode,
-          c10::string_view padding_mode, bool align_corners, Call&& call) {
-  check_sample(op, input, warp, map, c10::fromIntArrayRefSlow(size), mode, padding_mode, derives);
-  const Backend& backend = backend_of(op, input);
-  SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
-  p.batch = broadcast_batch(input, warp);
-  const at::IntArrayRef output_size = is_free(p.map) ? warp.sizes().slice(1, p.dims) : size;
-  std::vector<int64_t> shape{p.batch, p.channels};
-  shape.insert(shape.end(), output_size.begin(), output_size.end());
-  copy_spatial(input.sizes().slice(2), p.input_size);
-  copy_spatial(output_size, p.output_size);
-  const at::Tensor parameters = readable_warp(warp, p.map);
-  p.input = image_of(input, p.batch);
-  p.warp = warp_of(parameters, p.map, p.batch);
-  const c10::OptionalDeviceGuard guard(input.device());
-  return call(backend, p, shape);
 }
 
 // fill: null, or (N or 1, C), what is around. mask: null, or what is made where the kernel writes

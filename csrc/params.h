@@ -86,6 +86,9 @@ struct SampleParams {
   Image output;  // sample: written. splat, grad_warp: the values that flow back.
   Warp warp;
   Warp grad_warp;  // grad_warp only: written
+  // grad_warp, of one channel and a free map: what flows back is 1, and output is written as sample
+  // does. (Only where the backend `keeps`.)
+  bool keeps;
   // Along what derivatives are taken: of the values (sample_derivative), of what splat adds, of the
   // warp's gradient.
   Direction direction;
@@ -132,6 +135,7 @@ struct Backend {
   void (*warp_grid)(const GridParams&);
   void (*warp_grid_backward)(const GridParams&);
   bool masks;  // whether sample writes a mask
+  bool keeps;  // whether grad_warp writes values
 };
 
 // What maps.h says of the free maps.

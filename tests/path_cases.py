@@ -155,6 +155,7 @@ def grid_cases():
     flat = scattered_grid(2, (13, 13))
     for channels, machines in ((1, ALL), (8, GATHER | AVX2_GATHER | BASELINE)):
         ways = {"flattened": machines, "grid_packed": ALL, "grid_strided": set()}
+        ways |= {"grad_kept": ALL if channels == 1 else set()}
         yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
     planar = GRID_LAYOUTS["planar"](flat)
     ways = {"grid_planar": ALL, "grid_packed": set(), "grid_strided": set()}

@@ -63,8 +63,9 @@ def ways_of(call, cotangent=None):
     ways = paths_of(call.run)[1]
     for name in ("input", "warp"):
         leaf = getattr(call, name).detach().requires_grad_()
-        output = call.run(**{name: leaf})
-        ways |= paths_of(lambda: torch.autograd.grad(output, leaf, cotangent))[1]  # noqa: B023
+        output, forward = paths_of(lambda: call.run(**{name: leaf}))  # noqa: B023
+        backward = paths_of(lambda: torch.autograd.grad(output, leaf, cotangent))[1]  # noqa: B023
+        ways |= forward | backward
     return ways
 
 

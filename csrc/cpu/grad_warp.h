@@ -6,6 +6,7 @@
 
 #include "cpu/parameter_sums.h"
 #include "cpu/runs.h"
+#include "cpu/sample.h"
 #include "cpu/tap_weights.h"
 #include "cpu/view.h"
 
@@ -91,43 +92,44 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int6
   using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
   Element* data = static_cast<Element*>(out.data) + n * out.stride_n;
-  const auto strided = [&](auto along, auto across) __attribute__((always_inline)) {
-    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
-      Element* row = data + offset_of<D>(at, out.stride);
-      for (int j = 0; j < tile.width; ++j) {
-        T g[D];
-        for (int d = 0; d < D; ++d) g[d] = static_cast<T>(grad[d][slot + j]);
-        map.reading.gradient(g);
-        for (int d = 0; d < D; ++d) {
-          Element& to = row[j * along + d * across];
-          if (add) g[d] += static_cast<T>(to_float(to));
-          to = Rounded<Element>::from(g[d]);
-        }
-      }
-    });
-  };
-  const auto planar = [&]() __attribute__((always_inline)) {
-    constexpr int L = kLanes<T>;
+  constexpr int L = kLanes<T>;
+  const auto vectors = [&](auto&& write) __attribute__((always_inline)) {
     tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
       Element* row = data + offset_of<D>(at, out.stride);
       for (int j = 0; j < tile.width; j += L) {
-        const int count = std::min(L, tile.width - j);
         V g[D];
         for (int d = 0; d < D; ++d) g[d] = load_converted<V>(&grad[d][slot + j]);
         map.reading.gradient(g);
-        for (int d = 0; d < D; ++d) {
-          Element* to = row + j + d * out.stride_k;
-          if (add) g[d] += load_some<V>(to, count);
-          store_pixels(to, g[d], count);
-        }
+        write(g, row + j * out.stride[0], std::min(L, tile.width - j));
       }
     });
   };
-  if (out.stride[0] == 1) return planar();
-  if (out.stride_k == 1 && out.stride[0] == D) {
-    return strided(std::integral_constant<int64_t, D>{}, std::integral_constant<int64_t, 1>{});
+  const auto put = [&](Element* to, V g, int count) __attribute__((always_inline)) {
+    if (add) g += load_some<V>(to, count);
+    store_pixels(to, g, count);
+  };
+  if (out.stride[0] == 1) {
+    return vectors([&](const V(&g)[D], Element* to, int count) __attribute__((always_inline)) {
+      for (int d = 0; d < D; ++d) put(to + d * out.stride_k, g[d], count);
+    });
   }
-  strided(out.stride[0], out.stride_k);
+  if (out.stride_k == 1 && out.stride[0] == D) {
+    return vectors([&](const V(&g)[D], Element* to, int count) __attribute__((always_inline)) {
+#pragma GCC unroll 3
+      for (int k = 0; k < D; ++k) {
+        const int n = std::min(L, D * count - k * L);
+        if (n > 0) put(to + k * L, packed_vector<D>(g, k), n);
+      }
+    });
+  }
+  vectors([&](const V(&g)[D], Element* to, int count) {
+    for (int j = 0; j < count; ++j) {
+      for (int d = 0; d < D; ++d) {
+        Element& one = to[j * out.stride[0] + d * out.stride_k];
+        one = Rounded<Element>::from(g[d][j] + (add ? static_cast<T>(to_float(one)) : T(0)));
+      }
+    }
+  });
 }
 
 // cpu/chain.h
@@ -200,6 +202,25 @@ STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>,
   }
 }
 
+// Planar, of one channel: the marked groups' values and their gradients (p.keeps); marks as above.
+template <class Element, int K, int D, class View>
+STN_HD void keep_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                        int64_t n, int32_t* marks, View&& view,
+                        Accumulate<Element> (&grad)[D][kRoom]) {
+  using A = Accumulate<Element>;
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  Element* output = plane_of<Element>(p.output, n, 0);
+  for (int g = 0; g < groups.count; ++g) {
+    if (!marks[g]) continue;
+    V value[1], slope[D];
+    value_and_slopes_seen<D, K>(view(g), value, slope);
+    groups.store(g, value[0], output);
+    for (int d = 0; d < D; ++d) store<L>(&grad[d][g * L], slope[d]);
+    if (any_nan(value) || any_nan(slope)) marks[g] = 0;
+  }
+}
+
 // Planar: the groups that have a window.
 template <class Element, int K, int D>
 STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
@@ -218,6 +239,9 @@ STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Elem
         const auto view = [&](int g) {
           return WindowView<reach.value, Element, K, D>(p, windows, g, plane);
         };
+        if constexpr (channels.value == 1) {
+          if (p.keeps) return keep_marked<Element, K>(p, groups, n, windows.used, view, grad);
+        }
         grad_marked<false, Element, K, channels.value>(p, groups, first, n, c, windows.used, view,
                                                        direction, grad);
       });
@@ -239,6 +263,9 @@ STN_SHARED void grad_runs(const SampleParams& p, const Plan& plan,
       p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         announce<Element>(p, next, n, c, channels.value);
+        if constexpr (channels.value == 1 && !Along) {
+          if (p.keeps) return keep_marked<Element, K>(p, groups, n, marks, view, grad);
+        }
         const bool first = n == images.begin && c == 0;
         grad_marked<Along, Element, K, channels.value>(p, groups, first, n, c, marks, view,
                                                        direction, grad);
@@ -265,7 +292,7 @@ STN_SHARED void make_dots(const SampleParams& p, Layout layout, const Tile<D>& t
     }
     for (int64_t c = 0; c < p.channels; ++c) {
       const Element* plane = plane_of<const Element>(p.input, n, c);
-      load_tile(tile, p.output, n, c, values);
+      p.keeps ? std::fill(values, values + count, A(1)) : load_tile(tile, p.output, n, c, values);
       for_each_gap(windows, count, [&](int first, int last) {
         dot_points<Element>(p, taps, plane, values, first, last, dots);
       });
@@ -315,6 +342,11 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
   for_each_gap(windows, slots, [&](int first, int last) {
     combine<Along>(taps, dots, first, last, direction, grad);
   });
+  if (p.keeps) {
+    const bool wraps = looks.frame.axis[0].padding == Padding::wrap;
+    const Surroundings<Element> nothing;
+    sample_gaps<Element>(p, layout, wraps, tile, taps, nothing, images, windows);
+  }
   return true;
 }
 

@@ -293,6 +293,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
   plan.scattered = is_scattered(p);
   plan.windows = use_windows(p);
   plan.add = add;
+  if (p.keeps) took(Path::grad_kept);
   if (control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's are wanted twice; the next tile's come in between
     if (share_points(p)) share_basis(p, 2, plan);
@@ -382,9 +383,9 @@ void warp_grid_backward(const GridParams& p) {
   kernels().finish_warp_grid_backward(p, plan);
 }
 
-[[maybe_unused]] const bool registered =
-    register_backend(c10::DeviceType::CPU, Backend{sample, sample_derivative, cover, splat,
-                                                   grad_warp, warp_grid, warp_grid_backward, true});
+[[maybe_unused]] const bool registered = register_backend(
+    c10::DeviceType::CPU, Backend{sample, sample_derivative, cover, splat, grad_warp, warp_grid,
+                                  warp_grid_backward, true, true});
 
 }  // namespace
 

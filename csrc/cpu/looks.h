@@ -83,6 +83,20 @@ STN_HD V component(const V (&packed)[D], Integer<V> point, int d) {
   return select_lanes(low, packed[D - 1], Integer<V>(index < 2 * L ? lane : index - L));
 }
 
+// The inverse: the k-th of the D vectors of points' components that lie next to each other.
+template <int D, class V>
+STN_HD V packed_vector(const V (&value)[D], int k) {
+  constexpr int L = kLanes<Scalar<V>>;
+  Integer<V> point, component, lane = truncate(counting<V>());
+  for (int i = 0; i < L; ++i) {
+    point[i] = (k * L + i) / D;
+    component[i] = (k * L + i) % D;
+  }
+  const V low = select_lanes(value[0], value[1], Integer<V>(component == 1 ? point + L : point));
+  if (D == 2) return low;
+  return select_lanes(low, value[D - 1], Integer<V>(component == 2 ? point + L : lane));
+}
+
 // The values of `count` points of a free map, up to a vector of them, from `from` on. Packed, or
 // planar: the components of a row's points each lie next to each other; or neither.
 template <class V, int D, class T, class E, bool Packed>

@@ -51,6 +51,7 @@
   F(derive_strided)                                                                            \
   F(derive_channels)                                                                           \
   /* grad_warp */                                                                              \
+  F(grad_kept) /* calls: of slopes, with the values */                                         \
   F(grad_nothing)                                                                              \
   F(grad_narrow)                                                                               \
   F(grad_wide)                                                                                 \

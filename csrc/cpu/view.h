@@ -149,6 +149,46 @@ STN_HD void gradient_seen(const View& view, const V (&grad)[Channels], V (&total
   }
 }
 
+// A plane's values, as values_seen has them to the bit, and their derivatives.
+template <int D, int K, class View, class V>
+STN_HD void value_and_slopes_seen(const View& view, V (&value)[1], V (&slope)[D]) {
+  using A = Scalar<V>;
+  V weight[K];
+  for (int k = 0; k < K; ++k) weight[k] = kernel<K>(V(view.across - A(k)));
+  V slice{};
+  value[0] = V{};
+  const auto both = [&](auto&& row, auto&& end) __attribute__((always_inline)) {
+    view.rows(
+        [&](auto&& channel, V distance) __attribute__((always_inline)) {
+          channel(0, [&](auto&& tap) __attribute__((always_inline)) {
+            const V here = kernel<K>(distance);
+            V seen[K];
+            for (int k = 0; k < K; ++k) {
+              seen[k] = tap(k);
+              slice += V(here * weight[k]) * seen[k];
+            }
+            row([&](int, auto&& use)
+                    __attribute__((always_inline)) { use([&](int k) { return seen[k]; }); },
+                distance);
+          });
+        },
+        [&](V distance) __attribute__((always_inline)) {
+          if (D == 3) {
+            value[0] += kernel<K>(distance) * slice;
+            slice = V{};
+          }
+          end(distance);
+        });
+  };
+  struct Both {
+    const decltype(both)& rows;
+    V across;
+  };
+  const V one[1] = {V{} + A(1)};
+  gradient_seen<D, K>(Both{both, view.across}, one, slope);
+  if (D == 2) value[0] = slice;
+}
+
 // What these do along a direction: its product with the matrix of second derivatives.
 template <int D, int K, int Channels, class View, class V>
 STN_HD void gradient_seen_along(const View& view, const V (&grad)[Channels],

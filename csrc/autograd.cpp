@@ -53,14 +53,22 @@ struct SampleKeptBackward : public FormBackward {
     if (at::GradMode::is_enabled() || !grads[0].defined()) {
       return FormBackward::apply(std::move(grads));
     }
+    return gradients([&](Argument by) {
+      if (by == kWarp) return gradient_of_warp(grads[0]);
+      Arguments arguments = saved();
+      arguments[kGrad] = grads[0];
+      return derivative(form, by, arguments, {});
+    });
+  }
+
+  Tensor gradient_of_warp(const Tensor& grad) {
     Tensor factors;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       factors = slopes.unpack();
       if (!torch::autograd::get_current_graph_task_keep_graph()) slopes.reset_data();
     }
-    const bool ours = factors.use_count() == 1;
-    return gradients([&](Argument) { return slopes_times(factors, grads[0], ours); });
+    return slopes_times(factors, grad, factors.use_count() == 1);
   }
 
   void release_variables() override {
@@ -103,7 +111,7 @@ Tensor sample_autograd(const Tensor& input, const Tensor& warp, Name map, c10::S
     return value;
   }
   const Arguments arguments{Tensor(), input, warp, Tensor()};
-  if (recorded && !any_forward_grad(arguments) && !input.requires_grad() &&
+  if (recorded && warp.requires_grad() && !any_forward_grad(arguments) &&
       can_keep_slopes(input, warp, map, mode)) {
     return sample_kept(
         arguments, form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners),

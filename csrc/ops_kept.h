@@ -1,5 +1,5 @@
-// sample where only a free map's values want a gradient, and images have one channel: the values
-// and their slopes in one look at the image. Going back, the slopes only have to be multiplied.
+// sample where a free map's values want a gradient, and images have one channel: the values and
+// their slopes in one look at the image. Going back, the slopes only have to be multiplied.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -223,9 +223,9 @@ def sample(
     Returns:
         Tensor[N, C, Ho, Wo] or Tensor[N, C, Do, Ho, Wo]: in the input's dtype and memory format.
         A batch of 1 on either side serves the other's whole batch. Differentiable with respect to
-        the input, to the warp and to ``fill``. On the CPU, where images have one channel and of
-        the two only a grid or a flow requires grad, the forward pass already computes what its
-        gradient is made of: a tensor of the gradient's size, which autograd keeps until then.
+        the input, to the warp and to ``fill``. On the CPU, where images have one channel and a
+        grid or a flow requires grad, the forward pass already computes what its gradient is made
+        of: a tensor of the gradient's size, which autograd keeps until then.
 
         With ``return_mask`` a pair, of this and a Tensor[N, 1, Ho, Wo] or Tensor[N, 1, Do, Ho, Wo]
         in the input's dtype, from 0 to 1: of the pixel-sized square (cube) around a point's look,

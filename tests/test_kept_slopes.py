@@ -1,5 +1,5 @@
-"""Images of one channel, of whose call only the values of a free map want a gradient: sample looks
-at the image once, and keeps what its gradient is to be multiplied by."""
+"""Images of one channel, seen through a free map whose values want a gradient: sample looks at the
+image once, and keeps what its gradient is to be multiplied by."""
 
 import pytest
 import torch
@@ -98,7 +98,7 @@ def of_dual(pixels, grid):
 @pytest.mark.parametrize(
     "change",
     (
-        "image's gradient",
+        "no warp's gradient",
         "two channels",
         "half a grid",
         "nearest",
@@ -115,7 +115,7 @@ def test_only_where_it_gains(change):
     pixels, grid = image_and_leaf(2 if change == "two channels" else 1)
     theta = torch.eye(2, 3).unsqueeze(0).requires_grad_()
     calls = {
-        "image's gradient": lambda: stn_cuda.sample(pixels.requires_grad_(), grid),
+        "no warp's gradient": lambda: stn_cuda.sample(pixels.requires_grad_(), grid.detach()),
         "two channels": lambda: stn_cuda.sample(pixels, grid),
         "half a grid": lambda: stn_cuda.sample(pixels, grid.half().detach().requires_grad_()),
         "nearest": lambda: stn_cuda.sample(pixels, grid, mode="nearest"),
@@ -132,6 +132,27 @@ def test_only_where_it_gains(change):
     }
     assert kept(lambda: stn_cuda.sample(image((1, 1, *SIZES[2][0])), grid))[1]
     assert not kept(calls[change])[1]
+
+
+def test_both_gradients():
+    """The image's comes as usual."""
+    pixels, grid = image_and_leaf()
+    pixels.requires_grad_()
+    output, was_kept = kept(lambda: stn_cuda.sample(pixels, grid))
+    assert was_kept
+    cotangent = torch.randn(output.shape, generator=generator("both"))
+    for leaves in ((pixels, grid), (pixels,), (grid,)):
+        ours = torch.autograd.grad(output, leaves, cotangent, retain_graph=True)
+        usual = torch.autograd.grad(output, leaves, cotangent, create_graph=True)
+        for one, other in zip(ours, usual, strict=True):
+            if one.shape == pixels.shape:
+                assert torch.equal(one, other)
+            else:
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-3)
+    output.sum().backward()
+    assert pixels.grad.isfinite().all()
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(output, pixels, cotangent)
 
 
 def test_tracing_sees_the_op():

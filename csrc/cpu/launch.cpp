@@ -187,10 +187,10 @@ bool is_scattered(const SampleParams& p) {
 }
 
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
-// anywhere, and few channels do not pay for finding out.
+// anywhere, and few channels of a plane do not pay for finding out.
 bool use_windows(const SampleParams& p) {
   const bool grid = !is_parametric(p.map);
-  if (p.dims > kernels().window_dims || (grid && p.channels < 4)) return false;
+  if (p.dims > kernels().window_dims || (grid && p.dims == 2 && p.channels < 4)) return false;
   if (!use_gather(p)) return true;
   if (p.dims > 2) return false;
   if (gathers_in_use() == Gathers::planes) return p.channels > 1 || !can_fold(p);
@@ -244,7 +244,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
   plan.scattered = is_scattered(p);
-  plan.windows = use_windows(p);
+  plan.windows = !plan.scattered && use_windows(p);
   int64_t work = kTile * p.channels * images_per_warp(p);
   if (kernel == kernels().sample && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
@@ -291,7 +291,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
   plan.scattered = is_scattered(p);
-  plan.windows = use_windows(p);
+  plan.windows = !plan.scattered && use_windows(p);
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
   if (control_points(p) > 0) {

@@ -187,14 +187,18 @@ bool is_scattered(const SampleParams& p) {
 }
 
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
-// anywhere, and few channels of a plane do not pay for finding out.
-bool use_windows(const SampleParams& p) {
-  const bool grid = !is_parametric(p.map);
-  if (p.dims > kernels().window_dims || (grid && p.dims == 2 && p.channels < 4)) return false;
+// anywhere, and few channels of a plane do not pay for finding out, but for two or three where
+// gathers are slow. high: looks go along columns.
+bool use_windows(const SampleParams& p, bool high) {
+  const bool grid = !is_parametric(p.map), long_vectors = kernels().vector_bytes == 64;
+  const bool planes = gathers_in_use() == Gathers::planes;
+  if (p.dims > kernels().window_dims) return false;
+  if (grid && p.dims == 2 && p.channels < 4) {
+    return long_vectors && planes && p.channels > 1 && !high && !can_fold(p);
+  }
   if (!use_gather(p)) return true;
   if (p.dims > 2) return false;
-  if (gathers_in_use() == Gathers::planes) return p.channels > 1 || !can_fold(p);
-  const bool long_vectors = kernels().vector_bytes == 64;
+  if (planes) return p.channels > 1 || !can_fold(p);
   return long_vectors && !grid && p.channels > 1 && p.input.type == ElementType::f32;
 }
 
@@ -216,12 +220,12 @@ bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int 
 
 // A narrow output's rows laid end to end, where points are found so: full vectors, where its rows
 // would leave many lanes empty.
-Points points_of(const SampleParams& p, bool high_tiles) {
+Points points_of(const SampleParams& p, bool high_tiles, bool windows) {
   constexpr int64_t kMostFolded = int64_t(1) << 20;  // for positions(), cpu/tile.h
   const Points rows = rows_of(p.output_size, p.dims);
   const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
   if (!can_fold(p) || all >= INT32_MAX || p.map == MapKind::chain) return rows;
-  if (use_windows(p)) return rows;
+  if (windows) return rows;
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
   const bool placed = needs_position(p.map);
   if (placed && (p.dims > 2 || high_tiles || all > kMostFolded)) return rows;
@@ -239,12 +243,14 @@ bool wants_padding(const SampleParams& p) {
 }
 
 void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
-  const bool high = wants_high_tiles(p);
-  Plan plan = tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), wants_padding(p));
+  const bool high = wants_high_tiles(p), scattered = is_scattered(p);
+  const bool windows = !scattered && use_windows(p, high);
+  const Points points = points_of(p, high, windows);
+  Plan plan = tile_plan(points, p.warp.batch, rows_per_tile(p, high), wants_padding(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
-  plan.scattered = is_scattered(p);
-  plan.windows = !plan.scattered && use_windows(p);
+  plan.scattered = scattered;
+  plan.windows = windows;
   int64_t work = kTile * p.channels * images_per_warp(p);
   if (kernel == kernels().sample && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
@@ -263,7 +269,9 @@ void splat_together(const SampleParams& p) {
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
   const bool padded = p.map == MapKind::chain;
-  Plan plan = tile_plan(points_of(p, high), p.warp.batch, rows_per_tile(p, high), padded);
+  // A free map's points are added one by one, in whatever rows.
+  const Points cut = points_of(p, high, is_parametric(p.map) && use_windows(p, high));
+  Plan plan = tile_plan(cut, p.warp.batch, rows_per_tile(p, high), padded);
   plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
   const int64_t work = total * p.channels * (p.batch / p.input.batch);
   // Every slab looks at all output points, so no more of them than there are threads to feed.
@@ -283,15 +291,16 @@ void splat_together(const SampleParams& p) {
 
 void grad_warp_together(const SampleParams& p, bool add) {
   const bool sums = !is_free(p.map), padded = wants_padding(p);
-  const bool high = wants_high_tiles(p);
+  const bool high = wants_high_tiles(p), scattered = is_scattered(p);
+  const bool windows = !scattered && use_windows(p, high);
   const int64_t rows = rows_per_tile(p, high);
-  const Points points = points_of(p, high);
+  const Points points = points_of(p, high, windows);
   Plan plan = sums ? group_plan(points, p.warp.batch, rows, padded)
                    : tile_plan(points, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
-  plan.scattered = is_scattered(p);
-  plan.windows = !plan.scattered && use_windows(p);
+  plan.scattered = scattered;
+  plan.windows = windows;
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
   if (control_points(p) > 0) {

@@ -35,6 +35,7 @@ CASES = {
     "grid scattered": (PLANES, 1, "grid", torch.float32, {"padding_mode": "reflection"}),
     "grid bfloat16": ((1, 16, 2048, 2048), 1, "grid", torch.bfloat16, {}),
     "grid 3-D": (VOLUME, 1, "grid", torch.float32, {}),
+    "grid of one channel": ((1, 1, 4096, 4096), 1, "grid", torch.float32, {}),
 }
 
 

@@ -38,7 +38,10 @@ def peak(sampler, case, *what):
 def test_peak(case, needs_memory):
     needs_memory(1.5)
     shares = peak("stn_cuda", case)
-    assert shares["forward"] < ALLOWED
+    if case == "grid of one channel":  # the forward makes what the grid's gradient will be
+        assert 2 - PAGES < shares["forward"] < 2 + ALLOWED
+    else:
+        assert shares["forward"] < ALLOWED
     assert shares["backward"] < ALLOWED
 
 

@@ -26,6 +26,36 @@ STN_HD void dot_points(const SampleParams& p, const TileTaps<Accumulate<Element>
   }
 }
 
+// Vectors whose lanes are added together.
+template <class V>
+constexpr int kTogether = std::min(4, kLanes<Scalar<V>>);
+
+// The sums of the lanes of some vectors, that of vector m at place_of_total(m): half of the vectors
+// at every step, of which each holds twice as many of them.
+template <class V>
+STN_HD V totals(const V (&of)[kTogether<V>]) {
+  constexpr int L = kLanes<Scalar<V>>;
+  const Integer<V> lane = truncate(counting<V>());
+  V v[kTogether<V>];
+  for (int m = 0; m < kTogether<V>; ++m) v[m] = of[m];
+  int half = L / 2;
+  for (int count = kTogether<V>; count > 1; count /= 2, half /= 2) {
+    const Integer<V> low = (lane & (half - 1)) + (lane & ~(2 * half - 1)) +
+                           ((lane & half) != 0 ? Integer<V>{} + L : Integer<V>{});
+    for (int m = 0; m < count / 2; ++m) {
+      v[m] = select_lanes(v[2 * m], v[2 * m + 1], low) +
+             select_lanes(v[2 * m], v[2 * m + 1], Integer<V>(low + half));
+    }
+  }
+  for (; half > 0; half /= 2) v[0] += select_lanes(v[0], v[0], Integer<V>(lane ^ half));
+  return v[0];
+}
+template <class V>
+constexpr int place_of_total(int m) {
+  constexpr int L = kLanes<Scalar<V>>;
+  return kTogether<V> == 2 ? m * (L / 2) : (m % 2 * 2 + m / 2) * (L / 4);
+}
+
 // Consecutive channels: a dot product of two vectors for each tap.
 template <class Element, int K, int D>
 STN_SHARED void dot_channels(const SampleParams& p, const Tile<D>& tile,
@@ -50,11 +80,22 @@ STN_SHARED void dot_channels(const SampleParams& p, const Tile<D>& tile,
         pixel[k] = image + tap_offset<Element>(p.input.stride, taps, k, i);
         sum[k] = V{};
       }
-      for (int c = 0; c < channels; c += L) {
-        const V value = load_some<V>(grad + c, channels - c);
-        for (int k = 0; k < T; ++k) sum[k] += value * load_some<V>(pixel[k] + c, channels - c);
+      // Whole vectors, and what is left.
+      int c = 0;
+      for (; c + L <= channels; c += L) {
+        const V value = load_pixels<V>(grad + c);
+        for (int k = 0; k < T; ++k) sum[k] += value * load_pixels<V>(pixel[k] + c);
       }
-      for (int k = 0; k < T; ++k) dots.of[k][i] += total(sum[k]);
+      if (c < channels) {
+        const V value = load_pixels<V>(grad + c, channels - c);
+        for (int k = 0; k < T; ++k) sum[k] += value * load_pixels<V>(pixel[k] + c, channels - c);
+      }
+      for (int k = 0; k < T; k += kTogether<V>) {
+        const V sums = totals(reinterpret_cast<const V(&)[kTogether<V>]>(sum[k]));
+        for (int m = 0; m < kTogether<V>; ++m) {
+          dots.of[k + m][i] += sums[place_of_total<V>(m)];
+        }
+      }
     }
   });
 }
@@ -320,15 +361,16 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
       find_directions(p, warp, tile, looks, direction);
       through_boundary<K>(looks, !looks.ranged, slots, direction);
     }
+    bool any_nan = false;
     if constexpr (kWindows<D> && !Along) {  // what windows gain is small beside so much arithmetic
       if (find_windows<K>(p, plan, tile, looks, windows)) {
+        any_nan = !looks.ranged && has_nan(looks, slots);
         grad_windows<Element, K>(p, groups, images, windows, next, direction, grad);
       }
     }
-    bool any_nan = false;  // a group that looks at one has no window
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
-      any_nan = find_runs<false>(p, looks, slots, starts);
+      any_nan |= find_runs<false>(p, looks, slots, starts);
       grad_runs<Along, Element>(p, plan, starts, groups, images, windows, next, direction, grad);
     }
     through_boundary<K>(looks, any_nan, slots, grad);

@@ -36,16 +36,21 @@ struct alignas(64) RunStarts {
   }
 };
 
-// The same looks with what NaN is read as, if any is NaN. Whether one is.
 template <class T, int D>
-STN_HD bool without_nan(const Looks<T, D>& looks, int slots, Looks<T, D>& numbers) {
+STN_HD bool has_nan(const Looks<T, D>& looks, int slots) {
   using V = Native<T>;
   bool any = false;
   for (int i = 0; i < slots; i += kLanes<T>) {
     any |= any_nan(load<V>(&looks.x[0][i]), load<V>(&looks.x[D - 1][i]));
     if (D == 3) any |= any_nan(load<V>(&looks.x[1][i]), V{});
   }
-  if (!any) return false;
+  return any;
+}
+
+// The same looks with what NaN is read as, if any is NaN. Whether one is.
+template <class T, int D>
+STN_HD bool without_nan(const Looks<T, D>& looks, int slots, Looks<T, D>& numbers) {
+  if (!has_nan(looks, slots)) return false;
   numbers.frame = looks.frame;
   for (int d = 0; d < D; ++d) {
     for (int i = 0; i < slots; ++i) {

@@ -96,6 +96,7 @@ STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Elem
                                int channels) {
   using A = Accumulate<Element>;
   using V = Native<A>;
+  constexpr int L = kLanes<A>;
   const auto& taps = weighted.taps;
   const auto add = [&](int i, const Element* value) __attribute__((always_inline)) {
     for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
@@ -108,10 +109,14 @@ STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Elem
           const A w = weighted.weight(kx, ky, kz, i);
           if (w == 0) continue;
           A* at = row + taps.index[0][kx][i] * slab.stride[0];
-          for (int c = 0; c < channels; c += kLanes<A>) {
-            const V sum =
-                load_some<V>(at + c, channels - c) + w * load_some<V>(value + c, channels - c);
-            store_pixels(at + c, sum, std::min(channels - c, kLanes<A>));
+          int c = 0;
+          for (; c + L <= channels; c += L) {
+            store<L>(at + c, V(load<V>(at + c) + w * load_pixels<V>(value + c)));
+          }
+          if (c < channels) {
+            const int left = channels - c;
+            const V sum = load_pixels<V>(at + c, left) + w * load_pixels<V>(value + c, left);
+            store_pixels(at + c, sum, left);
           }
         }
       }

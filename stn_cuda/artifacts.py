@@ -31,7 +31,8 @@ __all__ = [
     "write_picture",
 ]
 
-METRICS, CHECKPOINT, PICTURE = "metrics.json", "model.pt", "transformed.png"
+METRICS, CHECKPOINT = "metrics.json", "model.pt"
+PICTURE, ANIMATION = "transformed.png", "learning.gif"
 
 # Raised when a change makes older checkpoints unreadable, so that they are refused by name.
 CHECKPOINT_FORMAT = 1

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 
 import stn_cuda
-from stn_cuda import artifacts
+from stn_cuda import artifacts, viz
 from stn_cuda.mnist import DataError, DataUnavailableError, mnist_files
 from stn_cuda.processes import ElsewhereError, Processes, process_group
 from stn_cuda.recipes import RECIPES
@@ -109,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="continue the run in OUT up to --epochs, as if it had not been interrupted",
+    )
+    option(
+        "--animate",
+        action="store_true",
+        help="write learning.gif, too: what the transformer makes of 32 test images, epoch by "
+        "epoch (of a run that is resumed, from there on)",
     )
     return parser
 
@@ -213,6 +219,8 @@ def _prepared(
     if options.sampler not in recipe.networks:
         known = ", ".join(recipe.networks)
         raise OptionError(f"--sampler: must be one of {known} for {dataset}, got {options.sampler}")
+    if options.animate and options.sampler == "none":
+        raise OptionError("--animate: needs a transformer, which --sampler none has not")
     config = Config(
         dataset,
         options.epochs or recipe.epochs,
@@ -256,8 +264,12 @@ def _train(options: argparse.Namespace, device: str, processes: Processes) -> No
                 f"seed {config.seed}",
                 flush=True,
             )
+        frames = [training.transformed(32)] if options.animate and processes.is_first else []
         while len(training.history) < config.epochs:
             entry = training.epoch()
+            if frames:
+                frames.append(training.transformed(32))
+                viz.animation(folder / artifacts.ANIMATION, frames)
             if processes.is_first:
                 artifacts.write_checkpoint(folder, training.state())
                 artifacts.write_metrics(folder, training.metrics())

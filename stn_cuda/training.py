@@ -273,6 +273,13 @@ class Training:
         }
 
     @torch.inference_mode()
+    def transformed(self, count: int) -> Tensor:
+        """What the transformer makes of the first test images, in [0, 1]."""
+        self.model.eval()
+        images = self.model.transformer(self.data.test_images[:count])
+        return self.data.denormalised(images).clamp(0, 1).cpu()
+
+    @torch.inference_mode()
     def write_picture(self, folder: Path) -> bool:
         """Write the first 64 test images, before and after the transformer, as a picture.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from stn_cuda import artifacts
 from stn_cuda.cluttered import ClutteredNet, PlainNet, load_cluttered
@@ -56,7 +57,7 @@ def test_networks():
     def size(net):
         return sum(p.numel() for p in net.parameters())
 
-    assert size(ours) == size(theirs) == 47_482 and size(plain) == 46_640
+    assert size(ours) == size(theirs) == 113_018 and size(plain) == 112_330
     F.nll_loss(ours(x), torch.arange(5)).backward()
     assert ours.transformer.localization[-1].bias.grad.abs().max() > 0
 
@@ -123,8 +124,28 @@ def test_program(sampler, data, tmp_path, capsys):
     state = artifacts.read_checkpoint(out)
     assert state["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)  # Adam's
     assert (out / "transformed.png").exists() == (sampler != "none")
-    # And on, as if it had not stopped.
-    assert main([*options, "--batch-size=8", f"--out={out}", "--device=cpu", "--resume"]) == 0
+    # And on, as if it had not stopped; with what it learns as pictures.
+    options += ["--batch-size=8", f"--out={out}", "--device=cpu", "--resume"]
+    assert main(options) == 0
+    status = main([*options, "--epochs=4", "--animate"])
+    if sampler == "none":
+        assert status == 2
+        assert "--animate: needs a transformer" in capsys.readouterr().err
+        return
+    assert status == 0
+    with Image.open(out / "learning.gif") as frames:
+        assert frames.n_frames == 3  # before, and after each of two epochs
+
+
+@pytest.mark.quick
+def test_to_animate_changes_nothing(data, tmp_path):
+    np.savez(data / NAME, **made_up())
+    for name, more in (("still", []), ("moving", ["--animate"])):
+        options = ["--dataset=cluttered", "--epochs=2", "--threads=1", "--batch-size=8", *more]
+        assert main([*options, f"--out={tmp_path / name}", "--device=cpu"]) == 0
+    still, moving = (artifacts.read_checkpoint(tmp_path / name) for name in ("still", "moving"))
+    for name, tensor in still["model"].items():
+        assert torch.equal(tensor, moving["model"][name])
 
 
 @pytest.mark.quick

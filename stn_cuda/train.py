@@ -269,7 +269,7 @@ def _train(options: argparse.Namespace, device: str, processes: Processes) -> No
             entry = training.epoch()
             if frames:
                 frames.append(training.transformed(32))
-                viz.animation(folder / artifacts.ANIMATION, frames)
+                viz.animation(folder / artifacts.ANIMATION, frames, scale=3)
             if processes.is_first:
                 artifacts.write_checkpoint(folder, training.state())
                 artifacts.write_metrics(folder, training.metrics())

@@ -7,7 +7,8 @@ y = stn_cuda.sample(x, stn_cuda.Affine(theta), (28, 28))  # the fused spatial tr
 from stn_cuda._extension import build_info
 from stn_cuda._version import __version__
 from stn_cuda.acceleration import accelerate
-from stn_cuda.functional import affine_grid, grid_sample, sample, sample_with_gradient, splat
+from stn_cuda.drop_in import affine_grid, grid_sample
+from stn_cuda.functional import sample, sample_with_gradient, splat
 from stn_cuda.warps import Affine, Compose, Flow, Projective, ThinPlateSpline, Warp
 
 from stn_cuda import nn, onnx, viz  # isort: skip  (their modules use the names above)

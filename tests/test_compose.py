@@ -9,86 +9,27 @@ from cases import (
     NAN,
     PADDINGS,
     configuration_id,
-    generator,
     homographies,
     image,
     thetas,
 )
+from chains import (
+    EVERY,
+    F64,
+    FEW,
+    FUSED,
+    SIZES,
+    chain_gradients,
+    compose,
+    expected,
+    gradients,
+    no_positions,
+    randn,
+    tensors_of,
+)
 
 import stn_cuda
-from stn_cuda import Affine, Compose, Flow, Projective, ThinPlateSpline, reference, sample
-
-F64 = torch.float64
-SIZES = {2: (17, 24), 3: (7, 9, 12)}
-
-
-def randn(*shape, key=0):
-    return torch.randn(*shape, generator=generator("compose", *shape, key), dtype=F64)
-
-
-def targets(batch, key=0):
-    points = ThinPlateSpline.control_grid((3, 3), dtype=F64)
-    return points + 0.15 * randn(batch, 9, 2, key=key)
-
-
-# What a letter stands for: (warp of a tensor, tensor of a batch, a field's size and a key).
-LETTERS = {
-    "A": (Affine, lambda batch, size, key: thetas(batch, len(size), F64, key, 0.25)),
-    "P": (Projective, lambda batch, size, key: homographies(batch, len(size), F64, key, 0.15)),
-    "F": (Flow, lambda batch, size, key: 1.5 * randn(batch, len(size), *size, key=key)),
-    "N": (
-        lambda tensor: Flow(tensor, normalized=True),
-        lambda batch, size, key: 0.2 * randn(batch, len(size), *size, key=key),
-    ),
-    "S": (ThinPlateSpline, lambda batch, size, key: targets(batch, key)),
-}
-# A lower-case flow has a field of another size than the output.
-CHAINS = {
-    2: ("AF", "FA", "PF", "FP", "AFP", "NA", "AN", "FF", "NfA", "Af", "f", "n", "SF", "FS", "ASA")
-    + ("SS", "APA", "AFSfP"),
-    3: ("AF", "FA", "PFA", "fN", "FPf", "AP"),
-}
-EVERY = [(dims, chain) for dims, chains in CHAINS.items() for chain in chains]
-FEW = {2: ("AF", "FA", "PfS"), 3: ("AF", "fP")}
-
-
-def other(size):
-    """A field's size that is not the output's."""
-    return tuple(n + (3, -1, 2)[k] for k, n in enumerate(size))
-
-
-def tensors_of(chain, size, batch=2, dtype=F64):
-    """What the chain's warps are made of."""
-    return [
-        LETTERS[letter.upper()][1](batch, other(size) if letter.islower() else size, key).to(dtype)
-        for key, letter in enumerate(chain)
-    ]
-
-
-def compose(chain, tensors):
-    warps = (LETTERS[letter.upper()][0](t) for letter, t in zip(chain, tensors, strict=True))
-    return Compose(*warps)
-
-
-def looks(warp, in_size, size, align):
-    """Where it looks, in pixels, by the reference."""
-    stages = [
-        (one.map, one.displacement if isinstance(one, Flow) else one.parameters)
-        for one in warp.warps
-    ]
-    return reference.chain_coordinates(stages, in_size, size, align)
-
-
-def expected(x, warp, size, mode="bilinear", padding_mode="zeros", align_corners=False):
-    pixels = looks(warp, x.shape[2:], size, align_corners)
-    return reference.sample(x, pixels, mode, padding_mode, align_corners, coords="pixel")
-
-
-def gradients(function, leaves, cotangent):
-    leaves = [t.detach().requires_grad_() for t in leaves]
-    y = function(*leaves)
-    return y.detach(), *torch.autograd.grad(y, leaves, cotangent.to(y))
-
+from stn_cuda import Affine, Compose, Flow, Projective, sample
 
 # --- against the reference ------------------------------------------------------------------
 
@@ -254,21 +195,6 @@ def test_broadcast(chain, device):
 
 
 # --- in one kernel --------------------------------------------------------------------------
-
-FUSED = [(dims, chain) for dims in (2, 3) for chain in ("AF", "FA", "PF", "fP", "AfP", "AN", "n")]
-
-
-def no_positions(*arguments):
-    raise AssertionError("positions were written")
-
-
-def chain_gradients(x, chain, tensors, size, **settings):
-    """What flows back into the image and all warps from a fixed gradient of the values."""
-
-    def run(x, *tensors):
-        return sample(x, compose(chain, tensors), size, **settings)
-
-    return gradients(run, (x, *tensors), randn(*x.shape[:2], *size))
 
 
 @pytest.mark.quick
@@ -458,254 +384,3 @@ def test_grid(dims, chain, align, device):
     y = sample(x, grid, align_corners=align)
     exact = sample(x, warp, size, align_corners=align)
     torch.testing.assert_close(y, exact, rtol=0, atol=1e-11)
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("dims, chain", EVERY)
-def test_splat_is_the_adjoint(dims, chain, device):
-    size, in_size = SIZES[dims], (11, 30, 8)[:dims]
-    x, y = image((2, 2, *in_size), F64).to(device), randn(2, 2, *size).to(device)
-    warp = compose(chain, [t.to(device) for t in tensors_of(chain, size)])
-    for padding in PADDINGS:
-        seen = sample(x, warp, size, padding_mode=padding)
-        pushed = stn_cuda.splat(y, warp, in_size, padding_mode=padding)
-        inner, outer = (seen * y).sum(), (x * pushed).sum()
-        assert (inner - outer).abs() <= 1e-13 * (seen * y).abs().sum(), padding
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("dims", (2, 3))
-def test_values_with_gradients(dims, device):
-    """d value / d pixel of the input, at the position that the chain looks at."""
-    size = SIZES[dims]
-    x = image((2, 2, *size), F64).to(device)
-    for chain in FEW[dims]:
-        warp = compose(chain, [t.to(device) for t in tensors_of(chain, size)])
-        value, slope = stn_cuda.sample_with_gradient(x, warp, size)
-        torch.testing.assert_close(value, sample(x, warp, size), rtol=0, atol=1e-12)
-        pixels = looks(warp, size, size, False)
-        exact = stn_cuda.sample_with_gradient(x, pixels, coords="pixel")[1]
-        torch.testing.assert_close(slope, exact, rtol=0, atol=1e-10)
-
-
-# --- derivatives ----------------------------------------------------------------------------
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("align", (False, True))
-@pytest.mark.parametrize("dims, chain", [(d, c) for d, chains in FEW.items() for c in chains])
-def test_gradgradcheck(dims, chain, align):
-    size = (4, 5) if dims == 2 else (3, 2, 4)
-    x = image((2, 1, *size), F64)
-    tensors = tensors_of(chain, size)
-    leaves = [t.clone().requires_grad_() for t in (x, *tensors)]
-    mode = "bicubic" if dims == 2 else "bilinear"
-
-    def run(x, *tensors):
-        warp = compose(chain, tensors)
-        return sample(x, warp, size, mode=mode, padding_mode="border", align_corners=align)
-
-    torch.autograd.gradcheck(run, leaves, check_forward_ad=True)
-    torch.autograd.gradgradcheck(run, leaves, fast_mode=True, check_fwd_over_rev=True)
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("chain", ("AF", "FA", "AfP"))
-def test_second_derivatives_against_the_reference(chain, device):
-    size = SIZES[2]
-    x, tensors = image((2, 2, *size), F64), tensors_of(chain, size)
-    directions = [randn(*t.shape, key="direction") for t in (x, *tensors)]
-    g = randn(2, 2, *size)
-
-    def second(function, on):
-        leaves = [t.to(on).requires_grad_() for t in (x, *tensors)]
-        y = function(leaves[0], compose(chain, leaves[1:]), size)
-        first = torch.autograd.grad(y, leaves, g.to(on), create_graph=True)
-        product = sum((a * d.to(on)).sum() for a, d in zip(first, directions, strict=True))
-        return [t.cpu() for t in torch.autograd.grad(product, leaves)]
-
-    for one, exact in zip(second(sample, device), second(expected, "cpu"), strict=True):
-        scale = exact.abs().max().item() + 1
-        torch.testing.assert_close(one, exact, rtol=0, atol=1e-11 * scale)
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("chain", ("AF", "FA"))
-def test_transforms(chain):
-    size = (4, 5)
-    x, many = image((1, 2, 6, 5), F64), tensors_of(chain, size, 3)
-
-    def of(function):
-        return lambda *ts: function(x, compose(chain, [t[None] for t in ts]), size)[0]
-
-    ours, exact = of(sample), of(expected)
-    close = {"rtol": 0, "atol": 1e-11}
-    each = list(zip(*many, strict=True))
-    mapped = torch.func.vmap(ours)(*many)
-    torch.testing.assert_close(mapped, torch.stack([exact(*ts) for ts in each]), **close)
-    primals, tangents = each[0], tuple(randn(*t.shape, key="t") for t in each[0])
-    for one, other_one in zip(
-        torch.func.jvp(ours, primals, tangents),
-        torch.func.jvp(exact, primals, tangents),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other_one, **close)
-    for k in range(2):
-        hessian = torch.func.hessian(lambda *ts: ours(*ts).square().sum(), argnums=k)(*primals)
-        inner = torch.func.jacrev(lambda *ts: exact(*ts).square().sum(), argnums=k)
-        oracle = torch.func.jacrev(inner, argnums=k)(*primals)
-        torch.testing.assert_close(hessian, oracle, rtol=0, atol=1e-9)
-    gradient = torch.func.grad(lambda *ts: ours(*ts).square().sum(), argnums=(0, 1))
-    alone = torch.func.grad(lambda *ts: exact(*ts).square().sum(), argnums=(0, 1))
-    for one, other_one in zip(
-        torch.func.vmap(gradient)(*many),
-        zip(*(alone(*ts) for ts in each), strict=True),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, torch.stack(other_one), rtol=0, atol=1e-10)
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("dynamic", (False, True))
-@pytest.mark.parametrize("chain", ("AF", "PFA", "Af", "AP", "SF"))
-def test_compiled(chain, dynamic):
-    if dynamic and "S" in chain:
-        pytest.skip("Dynamo has no square root of a symbol, which a spline's grid is made of")
-    torch._dynamo.reset()
-    size = (5, 6)
-    x, tensors = image((2, 2, 9, 8)), tensors_of(chain, size, dtype=torch.float32)
-
-    def f(x, *tensors):
-        warp = compose(chain, tensors)
-        pushed = stn_cuda.splat(sample(x, warp, size), warp, size, padding_mode="border")
-        return pushed.square().sum() + warp.grid(size).sum()
-
-    compiled = torch.compile(f, backend="aot_eager", fullgraph=True, dynamic=dynamic)
-    leaves = [t.requires_grad_() for t in (x, *tensors)]
-    for one, eager in zip(
-        torch.autograd.grad(compiled(*leaves), leaves),
-        torch.autograd.grad(f(*leaves), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, eager, rtol=1e-4, atol=1e-4 * eager.abs().max().item())
-
-
-@pytest.mark.quick
-def test_autocast_rounds_no_position(device):
-    size = (30, 40)
-    x, tensors = image((1, 1, *size)).to(device), tensors_of("AFPA", size, 1, torch.float32)
-    warp = compose("AFPA", [t.to(device) for t in tensors])
-    y = sample(x, warp, size)
-    with torch.autocast(y.device.type, dtype=torch.bfloat16):
-        assert torch.equal(sample(x, warp, size), y)
-
-
-# --- the object -----------------------------------------------------------------------------
-
-
-@pytest.mark.quick
-def test_printed():
-    warp = Compose(Affine.identity(), Compose(Flow(torch.zeros(1, 2, 3, 4))))
-    assert repr(warp) == (
-        "Compose(Affine(theta=(1, 2, 3), dtype=torch.float32, device=cpu), "
-        "Flow(displacement=(1, 2, 3, 4), normalized=False, dtype=torch.float32, device=cpu))"
-    )
-
-
-class Watched(torch.Tensor):
-    """One that answers calls itself."""
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        if function in (sample, stn_cuda.splat, stn_cuda.sample_with_gradient):
-            return function.__name__
-        return super().__torch_function__(function, types, args, kwargs or {})
-
-
-@pytest.mark.quick
-def test_subclasses_are_asked():
-    watched = torch.zeros(1, 2, 5, 6).as_subclass(Watched)
-    warp = Compose(Affine.identity(), Flow(watched))
-    for function in (sample, stn_cuda.splat, stn_cuda.sample_with_gradient):
-        assert function(X[:1], warp) == function.__name__
-
-
-X, A, D = torch.rand(2, 3, 5, 6), torch.eye(2, 3)[None], torch.zeros(2, 2, 5, 6)
-AF = Compose(Affine(A), Flow(D))
-ERRORS = {
-    "nothing": (lambda: Compose(), ValueError, "Compose: warps must be one or more, got none"),
-    "a tensor": (
-        lambda: Compose(Affine(A), D),
-        TypeError,
-        "Compose: warps must be Affine, Projective, ThinPlateSpline, Flow or Compose, "
-        "got Tensor for warps[1]",
-    ),
-    "dimensions": (
-        lambda: Compose(Affine(A), Flow(torch.zeros(1, 3, 4, 5, 6))),
-        ValueError,
-        "Compose: warps[1] (Flow) must have 2 dimensions, like warps[0] (Affine), got 3",
-    ),
-    "batches": (
-        lambda: Compose(Affine(A), Flow(D), Projective(torch.eye(3).expand(3, 3, 3))),
-        ValueError,
-        "Compose: warps[2] (Projective) must have batch size 1 or 2, like warps[1] (Flow), got 3",
-    ),
-    "devices": (
-        lambda: Compose(Affine(A), Flow(D.to("meta"))),
-        RuntimeError,
-        "Compose: warps[1] (Flow) must be on cpu, like warps[0] (Affine), got meta",
-    ),
-    "input": (lambda: sample(1, AF), TypeError, "sample: input must be a Tensor, got int"),
-    "values": (lambda: stn_cuda.splat(1, AF), TypeError, "splat: values must be a Tensor, got int"),
-    "of volumes": (
-        lambda: sample(torch.rand(1, 1, 4, 5, 6), AF),
-        ValueError,
-        "sample: input must be 4-D for a Compose of 2 dimensions, got shape (1, 1, 4, 5, 6)",
-    ),
-    "batch of the input": (
-        lambda: sample(torch.rand(3, 1, 5, 6), AF),
-        RuntimeError,
-        "sample: input and warp must have the same batch size, or 1 on either side, got 3 and 2",
-    ),
-    "size": (
-        lambda: sample(X, AF, (4, 5, 6)),
-        ValueError,
-        "sample: size must have 2 entries, none negative, for a Compose of 2 dimensions, "
-        "got (4, 5, 6)",
-    ),
-    "negative size": (
-        lambda: sample(X, AF, (4, -1)),
-        ValueError,
-        "sample: size must have 2 entries, none negative",
-    ),
-    "size of splat": (
-        lambda: stn_cuda.splat(X, AF, (4, 0)),
-        ValueError,
-        "splat: size must have 2 positive entries, the image's spatial size, got (4, 0)",
-    ),
-    "mode": (lambda: sample(X, AF, mode="cubic"), ValueError, "sample: "),
-    "coords": (
-        lambda: stn_cuda.sample_with_gradient(X, AF, coords="pixel"),
-        ValueError,
-        "sample_with_gradient: coords must be 'normalized' with a warp object",
-    ),
-    "grid without a size": (
-        lambda: Compose(Flow(D), Affine(A)).grid(),
-        ValueError,
-        "Compose.grid: size must be given where the last warp is no Flow, got None",
-    ),
-    "in_size": (
-        lambda: AF.grid(in_size=(4,)),
-        ValueError,
-        "Compose.grid: in_size must have 2 entries",
-    ),
-}
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
-    call, kind, text = ERRORS[name]
-    with pytest.raises(kind) as error:
-        call()
-    assert str(error.value).startswith(text), error.value

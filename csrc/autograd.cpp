@@ -45,12 +45,14 @@ Form form_of_grad_warp(const Tensor& grad, const Tensor& input, int64_t axis, Na
           is_channels_last(input)};
 }
 
-// sample where the slopes are kept. A gradient that is to be differentiated again comes as usual.
+// sample where the slopes are kept. A gradient that is to be differentiated, or of many at once,
+// comes as usual.
 struct SampleKeptBackward : public FormBackward {
   SavedVariable slopes;
 
   variable_list apply(variable_list&& grads) override {
-    if (at::GradMode::is_enabled() || !grads[0].defined()) {
+    if (at::GradMode::is_enabled() || !grads[0].defined() || !is_plain(grads[0]) ||
+        torch::autograd::isFwGradDefined(grads[0])) {
       return FormBackward::apply(std::move(grads));
     }
     return gradients([&](Argument by) {

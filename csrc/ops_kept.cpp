@@ -42,6 +42,8 @@ void multiply_components(const at::Tensor& slopes, const at::Tensor& grad) {
 
 }  // namespace
 
+bool is_plain(const at::Tensor& grad) { return called_next(grad, grad) == c10::DispatchKey::CPU; }
+
 bool can_keep_slopes(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
                      c10::string_view mode) {
   if (!is_free(parse_map("sample", map)) || mode == "nearest") return false;

@@ -20,6 +20,9 @@ std::tuple<at::Tensor, at::Tensor> sample_with_slopes(const at::Tensor& input,
                                                       c10::string_view padding_mode,
                                                       bool align_corners);
 
+// Whether that is so of what flows back, too (which may come in batches, or as a fake).
+bool is_plain(const at::Tensor& grad);
+
 // The warp's gradient, out of the slopes and the values' gradient; in the slopes' memory if it is
 // `ours`.
 at::Tensor slopes_times(const at::Tensor& slopes, const at::Tensor& grad, bool ours);

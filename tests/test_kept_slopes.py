@@ -7,6 +7,7 @@ from cases import generator, image, scattered_grid, smooth_grid
 from machine import paths_of
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import stn_cuda
 
@@ -200,6 +201,48 @@ def test_again_differentiated():
     assert torch.autograd.gradgradcheck(
         lambda values: stn_cuda.sample(pixels, values), inner[:1, :2, :5].requires_grad_()
     )
+
+
+def test_gradients_in_batches():
+    """As torch.autograd.functional.jacobian(vectorize=True) has them."""
+    pixels, grid = image_and_leaf()
+    output = stn_cuda.sample(pixels, grid)
+    cotangents = torch.randn(3, *output.shape, generator=generator("batches"))
+    (together,) = torch.autograd.grad(
+        output, grid, cotangents, is_grads_batched=True, retain_graph=True
+    )
+    for k, cotangent in enumerate(cotangents):
+        (alone,) = torch.autograd.grad(output, grid, cotangent, retain_graph=True)
+        torch.testing.assert_close(together[k], alone, rtol=1e-5, atol=1e-3)
+
+
+def test_a_gradient_that_is_a_dual_number():
+    """Linear in what flows back: its derivative is the gradient of that one's."""
+    pixels, grid = image_and_leaf()
+    output = stn_cuda.sample(pixels, grid)
+    cotangent, tangent = torch.randn(2, *output.shape, generator=generator("dual"))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(cotangent, tangent)
+        (gradient,) = torch.autograd.grad(output, grid, dual, retain_graph=True)
+        moved = forward_ad.unpack_dual(gradient).tangent
+    (expected,) = torch.autograd.grad(output, grid, tangent)
+    torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_a_mode_sees_the_way_back():
+    """One that answers for operators, such as a counter of what they do."""
+    pixels, grid = image_and_leaf()
+    output = stn_cuda.sample(pixels, grid)
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        torch.autograd.grad(output, grid, torch.ones_like(output))
+    assert "stn_cuda.sample_grad_warp.default" in seen
 
 
 def test_hooks_see_what_is_kept():

@@ -75,6 +75,18 @@ TORCH_LIBRARY(stn_cuda, m) {
 namespace stn_cuda {
 namespace {
 
+// Whether each plane of the image is one element in memory, such as one that is expanded. (Of
+// bytes nobody asks.)
+bool is_constant(const SampleParams& p) {
+  bool same = p.input.type != ElementType::u8, several = false;
+  for (int d = 0; d < p.dims; ++d) {
+    if (p.input_size[d] == 1) continue;
+    several = true;
+    same = same && p.input.stride[d] == 0;
+  }
+  return same && several;
+}
+
 // What is around: the output is set.
 void set_fill(SampleParams& p, const at::Tensor& fill) {
   p.fill.data = fill.data_ptr();

@@ -1,8 +1,6 @@
 #include "ops_kept.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/mul.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include "look.h"
@@ -19,7 +17,8 @@ c10::DispatchKey called_next(const at::Tensor& input, const at::Tensor& warp) {
   return keys.remove(c10::DispatchKey::BackendSelect).highestPriorityTypeId();
 }
 
-bool has_room(const at::Tensor& tensor) {
+// Whether there are elements, none of which stands for several (as those of an expanded tensor do).
+bool owns_elements(const at::Tensor& tensor) {
   for (int64_t d = 0; d < tensor.dim(); ++d) {
     if (tensor.size(d) > 1 && tensor.stride(d) == 0) return false;
   }
@@ -51,7 +50,8 @@ bool can_keep_slopes(const at::Tensor& input, const at::Tensor& warp, c10::strin
   const bool one = input.dim() == warp.dim() && input.dim() > 3 && input.size(1) == 1 &&
                    (input.size(0) == 1 || input.size(0) == warp.size(0));
   const bool wide = warp.scalar_type() == at::kFloat || warp.scalar_type() == at::kDouble;
-  return one && wide && has_room(input) && has_room(warp) && backend(c10::DeviceType::CPU).keeps;
+  return one && wide && owns_elements(input) && owns_elements(warp) &&
+         backend(c10::DeviceType::CPU).keeps;
 }
 
 std::tuple<at::Tensor, at::Tensor> sample_with_slopes(const at::Tensor& input,

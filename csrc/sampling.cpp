@@ -45,16 +45,6 @@ at::Tensor image_of_ones(const at::Tensor& input) {
   return one.expand_symint(shape);
 }
 
-bool is_constant(const SampleParams& p) {
-  bool same = p.input.type != ElementType::u8, several = false;
-  for (int d = 0; d < p.dims; ++d) {
-    if (p.input_size[d] == 1) continue;
-    several = true;
-    same = same && p.input.stride[d] == 0;
-  }
-  return same && several;
-}
-
 at::Tensor empty_grad_warp(const at::Tensor& warp, MapKind map) {
   return is_free(map) ? empty_result_like(warp) : empty_result(warp.sizes(), warp.options());
 }

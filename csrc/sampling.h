@@ -21,10 +21,6 @@ at::Tensor empty_like_image(at::IntArrayRef shape, const at::Tensor& input);
 // The warp's gradient: a free map's lies as its values do.
 at::Tensor empty_grad_warp(const at::Tensor& warp, MapKind map);
 
-// Whether each plane of the image is one element in memory, such as one that is expanded. (Of
-// bytes nobody asks.)
-bool is_constant(const SampleParams& p);
-
 // A mask's dtype: the image's, of bytes float32. It is that of an image of ones, one element in
 // memory, sampled in a mode of its own with zeros around.
 at::ScalarType mask_type(const at::Tensor& input);

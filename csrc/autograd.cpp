@@ -51,26 +51,26 @@ struct SampleKeptBackward : public FormBackward {
   SavedVariable slopes;
 
   variable_list apply(variable_list&& grads) override {
-    if (at::GradMode::is_enabled() || !grads[0].defined() || !is_plain(grads[0]) ||
-        torch::autograd::isFwGradDefined(grads[0])) {
+    if (at::GradMode::is_enabled() || !grads[0].defined() || !is_plain(grads[0])) {
       return FormBackward::apply(std::move(grads));
     }
+    Arguments arguments = saved();
+    arguments[kGrad] = grads[0];
     return gradients([&](Argument by) {
-      if (by == kWarp) return gradient_of_warp(grads[0]);
-      Arguments arguments = saved();
-      arguments[kGrad] = grads[0];
-      return derivative(form, by, arguments, {});
+      return by == kWarp ? gradient_of_warp(arguments) : derivative(form, by, arguments, {});
     });
   }
 
-  Tensor gradient_of_warp(const Tensor& grad) {
+  Tensor gradient_of_warp(const Arguments& arguments) {
     Tensor factors;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       factors = slopes.unpack();
       if (!torch::autograd::get_current_graph_task_keep_graph()) slopes.reset_data();
     }
-    return slopes_times(factors, grad, factors.use_count() == 1);
+    return warp_gradient(factors, factors.use_count() == 1, arguments[kGrad], arguments[kImage],
+                         arguments[kWarp], form.map, form.mode, form.padding_mode,
+                         form.align_corners);
   }
 
   void release_variables() override {
@@ -80,13 +80,13 @@ struct SampleKeptBackward : public FormBackward {
   }
 };
 
-Tensor sample_kept(const Arguments& arguments, Form form, Name map, Name mode, Name padding_mode,
-                   bool align_corners) {
+Tensor sample_kept(const Arguments& arguments, Form form, Name map, c10::SymIntArrayRef size,
+                   Name mode, Name padding_mode, bool align_corners) {
   auto node = make_node<SampleKeptBackward>();
   node->form = std::move(form);
   node->link(arguments);
   auto [value, slopes] = below_autograd([&] {
-    return sample_with_slopes(arguments[kImage], arguments[kWarp], map, mode, padding_mode,
+    return sample_with_slopes(arguments[kImage], arguments[kWarp], map, size, mode, padding_mode,
                               align_corners);
   });
   node->slopes = SavedVariable(slopes, false);
@@ -114,10 +114,10 @@ Tensor sample_autograd(const Tensor& input, const Tensor& warp, Name map, c10::S
   }
   const Arguments arguments{Tensor(), input, warp, Tensor()};
   if (recorded && warp.requires_grad() && !any_forward_grad(arguments) &&
-      can_keep_slopes(input, warp, map, mode)) {
+      can_keep_slopes(input, warp, map, size, mode)) {
     return sample_kept(
         arguments, form_of_sample(input, warp, -1, map, size, mode, padding_mode, align_corners),
-        map, mode, padding_mode, align_corners);
+        map, size, mode, padding_mode, align_corners);
   }
   return record(
       arguments,

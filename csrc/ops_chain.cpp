@@ -2,13 +2,16 @@
 // arguments. Not ops of torch's dispatcher: stn_cuda/_chains.py calls
 // them where nothing but autograd looks on.
 #include <ATen/Functions.h>
+#include <ATen/SavedTensorHooks.h>
 #include <c10/core/DeviceGuard.h>
+#include <torch/csrc/autograd/graph_task.h>
 
 #include "allocate.h"
 #include "arguments.h"
 #include "backend.h"
 #include "checks.h"
 #include "module.h"
+#include "ops_kept.h"
 #include "sampling.h"
 
 namespace stn_cuda {
@@ -67,8 +70,20 @@ std::vector<int64_t> shape_of(int64_t batch, int64_t channels, at::IntArrayRef s
   return shape;
 }
 
-Tensor sample_chain(const Tensor& input, Matrix outer, const Tensor& field, Matrix inner,
-                    bool normalized, Size size, Name mode, Name padding_mode, bool align_corners) {
+// Whether sample writes slopes, too (as csrc/ops_kept.h), which become the displacements' gradient.
+// Hooks of saved tensors may want to have these, which are not known to autograd.
+bool can_keep_slopes(const Backend& backend, const SampleParams& p, int64_t warps) {
+  return backend.keeps && p.channels == 1 && p.batch == warps &&
+         p.interpolation != Interpolation::nearest &&
+         !at::SavedTensorDefaultHooks::get_hooks().has_value();
+}
+
+// The values; and their slopes, (N, dims, *size), if a warp `wants_gradient` and they can be kept.
+std::tuple<Tensor, std::optional<Tensor>> sample_chain(const Tensor& input, Matrix outer,
+                                                       const Tensor& field, Matrix inner,
+                                                       bool normalized, Size size, Name mode,
+                                                       Name padding_mode, bool align_corners,
+                                                       bool wants_gradient) {
   const char* op = "sample";
   const Tensor values = field.movedim(1, -1);
   check_sample(op, input, values, "flow", {}, mode, padding_mode);
@@ -80,14 +95,22 @@ Tensor sample_chain(const Tensor& input, Matrix outer, const Tensor& field, Matr
   Call call(op, input, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
   SampleParams& p = call.p;
   Tensor output = empty_like_image(shape_of(p.batch, p.channels, size), input);
-  if (output.numel() == 0) return output;
+  if (output.numel() == 0) return {output, std::nullopt};
   copy_spatial(input.sizes().slice(2), p.input_size);
   copy_spatial(size, p.output_size);
   p.input = image_of(input, p.batch);
   p.output = image_of(output, p.batch);
   const c10::OptionalDeviceGuard guard(input.device());
-  backend_of(op, input).sample(p);
-  return output;
+  const Backend& backend = backend_of(op, input);
+  if (!wants_gradient || !can_keep_slopes(backend, p, call.warps)) {
+    backend.sample(p);
+    return {output, std::nullopt};
+  }
+  const Tensor slopes = empty_result(shape_of(call.warps, p.dims, size), field.options());
+  p.grad_warp = warp_of(slopes.movedim(1, -1), MapKind::pixel_grid, call.warps);
+  p.keeps = true;
+  backend.grad_warp(p);
+  return {output, slopes};
 }
 
 // The gradient of the image, of `shape`.
@@ -113,10 +136,12 @@ Tensor splat_chain(const Tensor& grad, Matrix outer, const Tensor& field, Matrix
 }
 
 // The gradients of the outer matrix, of the displacement of every output point, (N, dims, *size),
-// and of the inner matrix, each for all warps.
+// and of the inner matrix, each for all warps. From slopes where there are any, in whose memory the
+// displacements' gradient comes if they are `ours`.
 std::tuple<std::optional<Tensor>, Tensor, std::optional<Tensor>> sample_grad_chain(
     const Tensor& grad, const Tensor& input, Matrix outer, const Tensor& field, Matrix inner,
-    bool normalized, Name mode, Name padding_mode, bool align_corners) {
+    bool normalized, Name mode, Name padding_mode, bool align_corners,
+    const std::optional<Tensor>& slopes, bool ours) {
   const char* op = "sample_grad_warp";
   Call call(op, input, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
   SampleParams& p = call.p;
@@ -130,14 +155,18 @@ std::tuple<std::optional<Tensor>, Tensor, std::optional<Tensor>> sample_grad_cha
   const auto grad_outer = empty_matrix(outer, call.chain.grad_outer);
   const auto grad_inner = empty_matrix(inner, call.chain.grad_inner);
   const Tensor moved =
-      empty_result(shape_of(call.warps, p.dims, grad.sizes().slice(2)), field.options());
+      slopes && ours
+          ? *slopes
+          : empty_result(shape_of(call.warps, p.dims, grad.sizes().slice(2)), field.options());
   if (moved.numel() > 0) {
     // A step function's derivative; and a sum over nothing.
     if (p.interpolation == Interpolation::nearest || grad.numel() == 0) {
       moved.zero_();
     } else {
       const bool channels_last = input.suggest_memory_format() != at::MemoryFormat::Contiguous;
-      const Tensor source = readable(grad, channels_last);
+      const Tensor source =
+          slopes ? grad.to(slopes->scalar_type()).contiguous() : readable(grad, channels_last);
+      if (slopes) p.slopes = warp_of(slopes->movedim(1, -1), MapKind::pixel_grid, call.warps);
       copy_spatial(input.sizes().slice(2), p.input_size);
       copy_spatial(grad.sizes().slice(2), p.output_size);
       p.input = image_of(input, p.batch);
@@ -154,6 +183,8 @@ std::tuple<std::optional<Tensor>, Tensor, std::optional<Tensor>> sample_grad_cha
   define(m, "sample_chain", sample_chain);
   define(m, "splat_chain", splat_chain);
   define(m, "sample_grad_chain", sample_grad_chain);
+  define(m, "is_plain", is_plain);
+  define(m, "graph_is_kept", torch::autograd::get_current_graph_task_keep_graph);
 });
 
 }  // namespace

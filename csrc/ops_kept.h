@@ -1,5 +1,6 @@
-// sample where a free map's values want a gradient, and images have one channel: the values and
-// their slopes in one look at the image. Going back, the slopes only have to be multiplied.
+// sample where a warp wants a gradient, and images have one channel: the values and their slopes in
+// one look at the image. Going back, they only have to be multiplied, and a parametric map's
+// summed.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,20 +12,21 @@ namespace stn_cuda {
 // Whether there is such a kernel for these arguments of sample, and nobody between autograd and the
 // kernels (fake tensors, tracing, functorch) wants to see its call.
 bool can_keep_slopes(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
-                     c10::string_view mode);
+                     c10::SymIntArrayRef size, c10::string_view mode);
 
-// sample, and the derivative of each value by the warp's values, which lies as these do.
-std::tuple<at::Tensor, at::Tensor> sample_with_slopes(const at::Tensor& input,
-                                                      const at::Tensor& warp, c10::string_view map,
-                                                      c10::string_view mode,
-                                                      c10::string_view padding_mode,
-                                                      bool align_corners);
+// sample, and the derivative of each value by where it looks.
+std::tuple<at::Tensor, at::Tensor> sample_with_slopes(
+    const at::Tensor& input, const at::Tensor& warp, c10::string_view map, c10::SymIntArrayRef size,
+    c10::string_view mode, c10::string_view padding_mode, bool align_corners);
 
-// Whether that is so of what flows back, too (which may come in batches, or as a fake).
+// Whether nobody else wants to see what is done with what flows back, which may come in batches, as
+// a fake or as a dual number.
 bool is_plain(const at::Tensor& grad);
 
-// The warp's gradient, out of the slopes and the values' gradient; in the slopes' memory if it is
-// `ours`.
-at::Tensor slopes_times(const at::Tensor& slopes, const at::Tensor& grad, bool ours);
+// The warp's gradient, out of the slopes and the values' gradient; in the slopes' memory where that
+// can be, and is `ours`.
+at::Tensor warp_gradient(const at::Tensor& slopes, bool ours, const at::Tensor& grad,
+                         const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
+                         c10::string_view mode, c10::string_view padding_mode, bool align_corners);
 
 }  // namespace stn_cuda

@@ -86,9 +86,13 @@ struct SampleParams {
   Image output;  // sample: written. splat, grad_warp: the values that flow back.
   Warp warp;
   Warp grad_warp;  // grad_warp only: written
-  // grad_warp, of one channel and a free map: what flows back is 1, and output is written as sample
-  // does. (Only where the backend `keeps`.)
+  // grad_warp, of one channel: what flows back is 1, and output is written as sample does. The
+  // result is called slopes: a free map's lie as its values, another one's are by the pixel
+  // coordinates, shaped like a grid. (Only where the backend `keeps`.)
   bool keeps;
+  // grad_warp of a map that is not free: read, unless its data are null, instead of the input. Of
+  // one type with output; a component's in a row lie next to each other, as output's do.
+  Warp slopes;
   // Along what derivatives are taken: of the values (sample_derivative), of what splat adds, of the
   // warp's gradient.
   Direction direction;
@@ -135,7 +139,7 @@ struct Backend {
   void (*warp_grid)(const GridParams&);
   void (*warp_grid_backward)(const GridParams&);
   bool masks;  // whether sample writes a mask
-  bool keeps;  // whether grad_warp writes values
+  bool keeps;  // whether grad_warp writes values, and reads slopes
 };
 
 // What maps.h says of the free maps.

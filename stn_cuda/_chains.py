@@ -72,23 +72,31 @@ def sample(
         for tensor in (chain.outer, chain.flow.parameters, chain.inner)
     )
     settings = (chain.flow.map, tuple(size), mode, padding_mode, align_corners)
-    return _Sample.apply(input, outer, field, inner, settings)
+    parts = [t for t in (outer, field, inner) if t is not None]
+    moves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parts)
+    return _Sample.apply(input, outer, field, inner, settings, moves)
 
 
 class _Sample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, input, outer, field, inner, settings):
+    def forward(ctx, input, outer, field, inner, settings, moves):
         map, size, *modes = settings
         ctx.settings = settings
         ctx.save_for_backward(input, outer, field, inner)
         normalized = map == "normalized_flow"
-        return _C.sample_chain(input, outer, field, inner, normalized, size, *modes)
+        # Slopes are ours alone, and not saved: going back, their memory becomes a gradient's.
+        output, ctx.slopes = _C.sample_chain(
+            input, outer, field, inner, normalized, size, *modes, moves
+        )
+        return output
 
     @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled():  # the gradient is to be differentiated itself
-            return *_differentiable(ctx, grad), None
-        input, outer, field, inner = ctx.saved_tensors
+        # A gradient that is to be differentiated itself; or of many at once, or a dual number.
+        if torch.is_grad_enabled() or not _C.is_plain(grad):
+            return *_differentiable(ctx, grad), None, None
+        # Once: a checkpoint makes them anew each time.
+        input, outer, field, inner = tensors = ctx.saved_tensors
         map, size, mode, padding_mode, align_corners = ctx.settings
         chain = (outer, field, inner, map == "normalized_flow")
         modes = (mode, padding_mode, align_corners)
@@ -97,7 +105,10 @@ class _Sample(torch.autograd.Function):
             last = ops.is_channels_last(input)
             grad_input = _C.splat_chain(grad, *chain, list(input.shape), last, *modes)
         if any(ctx.needs_input_grad[1:4]):
-            made = _C.sample_grad_chain(grad, input, *chain, *modes)
+            slopes, keep = ctx.slopes, _C.graph_is_kept()
+            if not keep:
+                ctx.slopes = None
+            made = _C.sample_grad_chain(grad, input, *chain, *modes, slopes, not keep)
             grad_outer, grad_field, grad_inner = made
             if inner is not None and ctx.needs_input_grad[2]:
                 # Each point's part goes to the pixels of the field that it saw.
@@ -105,8 +116,12 @@ class _Sample(torch.autograd.Function):
                 modes = ("bilinear", "border", align_corners)
                 grad_field = ops.splat(grad_field, inner, "projective", shape, False, *modes)
         grads = (grad_input, grad_outer, grad_field, grad_inner)
-        needed = zip(grads, ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-        return *(one.sum_to_size(of.shape) if want else None for one, of, want in needed), None
+        needed = zip(grads, tensors, ctx.needs_input_grad, strict=False)
+        return (
+            *(one.sum_to_size(of.shape) if want else None for one, of, want in needed),
+            None,
+            None,
+        )
 
 
 def _differentiable(ctx, grad: Tensor) -> list[Tensor | None]:
@@ -114,8 +129,10 @@ def _differentiable(ctx, grad: Tensor) -> list[Tensor | None]:
     input, outer, field, inner = tensors = ctx.saved_tensors
     map, size, mode, padding_mode, align_corners = ctx.settings
     stages = Chain(outer, Stage(map, field), inner).stages()
-    looks = positions(stages, input.shape[2:], size, align_corners)
-    output = ops.sample(input, looks, "pixel_grid", (), mode, padding_mode, align_corners)
+    with torch.enable_grad():
+        looks = positions(stages, input.shape[2:], size, align_corners)
+        output = ops.sample(input, looks, "pixel_grid", (), mode, padding_mode, align_corners)
     wanted = [t for t, needed in zip(tensors, ctx.needs_input_grad, strict=False) if needed]
-    made = iter(torch.autograd.grad(output, wanted, grad, create_graph=True))
+    again = torch.is_grad_enabled()
+    made = iter(torch.autograd.grad(output, wanted, grad, create_graph=again))
     return [next(made) if needed else None for needed in ctx.needs_input_grad[:4]]

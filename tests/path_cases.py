@@ -43,6 +43,7 @@ def affine_cases():
         gathered = AVX2_GATHER | (GATHER if gather == "runs" else set())
         ways |= around("runs", BASELINE | gathered)
         ways |= {"runs_copied": BASELINE, "runs_gathered": gathered}
+        ways |= dict.fromkeys(("grad_kept", "slopes_summed"), ALL if channels == 1 else set())
         pixels = image((1, channels, 40, 48))
         yield case(f"near the identity, C={channels}", pixels, diagonal(0.9, 0.9), (40, 48), ways)
     ways = around("windows", WINDOWS - AVX2_GATHER) | around("runs", BASELINE | AVX2_GATHER)
@@ -112,11 +113,14 @@ def affine_cases():
     yield case("few tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (30, 30), few)
     folding = GATHERS | BASELINE  # where one channel has no windows
     for channels, machines in ((1, folding), (3, AVX2_GATHER | BASELINE)):
-        ways = {"folded": machines}
+        ways = {"folded": machines, "slopes_summed": set()}
         pixels = image((2, channels, 20, 28))
-        yield case(f"rows end to end, C={channels}", pixels, thetas(2, 2), (24, 28), ways)
+        yield case(f"rows end to end, C={channels}", pixels, near, (24, 28), ways)
+    ways = {"folded": ALL, "slopes_summed": ALL}
+    pixels = image((2, 1, 20, 28))
+    yield case("slopes, rows end to end", pixels, thetas(2, 2), (24, 28), ways)
     ways = {"folded": folding, "sample_nothing": ALL, "grad_nothing": ALL, "splat_nothing": ALL}
-    yield case("end to end, zoomed out", image((1, 1, 9, 10)), turn(20, 7), (60, 60), ways)
+    yield case("end to end, zoomed out", image((2, 1, 9, 10)), turn(20, 7), (60, 60), ways)
     theta = near.clone()
     theta[0, 0, 2] = math.nan
     nan = around("runs", ALL) | around("windows", set()) | around("nothing", set())

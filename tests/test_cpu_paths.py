@@ -48,7 +48,7 @@ WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "n
 TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")} | {"splat_beyond"}
 WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
-SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "folded": GATHERS | BASELINE}
+SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
 SOME |= dict.fromkeys(WINDOWED, WINDOWS)
 # The way of images of bytes, which have no gradients: test_bytes.py.

@@ -1,5 +1,6 @@
 """Images of one channel, seen through a free map whose values want a gradient: sample looks at the
-image once, and keeps what its gradient is to be multiplied by."""
+image once, and keeps what its gradient is to be multiplied by. (Other maps:
+test_kept_slopes_summed.py.)"""
 
 import pytest
 import torch
@@ -105,7 +106,6 @@ def of_dual(pixels, grid):
         "nearest",
         "a constant image",
         "images of one grid",
-        "a parametric map",
         "a dual number",
         "func.grad",
         "no gradient",
@@ -114,7 +114,6 @@ def of_dual(pixels, grid):
 def test_only_where_it_gains(change):
     """What has more to say than one channel's slopes, and what nobody differentiates."""
     pixels, grid = image_and_leaf(2 if change == "two channels" else 1)
-    theta = torch.eye(2, 3).unsqueeze(0).requires_grad_()
     calls = {
         "no warp's gradient": lambda: stn_cuda.sample(pixels.requires_grad_(), grid.detach()),
         "two channels": lambda: stn_cuda.sample(pixels, grid),
@@ -124,7 +123,6 @@ def test_only_where_it_gains(change):
             torch.ones(1, 1, 1, 1).expand(1, 1, 9, 9), grid
         ),
         "images of one grid": lambda: stn_cuda.sample(pixels.repeat(3, 1, 1, 1), grid[:1]),
-        "a parametric map": lambda: stn_cuda.sample(pixels, stn_cuda.Affine(theta), (9, 9)),
         "a dual number": lambda: of_dual(pixels, grid),
         "func.grad": lambda: torch.func.grad(lambda values: stn_cuda.sample(pixels, values).sum())(
             grid.detach()

@@ -22,6 +22,7 @@ struct FieldLooks {
     coordinates(*map.inner, tile, looks.x);
     looks.frame = map.lattice;
     looks.monotonic = looks.ranged = false;
+    plan.windows = true;
     p.dims = D;
     p.interpolation = Interpolation::bilinear;
     std::fill(p.padding, p.padding + 3, Padding::border);

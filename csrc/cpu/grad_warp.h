@@ -14,13 +14,11 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// A free map: the gradient of each of its values, written, or added to what stands there.
-template <class Map, class A, int D>
-STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int64_t n,
+// A free map's values, of a type: the gradient of each, written, or added to what stands there.
+template <class Element, class T, class A, int D>
+STN_HD void write_gradient(const Reading<T, D>& reading, const SampleParams& p, bool add, int64_t n,
                            const Tile<D>& tile, const A (&grad)[D][kRoom]) {
-  using T = typename Map::coordinate_type;
   using V = Native<T>;
-  using Element = typename Map::element;  // a gradient has the type of what it belongs to
   const Warp& out = p.grad_warp;
   Element* data = static_cast<Element*>(out.data) + n * out.stride_n;
   constexpr int L = kLanes<T>;
@@ -30,7 +28,7 @@ STN_HD void write_gradient(const Map& map, const SampleParams& p, bool add, int6
       for (int j = 0; j < tile.width; j += L) {
         V g[D];
         for (int d = 0; d < D; ++d) g[d] = load_converted<V>(&grad[d][slot + j]);
-        map.reading.gradient(g);
+        reading.gradient(g);
         write(g, row + j * out.stride[0], std::min(L, tile.width - j));
       }
     });
@@ -72,6 +70,11 @@ template <class T, class A, int D>
 __attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add,
                                            int64_t n, const Tile<D>& tile, Basis& basis,
                                            const A (&grad)[D][kRoom], LaneSums& total) {
+  if (p.keeps && !is_free(p.map)) {
+    const Reading<T, D> reading(MapKind::pixel_grid, pixel_frame<T, D>(p), p.output_size,
+                                p.align_corners);
+    return write_gradient<T>(reading, p, false, n, tile, grad);
+  }
   any.visit([&](const auto& map) {
     using Map = typename std::decay<decltype(map)>::type;
     if constexpr (kHasBasis<Map>) {
@@ -81,7 +84,7 @@ __attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const Sample
     } else if constexpr (kIsChain<Map>) {
       hand_to_chain(map, p, n, tile, grad, total);
     } else {
-      write_gradient(map, p, add, n, tile, grad);
+      write_gradient<typename Map::element>(map.reading, p, add, n, tile, grad);
     }
   });
 }
@@ -212,7 +215,10 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
   using A = Accumulate<Element>;
   if (look_outside<K>(looks)) {
     took(Path::grad_nothing);
-    return false;
+    if (!p.keeps) return false;
+    sample_nothing<Element>(p, tile, images);
+    for (auto& axis : grad) std::fill_n(axis, tile.slots(), A(0));
+    return true;
   }
   const int slots = tile.slots();
   alignas(64) A direction[D][kRoom];
@@ -269,7 +275,7 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
       const auto work = [&](int64_t n, int64_t first, int64_t last) {
         const BatchRange images = images_of_warp(p, n);
         const int64_t sums = n * groups + first / plan.tiles_per_task;
-        LaneSums total{plan.partial + sums * p.warp.count};
+        LaneSums total{plan.partial ? plan.partial + sums * p.warp.count : nullptr};
         alignas(64) Accumulate<decltype(element)> grad[D][kRoom], still[D][kRoom];
         bool any = false, any_still = false;
         for_each_tile<D>(
@@ -286,7 +292,7 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
               if (any) hand_to_map(map, p, plan.add, n, tile, basis, grad, total);
               if (any_still) bend_map(map, p, looks.frame, n, tile, still, total);
             });
-        add_lanes(total, p.warp.count);
+        if (plan.partial) add_lanes(total, p.warp.count);
       };
       if (plan.basis_shared) return for_each_stretch(plan, p.warp.batch, begin, end, work);
       for (int64_t task = begin; task < end; ++task) {

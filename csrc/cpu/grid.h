@@ -51,23 +51,32 @@ inline void warp_grid(const GridParams& p, const Plan& plan, int64_t begin, int6
   });
 }
 
+// The gradient of a tile's part of a grid. (A row's last vector may write past it, onto what the
+// next row writes again.)
+template <class Map, class T, int D>
+STN_HD void load_gradient(const Map& values, const Tile<D>& tile, T (&grad)[D][kRoom]) {
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  if constexpr (!Map::parametric && !kIsChain<Map>) {
+    const bool planar = values.stride[0] == 1;
+    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
+      const auto* row = values.at(at);
+      for (int j = 0; j < tile.width; j += L) {
+        const int count = std::min(L, tile.width - j);
+        V of[D];
+        load_values(values, planar, row + j * values.stride[0], count, of);
+        for (int d = 0; d < D; ++d) store<L>(&grad[d][slot + j], of[d]);
+      }
+    });
+  }
+}
+
 template <class T, int D>
 void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, LaneSums& total) {
   alignas(64) T grad[D][kRoom];
-  with_element(p.grid.type, [&](auto element) {
-    using Element = decltype(element);
-    const Element* data = static_cast<const Element*>(p.grid.data) + n * p.grid.stride_n;
-    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
-      const Element* row = data + offset_of<D>(at, p.grid.stride);
-      for (int j = 0; j < tile.width; ++j) {
-        for (int d = 0; d < D; ++d) {
-          grad[d][slot + j] =
-              static_cast<T>(to_float(row[j * p.grid.stride[0] + d * p.grid.stride_k]));
-        }
-      }
-    });
-  });
   const auto frame = normalised_frame<T, D>();
+  with_map<T, D>(MapKind::grid, p.grid, n, frame, p.output_size, p.align_corners,
+                 [&](const auto& values) { load_gradient(values, tile, grad); });
   const AnyMap<T, D> any(p.map, p.warp, n, frame, p.output_size, p.align_corners);
   if (p.direction == Direction::tangent) return bend_map(any, p, frame, n, tile, grad, total);
   any.visit([&](const auto& map) {

@@ -67,6 +67,7 @@ struct Kernels {
   void (*cover)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*splat)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*grad_warp)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
+  void (*sum_slopes)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*warp_grid)(const GridParams&, const Plan&, int64_t begin, int64_t end);
   void (*warp_grid_backward)(const GridParams&, const Plan&, int64_t begin, int64_t end);
   // Parametric maps: the partial sums -> the parameters' gradient.

@@ -289,8 +289,20 @@ void splat_together(const SampleParams& p) {
   run(kernels().splat, p, plan, work / plan.slabs);
 }
 
+// With what the sums of the tasks make of a map's parameters, if there are any.
+void run_sums(decltype(Kernels::grad_warp) kernel, const SampleParams& p, bool sums, Plan plan) {
+  if (control_points(p) > 0) {
+    plan.basis_tiles = 2;  // a tile's are wanted twice; the next tile's come in between
+    if (share_points(p)) share_basis(p, 2, plan);
+  }
+  std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
+  plan.partial = partial.data();
+  run(kernel, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
+  if (sums) kernels().finish_grad_warp(p, plan);
+}
+
 void grad_warp_together(const SampleParams& p, bool add) {
-  const bool sums = !is_free(p.map), padded = wants_padding(p);
+  const bool sums = !is_free(p.map) && !p.keeps, padded = wants_padding(p);
   const bool high = wants_high_tiles(p), scattered = is_scattered(p);
   const bool windows = !scattered && use_windows(p, high);
   const int64_t rows = rows_per_tile(p, high);
@@ -303,14 +315,13 @@ void grad_warp_together(const SampleParams& p, bool add) {
   plan.windows = windows;
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
-  if (control_points(p) > 0) {
-    plan.basis_tiles = 2;  // a tile's are wanted twice; the next tile's come in between
-    if (share_points(p)) share_basis(p, 2, plan);
-  }
-  std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
-  plan.partial = partial.data();
-  run(kernels().grad_warp, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
-  if (sums) kernels().finish_grad_warp(p, plan);
+  run_sums(kernels().grad_warp, p, sums, plan);
+}
+
+void sum_slopes(const SampleParams& p) {
+  took(Path::slopes_summed);
+  run_sums(kernels().sum_slopes, p, true,
+           group_plan(points_of(p, false, false), p.warp.batch, 4, wants_padding(p)));
 }
 
 // The channels that are computed together: where points are scattered over the image and each pixel
@@ -375,6 +386,7 @@ void splat(const SampleParams& p) {
 }
 
 void grad_warp(const SampleParams& p) {
+  if (p.slopes.data) return sum_slopes(p);
   // Sums of parts are not to be rounded to 16 bits.
   const int64_t together = element_size(p.warp.type) == 2 ? p.channels : channels_together(p);
   for_channels(p, together, [](const auto& part, bool first) { grad_warp_together(part, !first); });

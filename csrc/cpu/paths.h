@@ -18,6 +18,7 @@
   F(channels_apart)  /* not all channels at once */                                            \
   F(basis_shared)    /* basis functions: warp after warp comes to a tile */                    \
   F(slabs)           /* splat: an image is cut */                                              \
+  F(slopes_summed)   /* grad_warp: of what another call kept */                                \
   /* tiles of any op */                                                                        \
   F(basis_found)                                                                               \
   F(basis_kept)  /* from another pass, or another warp */                                      \

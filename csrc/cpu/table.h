@@ -6,6 +6,7 @@
 #include "cpu/derivative.h"
 #include "cpu/grid.h"
 #include "cpu/sample.h"
+#include "cpu/slopes.h"
 #include "cpu/splat.h"
 
 #define STN_KERNELS(NAME)                                          \
@@ -21,6 +22,7 @@
       ::stn_cuda::cpu::cover,                                      \
       ::stn_cuda::cpu::splat,                                      \
       ::stn_cuda::cpu::grad_warp,                                  \
+      ::stn_cuda::cpu::sum_slopes,                                 \
       ::stn_cuda::cpu::warp_grid,                                  \
       ::stn_cuda::cpu::warp_grid_backward,                         \
       ::stn_cuda::cpu::finish_grad_warp,                           \

@@ -179,6 +179,7 @@ struct GatheredRuns {
   const Element* plane;
   int64_t stride_c;
   int slots;
+  int rows_below;  // how many further down is what later points see; 0 where none do
 
   template <int K, int D, class Use>
   STN_HD void taps(const RunStarts<float, K, D>& starts, int c, int row, int first,
@@ -196,7 +197,7 @@ struct GatheredRuns {
         for (int i = 0; i < L; ++i) __builtin_prefetch(from + offset[kSlotsAhead + i]);
       }
       if (!Far && D == 2 && row == 1) {
-        const int64_t ahead = 3 * starts.row[1];
+        const int64_t ahead = rows_below * starts.row[1];
         __builtin_prefetch(from + offset[0] + ahead);
         __builtin_prefetch(from + offset[L - 1] + ahead);
       }
@@ -275,7 +276,8 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
       took(Path::runs_gathered);
       const auto gather = [&](auto far) {
         if (far.value) took(Path::runs_announced);
-        GatheredRuns<Element, far.value> source{nullptr, p.input.stride_c, slots};
+        GatheredRuns<Element, far.value> source{nullptr, p.input.stride_c, slots,
+                                                plan.scattered ? 0 : 3};
         all(
             std::integral_constant<int, kChannelBlock>{},
             [&](int, const auto* plane) { source.plane = plane; }, source);

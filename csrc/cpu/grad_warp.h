@@ -14,53 +14,6 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// A free map's values, of a type: the gradient of each, written, or added to what stands there.
-template <class Element, class T, class A, int D>
-STN_HD void write_gradient(const Reading<T, D>& reading, const SampleParams& p, bool add, int64_t n,
-                           const Tile<D>& tile, const A (&grad)[D][kRoom]) {
-  using V = Native<T>;
-  const Warp& out = p.grad_warp;
-  Element* data = static_cast<Element*>(out.data) + n * out.stride_n;
-  constexpr int L = kLanes<T>;
-  const auto vectors = [&](auto&& write) __attribute__((always_inline)) {
-    tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
-      Element* row = data + offset_of<D>(at, out.stride);
-      for (int j = 0; j < tile.width; j += L) {
-        V g[D];
-        for (int d = 0; d < D; ++d) g[d] = load_converted<V>(&grad[d][slot + j]);
-        reading.gradient(g);
-        write(g, row + j * out.stride[0], std::min(L, tile.width - j));
-      }
-    });
-  };
-  const auto put = [&](Element* to, V g, int count) __attribute__((always_inline)) {
-    if (add) g += load_some<V>(to, count);
-    store_pixels(to, g, count);
-  };
-  if (out.stride[0] == 1) {
-    return vectors([&](const V(&g)[D], Element* to, int count) __attribute__((always_inline)) {
-      for (int d = 0; d < D; ++d) put(to + d * out.stride_k, g[d], count);
-    });
-  }
-  if (out.stride_k == 1 && out.stride[0] == D) {
-    return vectors([&](const V(&g)[D], Element* to, int count) __attribute__((always_inline)) {
-#pragma GCC unroll 3
-      for (int k = 0; k < D; ++k) {
-        const int n = std::min(L, D * count - k * L);
-        if (n > 0) put(to + k * L, packed_vector<D>(g, k), n);
-      }
-    });
-  }
-  vectors([&](const V(&g)[D], Element* to, int count) {
-    for (int j = 0; j < count; ++j) {
-      for (int d = 0; d < D; ++d) {
-        Element& one = to[j * out.stride[0] + d * out.stride_k];
-        one = Rounded<Element>::from(g[d][j] + (add ? static_cast<T>(to_float(one)) : T(0)));
-      }
-    }
-  });
-}
-
 // cpu/chain.h
 template <class T, class A, int D>
 void hand_to_chain(const ChainMap<T, D>& map, const SampleParams& p, int64_t n, const Tile<D>& tile,

@@ -1,0 +1,73 @@
+// Chooses the instruction set, and how far its gather instructions are used.
+#include <c10/util/Exception.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "switch.h"
+
+namespace stn_cuda {
+namespace cpu {
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool supported;
+};
+
+// From the slowest to the fastest.
+std::vector<Candidate> candidates() {
+  std::vector<Candidate> all{{&baseline_kernels, true}};
+#if defined(STN_EXTENSIONS)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  all.push_back({&avx2_kernels, avx2});
+  all.push_back({&avx512_kernels, avx512});
+#endif
+  return all;
+}
+
+const Kernels& choose() {
+  const char* forced = std::getenv("STN_CUDA_ISA");
+  const Kernels* best = nullptr;
+  std::string known, usable;
+  for (const auto& candidate : candidates()) {
+    const std::string name = candidate.kernels->name;
+    known += (known.empty() ? "" : ", ") + name;
+    if (!candidate.supported) continue;
+    usable += (usable.empty() ? "" : ", ") + name;
+    if (!forced || !*forced || name == forced) best = candidate.kernels;
+  }
+  TORCH_CHECK(best, "STN_CUDA_ISA must be an instruction set that this processor has (", usable,
+              "; this build knows ", known, "), got '", forced, "'");
+  return *best;
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+Gathers gathers_in_use() {
+  // Up to where gathers win, measured on two processors (1.0 and 1.5; benchmarks/README.md): what
+  // is copied has to be read again, too.
+  constexpr double kAll = 1.25, kPlanes = 2;
+  static const size_t chosen = switched("STN_CUDA_GATHER", kGatherNames, [] {
+    const double cost = kernels().gather_cost();
+    return static_cast<size_t>(cost < kAll      ? Gathers::all
+                               : cost < kPlanes ? Gathers::planes
+                                                : Gathers::none);
+  });
+  return static_cast<Gathers>(chosen);
+}
+
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -31,6 +31,12 @@ OLDEST_TORCH = (2, 11)
 BUILDS = ("auto", "cpu", "cuda")
 CPU_KERNELS = ("all", "baseline")
 WALK = "csrc/cuda/walk.cpp"
+# What takes minutes to compile: begun first, so that no core is left alone with one in the end.
+LONGEST = (
+    *(f"csrc/cuda/{name}.cu" for name in ("splat", "grad_warp", "sample", "derivative")),
+    *(f"csrc/cpu/kernels_{name}.cpp" for name in ("avx512", "avx2", "baseline")),
+    WALK,
+)
 
 # One per generation of GPUs: a binary also runs on the later minor versions (8.0 on 8.6 and 8.9),
 # and each entry adds to the build time. The newest one that nvcc knows is kept as PTX as well, for
@@ -206,7 +212,8 @@ def sources(cuda, walk):
     patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"] if cuda else []
     root = Path(__file__).resolve().parent
     files = {str(p.relative_to(root)) for pattern in patterns for p in root.glob(pattern)}
-    return sorted(files - {WALK} | ({WALK} if walk else set()))
+    files = files - {WALK} | ({WALK} if walk else set())
+    return [name for name in LONGEST if name in files] + sorted(files - set(LONGEST))
 
 
 def main():

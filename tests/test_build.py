@@ -199,7 +199,10 @@ def test_sources(build):
     for cuda in (False, True):
         walked = build.sources(cuda=cuda, walk=True)
         assert set(walked) - set(build.sources(cuda=cuda, walk=False)) == {build.WALK}
-        assert walked == sorted(walked)
+        longest = [source for source in build.LONGEST if source in walked]
+        assert walked[: len(longest)] == longest
+        assert walked[len(longest) :] == sorted(set(walked) - set(longest))
+    assert set(build.LONGEST) <= set(walked)
 
 
 @pytest.mark.parametrize(("value", "walk"), [(None, False), ("", False), ("0", False), ("1", True)])

@@ -36,6 +36,8 @@ CASES = {
     "grid bfloat16": ((1, 16, 2048, 2048), 1, "grid", torch.bfloat16, {}),
     "grid 3-D": (VOLUME, 1, "grid", torch.float32, {}),
     "grid of one channel": ((1, 1, 4096, 4096), 1, "grid", torch.float32, {}),
+    "chain": (PLANES, 1, "chain", torch.float32, {}),
+    "chain of one channel": ((1, 1, 4096, 4096), 1, "chain", torch.float32, {}),
 }
 
 
@@ -48,6 +50,9 @@ def field(name):
 def placed(warp, size):
     if not size:
         return warp
+    if warp.dim() == 4:
+        turned = torch.tensor([[[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0]]])
+        return stn_cuda.Compose(stn_cuda.Affine(turned), stn_cuda.Flow(warp))
     spline = warp.shape[1:] == (16, 2)
     return stn_cuda.ThinPlateSpline(warp) if spline else stn_cuda.Affine(warp)
 
@@ -74,6 +79,8 @@ def operands(name, shape, warps, kind, dtype):
     if kind == "spline":
         moved = stn_cuda.ThinPlateSpline.control_grid() + 0.05 * torch.randn(warps, 16, 2)
         return x, moved.requires_grad_(), shape[2:]
+    if kind == "chain":
+        return x, torch.rand(1, dims, *shape[2:]).requires_grad_(), shape[2:]
     grid = stn_cuda.Affine(theta).grid(shape[2:])
     if "scattered" in name:
         grid = grid.uniform_(-1.5, 1.5)

@@ -38,7 +38,7 @@ def peak(sampler, case, *what):
 def test_peak(case, needs_memory):
     needs_memory(1.5)
     shares = peak("stn_cuda", case)
-    if case == "grid of one channel":  # the forward makes what the grid's gradient will be
+    if "of one channel" in case:  # the forward makes what the warp's gradient will be
         assert 2 - PAGES < shares["forward"] < 2 + ALLOWED
     else:
         assert shares["forward"] < ALLOWED
@@ -48,7 +48,11 @@ def test_peak(case, needs_memory):
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="no second peak can be told"
 )
-@pytest.mark.parametrize("case", [case for case in CASES if "bfloat16" not in case])
+@pytest.mark.parametrize(
+    "case",
+    # Derivatives of chains go by positions in torch's operations.
+    [case for case in CASES if "bfloat16" not in case and "chain" not in case],
+)
 def test_peak_of_derivatives(case, needs_memory):
     needs_memory(2)
     shares = peak("stn_cuda", case, "derivatives")

@@ -41,6 +41,7 @@ from ways import (
     turning,
 )
 
+import stn_cuda
 from stn_cuda import reference
 
 CASES = path_cases()
@@ -262,6 +263,30 @@ def _pixels_inside(call):
     """(N, 1, *out) bool: the points whose taps are all inside the image."""
     ones = torch.ones(1, 1, *call.input.shape[2:])
     return reference.sample(ones, call.grid64()) > 1 - 1e-9
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16), ids=str)
+def test_channels_apart_image_by_image(dtype):
+    """Where planes are too large to be seen at once, each image by itself: as if it were alone."""
+    batch, channels = 3, 5
+    pixels = image((batch, channels, 480, 640)).to(dtype).requires_grad_()
+    grid = scattered_grid(batch, (160, 150)).requires_grad_()
+    fill = torch.linspace(-1, 1, channels).to(dtype)
+    cotangent = image((batch, channels, 160, 150), key=1).to(dtype)
+
+    def call(x, warp, back):
+        values, mask = stn_cuda.sample(x, warp, fill=fill, return_mask=True)
+        gradients = torch.autograd.grad(values, (x, warp), back)
+        return values, mask, *gradients, *stn_cuda.sample_with_gradient(x, warp)
+
+    results, ways = paths_of(lambda: call(pixels, grid, cotangent))
+    assert "channels_apart" in ways
+    for n in range(batch):
+        one = slice(n, n + 1)
+        alone = call(pixels[one], grid[one], cotangent[one])
+        for together, by_itself in zip(results, alone, strict=True):
+            assert torch.equal(together[one], by_itself)
 
 
 @pytest.mark.parametrize("other", MACHINES)

@@ -316,8 +316,33 @@ void for_channels(const SampleParams& p, int64_t together, F&& f) {
   }
 }
 
+template <class Tensor>
+void take_one(Tensor& of, int64_t n) {
+  if (!of.data) return;
+  if (of.batch > 1) of.data = static_cast<char*>(of.data) + n * of.stride_n * element_size(of.type);
+  of.batch = 1;
+}
+
+SampleParams image_alone(const SampleParams& p, int64_t n) {
+  SampleParams one = p;
+  one.batch = 1;
+  for (Image* of : {&one.input, &one.output, &one.derivative, &one.fill, &one.mask}) {
+    take_one(*of, n);
+  }
+  for (Warp* of : {&one.warp, &one.grad_warp, &one.tangent, &one.slopes}) take_one(*of, n);
+  return one;
+}
+
+// The same, where channels come one after the other image by image: what the points look at is read
+// for each of them, and still in a cache.
+template <class F>
+void for_images_and_channels(const SampleParams& p, int64_t together, F&& f) {
+  if (together == p.channels || p.warp.batch != p.batch) return for_channels(p, together, f);
+  for (int64_t n = 0; n < p.batch; ++n) for_channels(image_alone(p, n), together, f);
+}
+
 void sample(const SampleParams& p) {
-  for_channels(p, channels_together(p), [](const auto& part, bool first) {
+  for_images_and_channels(p, channels_together(p), [](const auto& part, bool first) {
     SampleParams q = part;
     if (!first) q.mask.data = nullptr;  // it is written
     sample_together(q, kernels().sample);
@@ -331,8 +356,9 @@ void sample_derivative(const SampleParams& p) {
     placed.output = p.derivative;
     placed.output.data = nullptr;
   }
-  for_channels(placed, channels_together(placed),
-               [](const auto& part, bool) { sample_together(part, kernels().sample_derivative); });
+  for_images_and_channels(placed, channels_together(placed), [](const auto& part, bool) {
+    sample_together(part, kernels().sample_derivative);
+  });
 }
 
 void cover(const SampleParams& p) {
@@ -348,7 +374,8 @@ void grad_warp(const SampleParams& p) {
   if (p.slopes.data) return sum_slopes(p);
   // Sums of parts are not to be rounded to 16 bits.
   const int64_t together = element_size(p.warp.type) == 2 ? p.channels : channels_together(p);
-  for_channels(p, together, [](const auto& part, bool first) { grad_warp_together(part, !first); });
+  for_images_and_channels(p, together,
+                          [](const auto& part, bool first) { grad_warp_together(part, !first); });
 }
 
 void warp_grid(const GridParams& p) {

@@ -275,16 +275,19 @@ def test_channels_apart_image_by_image(dtype):
     fill = torch.linspace(-1, 1, channels).to(dtype)
     cotangent = image((batch, channels, 160, 150), key=1).to(dtype)
 
-    def call(x, warp, back):
+    tangent = scattered_grid(batch, (160, 150), key=1)
+
+    def call(x, warp, back, along):
         values, mask = stn_cuda.sample(x, warp, fill=fill, return_mask=True)
         gradients = torch.autograd.grad(values, (x, warp), back)
-        return values, mask, *gradients, *stn_cuda.sample_with_gradient(x, warp)
+        _, moved = torch.func.jvp(lambda w: stn_cuda.sample(x.detach(), w), (warp,), (along,))
+        return values, mask, *gradients, moved, *stn_cuda.sample_with_gradient(x, warp)
 
-    results, ways = paths_of(lambda: call(pixels, grid, cotangent))
+    results, ways = paths_of(lambda: call(pixels, grid, cotangent, tangent))
     assert "channels_apart" in ways
     for n in range(batch):
         one = slice(n, n + 1)
-        alone = call(pixels[one], grid[one], cotangent[one])
+        alone = call(pixels[one], grid[one], cotangent[one], tangent[one])
         for together, by_itself in zip(results, alone, strict=True):
             assert torch.equal(together[one], by_itself)
 

@@ -179,7 +179,7 @@ def sample(
 
     Each point of the output looks at the position in ``input`` that the warp gives it; the value
     there is interpolated between pixels. A warp object is evaluated inside the kernel, forward and
-    backward, and no grid is ever in memory.
+    backward, and its grid is never in memory.
 
     Args:
         input (Tensor[N, C, H, W] or Tensor[N, C, D, H, W]): images or volumes, in float32, float64,
@@ -216,9 +216,10 @@ def sample(
     Returns:
         Tensor[N, C, Ho, Wo] or Tensor[N, C, Do, Ho, Wo]: in the input's dtype and memory format.
         A batch of 1 on either side serves the other's whole batch. Differentiable with respect to
-        the input, to the warp and to ``fill``. On the CPU, where images have one channel and a
-        grid or a flow requires grad, the forward pass already computes what its gradient is made
-        of: a tensor of the gradient's size, which autograd keeps until then.
+        the input, to the warp and to ``fill``. On the CPU, where images have one channel and the
+        warp requires grad, the forward pass already computes what its gradient is made of, which
+        autograd keeps until then: for a grid, a flow or a flow between matrices a tensor of the
+        gradient's size; for other warps one of the size of a grid, unless that is over 2 MiB.
 
         With ``return_mask`` a pair, of this and a Tensor[N, 1, Ho, Wo] or Tensor[N, 1, Do, Ho, Wo]
         in the input's dtype, from 0 to 1: of the pixel-sized square (cube) around a point's look,

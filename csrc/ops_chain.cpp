@@ -72,7 +72,7 @@ std::vector<int64_t> shape_of(int64_t batch, int64_t channels, at::IntArrayRef s
 
 // Whether sample writes slopes, too (as csrc/ops_kept.h), which become the displacements' gradient.
 // Hooks of saved tensors may want to have these, which are not known to autograd.
-bool can_keep_slopes(const Backend& backend, const SampleParams& p, int64_t warps) {
+bool can_keep(const Backend& backend, const SampleParams& p, int64_t warps) {
   return backend.keeps && p.channels == 1 && p.batch == warps &&
          p.interpolation != Interpolation::nearest &&
          !at::SavedTensorDefaultHooks::get_hooks().has_value();
@@ -102,7 +102,7 @@ std::tuple<Tensor, std::optional<Tensor>> sample_chain(const Tensor& input, Matr
   p.output = image_of(output, p.batch);
   const c10::OptionalDeviceGuard guard(input.device());
   const Backend& backend = backend_of(op, input);
-  if (!wants_gradient || !can_keep_slopes(backend, p, call.warps)) {
+  if (!wants_gradient || !can_keep(backend, p, call.warps)) {
     backend.sample(p);
     return {output, std::nullopt};
   }

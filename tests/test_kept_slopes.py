@@ -8,7 +8,6 @@ from cases import generator, image, scattered_grid, smooth_grid
 from machine import paths_of
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import stn_cuda
 
@@ -176,22 +175,6 @@ def test_vmap():
     assert torch.equal(ours, usual)
 
 
-def test_graph_that_is_kept():
-    """The slopes become the gradient only where nobody comes for them again."""
-    pixels, grid = image_and_leaf()
-    output = stn_cuda.sample(pixels, grid)
-    cotangent = torch.randn(output.shape, generator=generator("kept"))
-    (first,) = torch.autograd.grad(output, grid, cotangent, retain_graph=True)
-    before = first.clone()
-    (second,) = torch.autograd.grad(output, grid, 2 * cotangent, retain_graph=True)
-    assert torch.equal(first, before)
-    assert torch.equal(second, 2 * before)
-    (last,) = torch.autograd.grad(output, grid, cotangent)
-    assert torch.equal(last, before)
-    with pytest.raises(RuntimeError, match="second time"):
-        torch.autograd.grad(output, grid, cotangent)
-
-
 def test_again_differentiated():
     pixels, grid = image_and_leaf(dtype=torch.float64)
     assert kept(lambda: stn_cuda.sample(pixels, grid))[1]
@@ -199,48 +182,6 @@ def test_again_differentiated():
     assert torch.autograd.gradgradcheck(
         lambda values: stn_cuda.sample(pixels, values), inner[:1, :2, :5].requires_grad_()
     )
-
-
-def test_gradients_in_batches():
-    """As torch.autograd.functional.jacobian(vectorize=True) has them."""
-    pixels, grid = image_and_leaf()
-    output = stn_cuda.sample(pixels, grid)
-    cotangents = torch.randn(3, *output.shape, generator=generator("batches"))
-    (together,) = torch.autograd.grad(
-        output, grid, cotangents, is_grads_batched=True, retain_graph=True
-    )
-    for k, cotangent in enumerate(cotangents):
-        (alone,) = torch.autograd.grad(output, grid, cotangent, retain_graph=True)
-        torch.testing.assert_close(together[k], alone, rtol=1e-5, atol=1e-3)
-
-
-def test_a_gradient_that_is_a_dual_number():
-    """Linear in what flows back: its derivative is the gradient of that one's."""
-    pixels, grid = image_and_leaf()
-    output = stn_cuda.sample(pixels, grid)
-    cotangent, tangent = torch.randn(2, *output.shape, generator=generator("dual"))
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(cotangent, tangent)
-        (gradient,) = torch.autograd.grad(output, grid, dual, retain_graph=True)
-        moved = forward_ad.unpack_dual(gradient).tangent
-    (expected,) = torch.autograd.grad(output, grid, tangent)
-    torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-3)
-
-
-def test_a_mode_sees_the_way_back():
-    """One that answers for operators, such as a counter of what they do."""
-    pixels, grid = image_and_leaf()
-    output = stn_cuda.sample(pixels, grid)
-    seen = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            seen.append(str(function))
-            return function(*args, **(kwargs or {}))
-
-    with Watch():
-        torch.autograd.grad(output, grid, torch.ones_like(output))
-    assert "stn_cuda.sample_grad_warp.default" in seen
 
 
 def test_hooks_see_what_is_kept():
@@ -300,32 +241,3 @@ def test_threads(dims, threads):
         results.append((output, *torch.autograd.grad(output, grid, cotangent)))
     for one, two in zip(*results, strict=True):
         assert torch.equal(one, two)
-
-
-@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
-def test_half_an_image(dtype):
-    """Values are rounded, slopes are not."""
-    pixels, grid = image_and_leaf()
-    pixels = pixels.to(dtype)
-    output, was_kept = kept(lambda: stn_cuda.sample(pixels, grid))
-    assert was_kept
-    assert output.dtype == dtype
-    assert torch.equal(output.detach(), stn_cuda.sample(pixels, grid.detach()))
-    (ours,) = torch.autograd.grad(output, grid, torch.ones_like(output))
-    wide = stn_cuda.sample(pixels.float(), grid)
-    (expected,) = torch.autograd.grad(wide, grid, torch.ones_like(wide), create_graph=True)
-    eps = torch.finfo(torch.float32).eps
-    torch.testing.assert_close(ours, expected, rtol=4 * eps, atol=32 * eps * 40 * 4)
-
-
-def test_gradients_of_any_layout():
-    pixels, grid = image_and_leaf()
-    output = stn_cuda.sample(pixels, grid)
-    plain = torch.randn(output.shape, generator=generator("layout"))
-    (expected,) = torch.autograd.grad(output, grid, plain, retain_graph=True)
-    turned = plain.movedim(-1, 0).contiguous().movedim(0, -1)
-    (ours,) = torch.autograd.grad(output, grid, turned, retain_graph=True)
-    assert torch.equal(ours, expected)
-    (ones,) = torch.autograd.grad(output, grid, torch.ones_like(output), retain_graph=True)
-    (same,) = torch.autograd.grad(output.sum(), grid)
-    assert torch.equal(same, ones)

@@ -6,7 +6,6 @@ import torch
 from cases import PADDINGS, generator, homographies, image, thetas
 from chains import compose, tensors_of
 from machine import paths_of
-from torch.autograd import forward_ad
 
 import stn_cuda
 from stn_cuda import Affine, Projective, ThinPlateSpline
@@ -177,27 +176,6 @@ def test_only_where_it_gains(kind, change):
     assert not ways_of(call)[1]
 
 
-@pytest.mark.parametrize("kind", ("affine", "chain"))
-def test_half_an_image(kind):
-    """Values are rounded, slopes are not."""
-    theta, pixels = leaf_and_image()
-    flow = torch.randn(1, 2, 9, 10, generator=generator("half"))
-    warp = Affine(theta)
-    if kind == "chain":
-        warp = stn_cuda.Compose(warp, stn_cuda.Flow(flow))
-    for dtype in (torch.float16, torch.bfloat16):
-        narrow = pixels.to(dtype)
-        output, ways = ways_of(lambda: stn_cuda.sample(narrow, warp, (9, 10)))  # noqa: B023
-        assert ways == {"grad_kept"}
-        assert output.dtype == dtype
-        with torch.no_grad():
-            assert torch.equal(output, stn_cuda.sample(narrow, warp, (9, 10)))
-        (ours,) = torch.autograd.grad(output, theta, torch.ones_like(output))
-        wide = stn_cuda.sample(narrow.float(), warp, (9, 10))
-        (expected,) = torch.autograd.grad(wide, theta, torch.ones_like(wide), create_graph=True)
-        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-3)
-
-
 def test_threads(threads):
     """More points than a thread alone is given."""
     theta, pixels = leaf_and_image(batch=5)
@@ -213,42 +191,11 @@ def test_threads(threads):
             assert torch.equal(one, two)
 
 
-def test_gradients_of_any_layout():
-    theta, pixels = leaf_and_image()
-    flow = torch.randn(1, 2, 9, 10, generator=generator("flow")).requires_grad_()
-    for warp in (Affine(theta), stn_cuda.Compose(Affine(theta), stn_cuda.Flow(flow))):
-        output = stn_cuda.sample(pixels, warp, (9, 10))
-        plain = torch.randn(output.shape, generator=generator("layout"))
-        (expected,) = torch.autograd.grad(output, theta, plain, retain_graph=True)
-        turned = plain.movedim(-1, 0).contiguous().movedim(0, -1)
-        (ours,) = torch.autograd.grad(output, theta, turned, retain_graph=True)
-        assert torch.equal(ours, expected)
-        (ones,) = torch.autograd.grad(output, theta, torch.ones_like(output), retain_graph=True)
-        (same,) = torch.autograd.grad(output.sum(), theta)
-        assert torch.equal(ones, same)
-
-
 def chain_of_leaves():
     theta, pixels = leaf_and_image()
     flow = torch.randn(1, 2, 9, 10, generator=generator("flow")).requires_grad_()
     warp = stn_cuda.Compose(Affine(theta), stn_cuda.Flow(flow))
     return flow, lambda: stn_cuda.sample(pixels, warp, (9, 10))
-
-
-def test_a_chain_whose_graph_is_kept():
-    """The slopes become the displacements' gradient only where nobody comes for them again."""
-    flow, call = chain_of_leaves()
-    output = call()
-    cotangent = torch.randn(output.shape, generator=generator("kept"))
-    (first,) = torch.autograd.grad(output, flow, cotangent, retain_graph=True)
-    before = first.clone()
-    (second,) = torch.autograd.grad(output, flow, 2 * cotangent, retain_graph=True)
-    assert torch.equal(first, before)
-    assert torch.equal(second, 2 * before)
-    (last,) = torch.autograd.grad(output, flow, cotangent)
-    assert torch.equal(last, before)
-    with pytest.raises(RuntimeError, match="second time"):
-        torch.autograd.grad(output, flow, cotangent)
 
 
 def test_a_chain_under_hooks():
@@ -265,24 +212,6 @@ def test_a_chain_under_hooks():
     torch.testing.assert_close(ours, usual)
 
 
-@pytest.mark.parametrize("kind", ("affine", "chain"))
-def test_gradients_in_batches(kind):
-    """As torch.autograd.functional.jacobian(vectorize=True) has them."""
-    theta, pixels = leaf_and_image()
-    flow = torch.randn(1, 2, 9, 10, generator=generator("flow"))
-    warp = Affine(theta)
-    if kind == "chain":
-        warp = stn_cuda.Compose(warp, stn_cuda.Flow(flow))
-    output = stn_cuda.sample(pixels, warp, (9, 10))
-    cotangents = torch.randn(3, *output.shape, generator=generator("batches"))
-    (together,) = torch.autograd.grad(
-        output, theta, cotangents, is_grads_batched=True, retain_graph=True
-    )
-    for k, cotangent in enumerate(cotangents):
-        (alone,) = torch.autograd.grad(output, theta, cotangent, retain_graph=True)
-        torch.testing.assert_close(together[k], alone, rtol=1e-5, atol=1e-3)
-
-
 @pytest.mark.parametrize("value", (float("nan"), float("inf")))
 def test_pixels_that_are_not_finite(value):
     theta, pixels = leaf_and_image()
@@ -296,21 +225,3 @@ def test_pixels_that_are_not_finite(value):
     (usual,) = torch.autograd.grad(output, theta, cotangent, create_graph=True)
     torch.testing.assert_close(ours, usual, equal_nan=True)
     assert not usual.isfinite().all()
-
-
-@pytest.mark.parametrize("kind", ("affine", "chain"))
-def test_a_gradient_that_is_a_dual_number(kind):
-    """Linear in what flows back: its derivative is the gradient of that one's."""
-    theta, pixels = leaf_and_image()
-    warp = Affine(theta)
-    if kind == "chain":
-        flow = torch.randn(1, 2, 9, 10, generator=generator("flow"))
-        warp = stn_cuda.Compose(warp, stn_cuda.Flow(flow))
-    output = stn_cuda.sample(pixels, warp, (9, 10))
-    cotangent, tangent = torch.randn(2, *output.shape, generator=generator("dual"))
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(cotangent, tangent)
-        (gradient,) = torch.autograd.grad(output, theta, dual, retain_graph=True)
-        moved = forward_ad.unpack_dual(gradient).tangent
-    (expected,) = torch.autograd.grad(output, theta, tangent)
-    torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-3)

@@ -51,7 +51,7 @@ struct Plan {
   bool add;                // grad_warp, of a free map: to what stands there
   int basis_tiles;         // of how many the basis functions are kept; 0: of none
   bool basis_shared;       // by all warps, which then come to so many tiles one after the other
-  double* partial;         // parametric maps: (tasks, parameters) sums
+  double* partial;         // parametric maps: (tasks, parameters) sums; null where none are made
 };
 
 struct Kernels {

@@ -255,7 +255,7 @@ void run_sums(decltype(Kernels::grad_warp) kernel, const SampleParams& p, bool s
     if (share_points(p)) share_basis(p, 2, plan);
   }
   std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
-  plan.partial = partial.data();
+  plan.partial = sums ? partial.data() : nullptr;
   run(kernel, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
   if (sums) kernels().finish_grad_warp(p, plan);
 }

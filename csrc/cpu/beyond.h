@@ -80,7 +80,7 @@ STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, co
   const bool inside = touched.all_in(slab);
   alignas(64) A unruled[D][kRoom];
   beyond.find_unruled(runs, unruled);
-  order.fit(beyond.count, 1, beyond.count);
+  order.fit(false, beyond.count, 1, beyond.count);
   constexpr std::integral_constant<Weigh, Weigh::beyond> weigh;
   for_each_channel_block(p.channels, [&](auto block, int64_t c) {
     constexpr int C = decltype(block)::value;

@@ -47,6 +47,8 @@ struct Plan {
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
+  bool by_channel;         // splat: cuts of that axis of all channels, one behind the other
+  int64_t together;        // splat: channels that are computed together
   bool turned;             // splat: whether cpu/turned.h may be
   bool add;                // grad_warp, of a free map: to what stands there
   int basis_tiles;         // of how many the basis functions are kept; 0: of none

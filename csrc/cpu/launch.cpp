@@ -138,12 +138,14 @@ bool use_gather(const SampleParams& p) {
   return can && gathers == Gathers::all;
 }
 
-// Whether points are scattered over an image that is too large for the L1 cache.
-bool is_scattered(const SampleParams& p) {
-  constexpr int64_t kSmall = int64_t(1) << 18;
+// Whether points are scattered over an image whose planes take more than so many bytes.
+bool is_scattered(const SampleParams& p, int64_t bytes) {
   const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
-  return is_free(p.map) && plane > kSmall && kernels().is_scattered(p);
+  return is_free(p.map) && plane > bytes && kernels().is_scattered(p);
 }
+
+// From where on that matters to looks at the image, which then find little in the L1 cache.
+constexpr int64_t kSmall = int64_t(1) << 18;
 
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels of a plane do not pay for finding out, but for two or three where
@@ -202,7 +204,7 @@ bool wants_padding(const SampleParams& p) {
 }
 
 void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
-  const bool high = wants_high_tiles(p), scattered = is_scattered(p);
+  const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
   const bool windows = !scattered && use_windows(p, high);
   const Points points = points_of(p, high, windows);
   Plan plan = tile_plan(points, p.warp.batch, rows_per_tile(p, high), wants_padding(p));
@@ -223,7 +225,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   run(kernel, p, plan, work);
 }
 
-void splat_together(const SampleParams& p) {
+void splat_together(const SampleParams& p, int64_t together) {
   const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
@@ -238,6 +240,11 @@ void splat_together(const SampleParams& p) {
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
   plan.turned = use_turned(p);
+  plan.together = together;
+  plan.scattered = is_scattered(p, 0);
+  // Each slab sees points of every tile then.
+  plan.by_channel = plan.scattered && plan.slabs > 1 && p.input.stride_c != 1;
+  if (plan.by_channel) took(Path::slabs_by_channel);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
   if (control_points(p) > 0) {
@@ -262,7 +269,7 @@ void run_sums(decltype(Kernels::grad_warp) kernel, const SampleParams& p, bool s
 
 void grad_warp_together(const SampleParams& p, bool add) {
   const bool sums = !is_free(p.map) && !p.keeps, padded = wants_padding(p);
-  const bool high = wants_high_tiles(p), scattered = is_scattered(p);
+  const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
   const bool windows = !scattered && use_windows(p, high);
   const int64_t rows = rows_per_tile(p, high);
   const Points points = points_of(p, high, windows);
@@ -367,7 +374,7 @@ void cover(const SampleParams& p) {
 }
 
 void splat(const SampleParams& p) {
-  for_channels(p, channels_together(p), [](const auto& part, bool) { splat_together(part); });
+  splat_together(p, channels_together(p));
 }
 
 void grad_warp(const SampleParams& p) {

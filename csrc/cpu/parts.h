@@ -2,36 +2,11 @@
 // pair.
 #pragma once
 
-#include "cpu/runs.h"
-#include "cpu/slab.h"
+#include "cpu/near.h"
 
 namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
-
-// The order in which a tile's points are added: neighbours, which add to the same pixels, come far
-// apart, since an addition that reads what one just before it wrote must wait for it.
-struct Order {
-  static constexpr int kStride = 16;
-  int32_t width = 0, rows = 0, pitch = 0;
-  int count = 0;
-  uint16_t slot[kRoom];
-
-  void fit(int32_t to_width, int32_t to_rows, int32_t to_pitch) {
-    if (to_width == width && to_rows == rows && to_pitch == pitch) return;
-    width = to_width, rows = to_rows, pitch = to_pitch;
-    count = 0;
-    for (int first = 0; first < kStride; ++first) {
-      for (int y = 0; y < rows; ++y) {
-        // Each row starts further to the right than the one above it: both add to the row of
-        // pixels between them.
-        for (int x = (first + 5 * y) % kStride; x < width; x += kStride) {
-          slot[count++] = static_cast<uint16_t>(y * pitch + x);
-        }
-      }
-    }
-  }
-};
 
 // Two neighbouring pixels, wherever they stand.
 template <class A>
@@ -110,31 +85,26 @@ __attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Or
   int64_t row[R];
   for (int r = 0; r < R; ++r) row[r] = runs.row[r];
   const int64_t stride_c = slab.stride_c;
-  const uint16_t *slot = order.slot, *end = slot + order.count;
-  [[maybe_unused]] uint16_t near[kRoom];
-  if (!Inside) {
-    // The points that see the slab, picked without a branch, which scattered ones would mislead.
-    int count = 0;
-    for (; slot != end; ++slot) {
-      const int32_t outermost = runs.outermost[*slot];
-      near[count] = *slot;
-      count += (outermost + 1 >= slab.low) & (outermost < slab.high);
-    }
-    slot = near;
-    end = near + count;
-  }
-  for (; slot != end; ++slot) {
-    const size_t i = *slot;
+  const auto add = [&](size_t i, auto&& has_row) __attribute__((always_inline)) {
     A* at = plane + runs.offset[i];
     for (int c = 0; c < C; ++c) {
       for (int r = 0; r < R; ++r) {
-        if (!Inside) {
-          const int32_t outermost = runs.outermost[i] + (r >> (D - 2));
-          if (outermost < slab.low || outermost >= slab.high) continue;
-        }
+        if (!has_row(r)) continue;
         *reinterpret_cast<Pair*>(at + row[r]) += *reinterpret_cast<const Pair*>(parts.of[c][r][i]);
       }
       at += stride_c;
+    }
+  };
+  for (const uint16_t *slot = order.slot, *end = slot + order.count; slot != end; ++slot) {
+    const size_t i = *slot;
+    const int32_t outermost = Inside ? 0 : runs.outermost[i];
+    if (Inside || (outermost >= slab.low && outermost + 1 < slab.high)) {
+      add(i, [](int) { return true; });
+    } else {
+      add(i, [&](int r) {
+        const int32_t at = outermost + (r >> (D - 2));
+        return at >= slab.low && at < slab.high;
+      });
     }
   }
 }

@@ -18,6 +18,7 @@
   F(channels_apart)  /* not all channels at once */                                            \
   F(basis_shared)    /* basis functions: warp after warp comes to a tile */                    \
   F(slabs)           /* splat: an image is cut */                                              \
+  F(slabs_by_channel) /* splat: it is cut channel after channel */                             \
   F(slopes_summed)   /* grad_warp: of what another call kept */                                \
   /* tiles of any op */                                                                        \
   F(basis_found)                                                                               \
@@ -73,6 +74,7 @@
   F(zeros_on_the_way)    /* slabs: zeroed where tiles come to them, not before */              \
   F(splat_nothing)                                                                             \
   F(splat_seen_elsewhere) /* the corners of a tile see other slabs */                          \
+  F(splat_scattered)      /* points in their own order */                                      \
   F(splat_by_plane)       /* one channel after another */                                      \
   F(splat_elsewhere)      /* all taps are in other slabs */                                    \
   F(splat_inside)         /* blocks of a tile: pairs of pixels, all of them in the slab */     \

@@ -114,9 +114,9 @@ STN_HD bool outermost_range(const Looks<T, D>& looks, int slots, T& low, T& high
 }
 
 // Whether a tile is known to see rows (planes, of a volume) that all belong to other slabs.
-template <class T, class A, int D>
+template <int K, class T, class A, int D>
 STN_HD bool see_elsewhere(const Slab<A>& slab, const Looks<T, D>& looks, int slots) {
-  constexpr T kReach = 3;  // of the taps of any interpolation
+  constexpr T kReach = K / 2 + 1;  // of the taps
   const Axis<T>& axis = looks.frame.axis[D - 1];
   if (slab.low == 0 && slab.high == axis.size) return false;
   T low, high;

@@ -1,9 +1,9 @@
 // The adjoint of sample in its first argument: image[n, c, tap] += weight * values[n, c, p]; with a
 // direction, that of its derivative, the weights' derivatives along it in their place.
 //
-// A task owns a slab of one image, cut along the outermost axis, and looks at all output points in
-// order; each pixel has one writer, and sees the same additions in the same order however many
-// slabs there are.
+// A task owns a slab of one image, cut along the outermost axis, or of some of its channels, and
+// looks at all output points in order; each pixel has one writer, and sees the same additions in
+// the same order however many slabs there are.
 #pragma once
 
 #include "cpu/beyond.h"
@@ -17,19 +17,30 @@ inline namespace STN_ISA {
 // Pixels of one task's float scratch, into which 16-bit images accumulate (16 MiB).
 constexpr int64_t kScratch = int64_t(1) << 22;
 
-// The slab of a task, but for where its sums are.
-template <class A>
-STN_HD Slab<A> slab_of(const SampleParams& p, const Plan& plan, int64_t task) {
-  const int64_t part = task % plan.slabs, outermost = p.input_size[p.dims - 1];
-  Slab<A> slab;
-  slab.low = static_cast<int32_t>(outermost * part / plan.slabs);
-  slab.high = static_cast<int32_t>(outermost * (part + 1) / plan.slabs);
-  return slab;
+// The pixels of rows [low, high) (planes, of a volume).
+STN_HD int64_t pixels_of_rows(const SampleParams& p, int64_t low, int64_t high) {
+  return (high - low) * points(p.input_size, p.dims) / p.input_size[p.dims - 1];
 }
 
-template <class A>
-STN_HD int64_t pixels_of(const SampleParams& p, const Slab<A>& slab) {
-  return (slab.high - slab.low) * points(p.input_size, p.dims) / p.input_size[p.dims - 1];
+// Calls f(c, count, low, high) for what a task owns of its image: the rows [low, high) of `count`
+// channels from c on, of at most so many channels together.
+template <class F>
+STN_HD void for_each_slab(const SampleParams& p, const Plan& plan, int64_t task, int64_t most,
+                          F&& f) {
+  const int64_t part = task % plan.slabs, rows = p.input_size[p.dims - 1];
+  const int64_t all = plan.by_channel ? rows * p.channels : rows;
+  int64_t at = all * part / plan.slabs;
+  const int64_t end = all * (part + 1) / plan.slabs;
+  if (!plan.by_channel) {
+    for (int64_t c = 0; c < p.channels; c += most) f(c, std::min(most, p.channels - c), at, end);
+    return;
+  }
+  while (at < end) {
+    const int64_t low = at % rows, whole = low > 0 ? 0 : std::min(most, (end - at) / rows);
+    const int64_t high = whole > 0 ? rows : std::min(rows, low + end - at);
+    f(at / rows, std::max<int64_t>(1, whole), low, high);
+    at += std::max<int64_t>(1, whole) * (high - low);
+  }
 }
 
 // Where a tile's points are added, and how heavily: weight(kx, ky, kz, i) of tap k at point i.
@@ -157,9 +168,9 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     return true;
   }
   zeros.reach(touched);
-  const bool inside = touched.all_in(slab);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
-  order.fit(tile.width, tile.rows, tile.pitch);
+  if (plan.scattered) took(Path::splat_scattered);
+  order.fit(plan.scattered, tile.width, tile.rows, tile.pitch);
   alignas(64) A direction[D][kRoom];
   bool directed = true;
   if (Along) {
@@ -167,7 +178,14 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     through_boundary<2>(looks, any_nan, count, direction);
     for (const auto& along : direction) directed &= all_finite(along, count);
   }
-  const auto add = [&](auto block, int64_t c) {
+  const bool inside = touched.all_in(slab);
+  Near near;
+  if (!inside) {
+    near.find(slab, order, count, runs);
+    if (Along) near.keep(direction);
+  }
+  // The values of C channels from c on.
+  const auto add = [&](auto block, int64_t c, auto&& add_one) {
     constexpr int C = decltype(block)::value;
     alignas(64) A values[C][kRoom];
     bool finite = directed;
@@ -177,28 +195,30 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     }
     A* plane = slab.data + c * slab.stride_c;
     if (!finite) {
+      // Whatever channels are together, the sums are to be the same.
+      for (int k = 0; C > 1 && k < C; ++k) add_one(c + k);
+      if (C > 1) return;
       took(Path::splat_points);
       // Infinity times a weight of 0 must not reach a pixel.
       const TapsToSplat<Along, A, 2, D> weighted(p, warp, tile, looks);
-      for (int k = 0; k < C; ++k) {
-        splat_points<2, D>(slab, plane + k * slab.stride_c, tile, weighted, values[k]);
-      }
+      splat_points<2, D>(slab, plane, tile, weighted, values[0]);
       return;
     }
     if (next.known && next.low[D - 1] >= slab.low && next.high[D - 1] < slab.high) {
       for (int k = 0; k < C; ++k) next.announce(slab.stride, plane + k * slab.stride_c);
     }
-    const Parts<A, C, D> parts(
-        std::integral_constant<Weigh, Along ? Weigh::along : Weigh::plainly>{}, runs, count,
-        direction, values);
+    const auto weigh = std::integral_constant<Weigh, Along ? Weigh::along : Weigh::plainly>{};
     took(inside ? Path::splat_inside : Path::splat_across);
-    if (inside) {
-      add_parts<true, C, D>(slab, plane, order, runs, parts);
-    } else {
-      add_parts<false, C, D>(slab, plane, order, runs, parts);
-    }
+    if (!inside) near.keep(values);
+    const Parts<A, C, D> parts(weigh, runs, inside ? count : near.count, direction, values);
+    inside ? add_parts<true, C, D>(slab, plane, order, runs, parts)
+           : add_parts<false, C, D>(slab, plane, near.order, runs, parts);
   };
-  for_each_channel_block<D == 3 ? 2 : kChannelBlock>(plan.plane_by_plane, channels, add);
+  const auto add_one = [&](int64_t c) {
+    add(std::integral_constant<int, 1>{}, c, [](int64_t) {});
+  };
+  for_each_channel_block<D == 3 ? 2 : kChannelBlock>(
+      plan.plane_by_plane, channels, [&](auto block, int64_t c) { add(block, c, add_one); });
   return true;
 }
 
@@ -238,12 +258,13 @@ struct SlabSums {
   Zeros<A> zeros;
   SampleParams local;  // the offsets of the taps are those of where the sums are
 
-  SlabSums(const SampleParams& p, const Plan& plan, int64_t task, int64_t c, int64_t count,
+  // Of channels [c, c + count).
+  SlabSums(const SampleParams& p, int64_t n, int64_t c, int64_t count, int64_t low, int64_t high,
            A* scratch)
-      : image(task / plan.slabs),
+      : image(n),
         first_channel(c),
         channels(count),
-        slab(slab_of<A>(p, plan, task)),
+        slab{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)},
         zeros(place(p, scratch), points(p.input_size, D) / p.input_size[D - 1], count,
               channels_inside(p)),
         local(p) {
@@ -261,7 +282,7 @@ struct SlabSums {
       for_each_tile<D>(p, plan, basis, warp, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          if (look_outside<K>(looks)) return took(Path::splat_nothing);
-                         if (see_elsewhere(slab, looks, tile.slots()))
+                         if (see_elsewhere<K>(slab, looks, tile.slots()))
                            return took(Path::splat_seen_elsewhere);
                          if constexpr (K == 2) {
                            if (layout == Layout::planar &&
@@ -293,7 +314,7 @@ struct SlabSums {
       std::copy(p.input.stride, p.input.stride + 3, slab.stride);
     } else {
       const int64_t pixel = channels_inside(p) ? channels : 1;
-      slab.stride_c = channels_inside(p) ? 1 : pixels_of(p, slab);
+      slab.stride_c = channels_inside(p) ? 1 : pixels_of_rows(p, slab.low, slab.high);
       slab.stride[0] = pixel;
       slab.stride[1] = p.input_size[0] * pixel;
       slab.stride[2] = p.input_size[0] * p.input_size[1] * pixel;
@@ -308,26 +329,30 @@ template <bool Along, class Element, int K, int D>
 void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& order) {
   using A = Accumulate<Element>;
   constexpr bool direct = std::is_same<Element, A>::value;
-  const Slab<A> slab = slab_of<A>(p, plan, task);
+  const int64_t image = task / plan.slabs, rows = p.input_size[D - 1];
   if constexpr (K == 2 && D == 2 && !Along && kTurned<Element>) {
-    const int64_t image = task / plan.slabs;
-    if (plan.turned && layout_of<K, D>(p) == Layout::planar &&
-        splat_by_turning<Element>(p, image, slab.low, slab.high)) {
-      if constexpr (direct) splat_beyond(p, plan, slab, image, order);
-      return;
+    bool done = false;
+    if (plan.turned && layout_of<K, D>(p) == Layout::planar) {
+      for_each_slab(p, plan, task, p.channels, [&](int64_t, int64_t, int64_t low, int64_t high) {
+        Slab<A> slab{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)};
+        done = splat_by_turning<Element>(p, image, slab.low, slab.high);
+        if constexpr (direct) {
+          if (done) splat_beyond(p, plan, slab, image, order);
+        }
+      });
     }
+    if (done) return;
   }
-  const int64_t plane = pixels_of(p, slab);
-  const int64_t block =
-      direct ? p.channels
-             : std::max<int64_t>(1, std::min(p.channels, kScratch / std::max<int64_t>(1, plane)));
-  const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * block]);
+  const int64_t plane = pixels_of_rows(p, 0, plan.by_channel ? rows : rows / plan.slabs + 1);
+  const int64_t room = direct ? p.channels : kScratch / std::max<int64_t>(1, plane);
+  const int64_t most = std::max<int64_t>(1, std::min({p.channels, plan.together, room}));
+  const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * most]);
   Basis basis(plan, false);
-  for (int64_t c = 0; c < p.channels; c += block) {
-    SlabSums<Element, D> sums(p, plan, task, c, std::min(block, p.channels - c), scratch.get());
+  for_each_slab(p, plan, task, most, [&](int64_t c, int64_t count, int64_t low, int64_t high) {
+    SlabSums<Element, D> sums(p, image, c, count, low, high, scratch.get());
     sums.template add<Along, K>(p, plan, basis, 0, plan.tiles, order);
     sums.finish(p);
-  }
+  });
 }
 
 // Several tasks together: one after the other comes to a few tiles.
@@ -339,7 +364,11 @@ void splat_in_turns(const SampleParams& p, const Plan& plan, int64_t begin, int6
     Basis basis(plan, false);
     std::vector<std::unique_ptr<Sums>> all;
     for (int64_t task = begin; task < end; ++task) {
-      all.emplace_back(new Sums(p, plan, task, 0, p.channels, nullptr));
+      for_each_slab(p, plan, task, p.channels,
+                    [&](int64_t c, int64_t count, int64_t low, int64_t high) {
+                      all.emplace_back(
+                          new Sums(p, task / plan.slabs, c, count, low, high, nullptr));
+                    });
     }
     for (int64_t first = 0; first < plan.tiles; first += plan.basis_tiles) {
       const int64_t last = std::min(plan.tiles, first + plan.basis_tiles);

@@ -24,7 +24,8 @@ struct Tile {
   int64_t index;     // among those of its warp
   int32_t first[D];  // the position of its first point
   int32_t width, rows, pitch;
-  int32_t fold;  // as Plan's
+  int32_t fold;     // as Plan's
+  int32_t next[D];  // how far on the next tile begins
 
   STN_HD Tile(const Plan& plan, int64_t tile) : index(tile), fold(plan.fold) {
     const int64_t row = tile / plan.across;
@@ -34,6 +35,12 @@ struct Tile {
     width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, plan.size[0] - first[0]));
     rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, plan.size[1] - first[1]));
     pitch = plan.padded ? (width + kRowAlign - 1) / kRowAlign * kRowAlign : width;
+    next[0] = width;
+    for (int d = 1; d < D; ++d) {
+      const bool last = first[d - 1] + next[d - 1] == plan.size[d - 1];
+      if (last) next[d - 1] = -first[d - 1];
+      next[d] = last ? (d == 1 ? rows : 1) : 0;
+    }
   }
 
   STN_HD int slots() const { return rows * pitch; }

@@ -60,14 +60,12 @@ STN_HD void load_values(const GridMap<T, D, E, Packed>& map, bool planar, const 
   }
 }
 
-// Announces what the next tile reads: the values a tile's width further on.
+// Announces the values of a vector of points from `from` on.
 template <class T, int D, class E, bool Packed>
-STN_HD void announce_values(const GridMap<T, D, E, Packed>& map, bool planar, const E* from,
-                            int width) {
+STN_HD void announce_values(const GridMap<T, D, E, Packed>& map, bool planar, const E* from) {
   if (!Packed && !planar) return;
   for (int d = 0; d < D; ++d) {
-    const int64_t component = Packed ? d * kLanes<T> : d * map.stride_k;
-    __builtin_prefetch(from + component + (Packed ? D : 1) * width);
+    __builtin_prefetch(from + (Packed ? d * kLanes<T> : d * map.stride_k));
   }
 }
 
@@ -82,6 +80,7 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
   took(Packed ? Path::grid_packed : planar ? Path::grid_planar : Path::grid_strided);
   const Reading<T, D> reading = map.reading;  // a copy, which the stores cannot touch
   const Integer<V> lane = truncate(counting<V>());
+  const int64_t ahead = offset_of<D>(tile.next, map.stride);  // (No error past the end.)
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     const E* from = map.at(p);
     const int64_t next = L * (Packed ? D : map.stride[0]);
@@ -90,7 +89,7 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
       const int count = std::min(L, tile.width - j);
       V look[D], at[D] = {};
       load_values(map, planar, from, count, look);
-      announce_values(map, planar, from, tile.width);
+      announce_values(map, planar, from + ahead);
       if (reading.relative) positions(tile, p, j, at);
       reading.look(at, look);
       for (int d = 0; d < D; ++d) {

@@ -28,6 +28,8 @@ CASES = [
     ((4, 1, 28, 28), (28, 28), torch.float16),
     ((1, 2, 17, 20, 24), (18, 21, 25), torch.float32),
     ((2, 16, 7, 9, 10), (8, 9, 17), torch.float32),
+    ((3, 5, 140, 150), (50, 60), torch.float32),
+    ((1, 9, 30, 31, 32), (15, 16, 17), torch.float32),
 ]
 
 
@@ -43,6 +45,9 @@ def calls():
             "affine": (thetas(shape[0], dims, wide), "affine"),
             "shrinking": (thetas(1, dims, wide, spread=0.2) * 7, "affine"),
         }
+        if shape[0] > 1:
+            mixed = torch.cat([warps["scattered"][0][:1], warps["smooth"][0][1:]])
+            warps["mixed"] = (mixed, "grid")
         pixels = image(shape, dtype)
         for memory_format in (torch.contiguous_format, channels_last(pixels)):
             x = pixels.contiguous(memory_format=memory_format)

@@ -1,7 +1,7 @@
 """Small calls that go the ways of splat through the CPU kernels, as path_cases.py's do others."""
 
 import torch
-from cases import IMAGE_LAYOUTS, image, smooth_grid
+from cases import IMAGE_LAYOUTS, PADDINGS, image, scattered_grid, smooth_grid
 from ways import ALL, TURNING, TURNING_FLOAT, case, diagonal, turn, turning
 
 
@@ -89,6 +89,28 @@ def splat_cases():
     for mode in ("nearest", "bicubic"):
         pixels = image((1, 8, 70, 70))
         yield case(f"slabs, {mode}", pixels, turn(3), (70, 70), cut, threads=2, mode=mode)
+    # Scattered points.
+    pixels, grid = image((1, 3, 140, 150)), scattered_grid(1, (110, 100))
+    apart = {"splat_scattered": ALL, "splat_inside": ALL, "slabs": set()}
+    yield case("scattered", pixels, grid, None, apart | {"splat_announced": set()})
+    cut = {"splat_scattered": ALL, "slabs_by_channel": ALL, "splat_across": ALL}
+    for rule in PADDINGS:
+        label = f"scattered, slabs, {rule}"
+        yield case(label, pixels, grid, None, cut, threads=2, padding_mode=rule)
+    yield case("scattered, slabs, float64", pixels.double(), grid.double(), None, cut, threads=2)
+    half = image((1, 3, 190, 180)).half()
+    yield case("scattered, slabs, float16", half, grid, None, cut, threads=2)
+    volume, points = image((1, 1, 30, 31, 32)), scattered_grid(1, (33, 32, 32))
+    yield case("scattered, slabs, volume", volume, points, None, cut, threads=2)
+    several = {"splat_scattered": ALL, "slabs_by_channel": ALL, "splat_across": set()}
+    yield case("scattered, channels", image((1, 4, 140, 150)), grid, None, several, threads=2)
+    last = IMAGE_LAYOUTS["channels_last"](pixels)
+    whole = {"slabs": ALL, "slabs_by_channel": set(), "splat_scattered": set()}
+    yield case("scattered, channels_last", last, grid, None, whole, threads=2)
+    ways = {"splat_scattered": set(), "splat_inside": ALL}
+    yield case("scattered, small image", image((1, 3, 60, 70)), grid, None, ways)
+    ways = {"splat_scattered": ALL, "splat_announced": ALL}
+    yield case("scattered, large plane", image((1, 1, 1500, 1500)), grid, None, ways)
     # More pixels than are zeroed before the first tile; some are not seen by any.
     late = {"zeros_on_the_way": ALL}
     for label, warp in (

@@ -9,6 +9,7 @@ import outputs_worker
 import pytest
 import torch
 from accuracy import Checks, forward_bound, grad_input_bound, grad_warp_bound, smooth_points
+from cases import image, scattered_grid, smooth_grid
 from machine import processor_has
 
 import stn_cuda
@@ -33,6 +34,24 @@ def test_thread_counts(threads, pairs):
             for (call, _), ours, wanted in zip(pairs, actual, expected, strict=True):
                 for name, mine, theirs in zip(NAMES, ours, wanted, strict=True):
                     checks.same(mine, theirs, f"{name} with {count} threads of {call}")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("kind", (scattered_grid, smooth_grid))
+@pytest.mark.parametrize("channels", (1, 3, 7))
+def test_thread_counts_of_what_is_not_finite(threads, kind, channels):
+    """Values that are not finite have a way of their own, which must not depend on the cut."""
+    x, grid = image((1, channels, 140, 150)), kind(1, (190, 180))
+    values = image((1, channels, 190, 180))
+    values[0, channels // 2, ::17, ::13] = float("inf")
+    values[0, 0, 5, 5] = float("nan")
+    results = []
+    for count in (1, 2, 3, 8):
+        threads(count)
+        results.append(stn_cuda.splat(values, grid, x.shape[2:]))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=0, equal_nan=True)
+    assert results[0].isfinite().any()
 
 
 @pytest.mark.quick

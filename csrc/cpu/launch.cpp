@@ -226,7 +226,6 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
 }
 
 void splat_together(const SampleParams& p, int64_t together) {
-  const int64_t total = points(p.output_size, p.dims);
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
   const bool padded = p.map == MapKind::chain;
@@ -234,16 +233,17 @@ void splat_together(const SampleParams& p, int64_t together) {
   const Points cut = points_of(p, high, is_parametric(p.map) && use_windows(p, high));
   Plan plan = tile_plan(cut, p.warp.batch, rows_per_tile(p, high), padded);
   plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
-  const int64_t work = total * p.channels * (p.batch / p.input.batch);
+  constexpr int64_t kZeros = 32;  // pixels are zeroed in the time of one addition
+  const int64_t added = points(p.output_size, p.dims) * (p.batch / p.input.batch);
+  const int64_t work = (added + points(p.input_size, p.dims) / kZeros) * p.channels;
   // Every slab looks at all output points, so no more of them than there are threads to feed.
   const int64_t useful = std::max<int64_t>(1, work * p.input.batch / kGrain);
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
   plan.turned = use_turned(p);
   plan.together = together;
-  plan.scattered = is_scattered(p, 0);
-  // Each slab sees points of every tile then.
-  plan.by_channel = plan.scattered && plan.slabs > 1 && p.input.stride_c != 1;
+  // Each slab would see points of every tile.
+  plan.by_channel = plan.slabs > 1 && p.input.stride_c != 1 && is_scattered(p, 0);
   if (plan.by_channel) took(Path::slabs_by_channel);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;

@@ -86,30 +86,37 @@ STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
   }
 }
 
-// Whether f(type, look) holds for most of the first few warps, where look(at, x) says where the
-// point `at` looks, of that type. How work is cut depends on such hints, what is computed does not.
+// Whether f(type, look) holds for warp n, where look(at, x) says where the point `at` looks, of that
+// type.
 template <int D, class F>
-bool holds_for_most(const SampleParams& p, F&& f) {
+bool holds_for(const SampleParams& p, int64_t n, F&& f) {
   const auto ask = [&](auto type) {
     using T = decltype(type);
-    const auto frame = pixel_frame<T, D>(p);
-    const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
-    int count = 0;
-    for (int64_t n = 0; n < warps; ++n) {
-      with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
-        count += f(type, [&](const int32_t (&at)[D], T(&x)[D]) { look_of(map, at, x); });
-      });
-    }
-    return 2 * count > warps;
+    bool holds = false;
+    with_map<T, D>(p.map, p.warp, n, pixel_frame<T, D>(p), p.output_size, p.align_corners,
+                   [&](const auto& map) {
+                     holds = f(type, [&](const int32_t(&at)[D], T(&x)[D]) { look_of(map, at, x); });
+                   });
+    return holds;
   };
   return p.warp.type == ElementType::f64 ? ask(double{}) : ask(float{});
+}
+
+// The same, for most of the first few warps. How work is cut depends on such hints, what is
+// computed does not.
+template <class F>
+bool holds_for_most(const SampleParams& p, F&& f) {
+  const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
+  int count = 0;
+  for (int64_t n = 0; n < warps; ++n) count += f(n);
+  return 2 * count > warps;
 }
 
 // Whether rows of points are aslant, so that they see columns of the image as much as rows; the
 // middle of the output stands for all of it.
 template <int D>
-bool sees_columns(const SampleParams& p) {
-  return holds_for_most<D>(p, [&](auto type, auto&& look) {
+bool sees_columns(const SampleParams& p, int64_t n) {
+  return holds_for<D>(p, n, [&](auto type, auto&& look) {
     using T = decltype(type);
     constexpr int32_t kDistance = 16;
     int32_t at[D];
@@ -122,13 +129,14 @@ bool sees_columns(const SampleParams& p) {
   });
 }
 inline bool sees_columns_of(const SampleParams& p) {
-  return p.dims == 2 ? sees_columns<2>(p) : sees_columns<3>(p);
+  return holds_for_most(
+      p, [&](int64_t n) { return p.dims == 2 ? sees_columns<2>(p, n) : sees_columns<3>(p, n); });
 }
 
 // Whether neighbouring points look at places far apart, so that nothing in a cache serves both.
 template <int D>
-bool is_scattered(const SampleParams& p) {
-  return holds_for_most<D>(p, [&](auto type, auto&& look) {
+bool is_scattered(const SampleParams& p, int64_t n) {
+  return holds_for<D>(p, n, [&](auto type, auto&& look) {
     using T = decltype(type);
     constexpr int kPlaces = 8;
     int far = 0;
@@ -149,7 +157,8 @@ bool is_scattered(const SampleParams& p) {
   });
 }
 inline bool is_scattered_of(const SampleParams& p) {
-  return p.dims == 2 ? is_scattered<2>(p) : is_scattered<3>(p);
+  return holds_for_most(
+      p, [&](int64_t n) { return p.dims == 2 ? is_scattered<2>(p, n) : is_scattered<3>(p, n); });
 }
 
 // Where the points of a tile look, in pixels.

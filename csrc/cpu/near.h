@@ -36,6 +36,14 @@ struct Order {
   }
 };
 
+// Announces the pixels that a tile's points see in a plane.
+template <class A, int D>
+STN_HD void announce_runs(const RunStarts<A, 2, D>& runs, int count, const A* plane) {
+  for (int i = 0; i < count; ++i) {
+    for (const int64_t row : runs.row) __builtin_prefetch(plane + runs.offset[i] + row, 1);
+  }
+}
+
 // Elements that are moved together: a multiple of eight.
 template <class E>
 constexpr int kMoved = STN_VECTOR_BYTES == 64 ? kLanes<E> : 8;
@@ -62,35 +70,54 @@ STN_HD void store_marked(const E* from, const uint8_t* marks, E* to) {
 #endif
 }
 
-// The points of a tile that see a slab of an image.
+// The points of a tile whose linear looks see a slab of an image.
+template <class T, int D>
 struct Near {
-  alignas(64) uint8_t sees[kRoom];
-  int all, count;
-  uint16_t before[kRoom / 8 + 1];  // how many there are before every eighth slot
-  Order order;                     // theirs, as they are numbered when the others are gone
+  Looks<T, D> looks;
+  int count;
+  Order order;
 
-  // Leaves their runs alone.
-  template <class A, int D>
-  STN_HD void find(const Slab<A>& slab, const Order& of_all, int slots, RunStarts<A, 2, D>& runs) {
-    all = slots;
+  // Whether they can be told without their taps. (NaN is taken for a number that sees the slab.) Of
+  // an image that wraps, all points of a tile decide how they are added.
+  STN_HD static bool can_find(const Looks<T, D>& looks) {
+    const Padding padding = looks.frame.axis[D - 1].padding;
+    return padding != Padding::reflection && !any_needs_room<2>(looks.frame);
+  }
+
+  template <class A>
+  STN_HD void find(const Slab<A>& slab, const Looks<T, D>& of_all, const Order& in_order,
+                   int slots) {
+    const Axis<T>& axis = of_all.frame.axis[D - 1];
+    const bool border = axis.padding == Padding::border;
+    // Nothing, not even infinity, is beyond NaN.
+    constexpr T kNone = std::numeric_limits<T>::quiet_NaN();
+    const T low = border && slab.low == 0 ? kNone : T(slab.low - 1);
+    const T high = border && slab.high == axis.size ? kNone : T(slab.high);
+    all_ = slots;
     for (int i = 0; i < slots; ++i) {
-      const int32_t outermost = runs.outermost[i];
-      sees[i] = (outermost + 1 >= slab.low) & (outermost < slab.high);
+      const T x = of_all.x[D - 1][i];
+      sees_[i] = !(x < low) & !(x >= high);
     }
-    // (A tile may be padded.)
-    std::fill(sees + slots, sees + (slots + kRowAlign - 1) / kRowAlign * kRowAlign, 0);
-    number_them();
-    if (!of_all.scattered) pick(of_all);
-    keep(runs.outermost);
-    keep(runs.offset);
-    keep(runs.distance);
+    const int room = (slots + kRowAlign - 1) / kRowAlign * kRowAlign;
+    std::fill(sees_ + slots, sees_ + room, 0);
+    number();
+    if (!in_order.scattered) pick(in_order);
+    for (int d = 0; d < D; ++d) {
+      std::copy(of_all.x[d], of_all.x[d] + room, looks.x[d]);
+      keep(looks.x[d]);
+    }
+    looks.frame = of_all.frame;
+    looks.monotonic = false;
+    looks.ranged = of_all.ranged;
+    std::copy(of_all.least, of_all.least + D, looks.least);
+    std::copy(of_all.greatest, of_all.greatest + D, looks.greatest);
   }
 
   // Moves what belongs to them to the front.
   template <class E>
   STN_HD void keep(E (&values)[kRoom]) const {
-    for (int i = 0; i < all; i += kMoved<E>) {
-      store_marked(values + i, sees + i, values + before[i / 8]);
+    for (int i = 0; i < all_; i += kMoved<E>) {
+      store_marked(values + i, sees_ + i, values + before_[i / 8]);
     }
   }
   template <class E, int N>
@@ -100,31 +127,38 @@ struct Near {
 
  private:
   // (Members would be written in every turn of these loops.)
-  void number_them() {
-    int number = 0;
-    for (int i = 0; i < all; i += 8) {
-      before[i / 8] = static_cast<uint16_t>(number);
-      for (int k = 0; k < 8; ++k) number += sees[i + k];
+  void number() {
+    constexpr uint64_t kOnes = 0x0101010101010101;
+    int sum = 0;
+    for (int i = 0; i < all_; i += 8) {
+      uint64_t marks;
+      std::memcpy(&marks, sees_ + i, 8);
+      before_[i / 8] = static_cast<uint16_t>(sum);
+      sum += static_cast<int>(marks * kOnes >> 56);
     }
-    order.count = count = number;
-    for (int i = 0; i < number; ++i) order.slot[i] = static_cast<uint16_t>(i);
+    order.count = count = sum;
+    for (int i = 0; i < sum; ++i) order.slot[i] = static_cast<uint16_t>(i);
   }
 
-  void pick(const Order& of_all) {
+  void pick(const Order& in_order) {
     uint16_t numbers[kRoom];
-    int number = 0;
-    for (int i = 0; i < all; ++i) {
-      numbers[i] = static_cast<uint16_t>(number);
-      number += sees[i];
+    int sum = 0;
+    for (int i = 0; i < all_; ++i) {
+      numbers[i] = static_cast<uint16_t>(sum);
+      sum += sees_[i];
     }
-    number = 0;
-    for (int k = 0; k < of_all.count; ++k) {
-      const size_t i = of_all.slot[k];
-      order.slot[number] = numbers[i];
-      number += sees[i];
+    int picked = 0;
+    for (int k = 0; k < in_order.count; ++k) {
+      const size_t i = in_order.slot[k];
+      order.slot[picked] = numbers[i];
+      picked += sees_[i];
     }
-    order.count = number;
+    order.count = picked;
   }
+
+  int all_;
+  alignas(64) uint8_t sees_[kRoom];
+  uint16_t before_[kRoom / 8 + 1];  // how many there are before every eighth slot
 };
 
 }  // namespace STN_ISA

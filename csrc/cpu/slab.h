@@ -113,20 +113,23 @@ STN_HD bool outermost_range(const Looks<T, D>& looks, int slots, T& low, T& high
   return !nan;
 }
 
-// Whether a tile is known to see rows (planes, of a volume) that all belong to other slabs.
+// How many of a tile's looks see rows (planes, of a volume) of a slab, as far as is known.
+enum class Share { none, some, all };
+
 template <int K, class T, class A, int D>
-STN_HD bool see_elsewhere(const Slab<A>& slab, const Looks<T, D>& looks, int slots) {
+STN_HD Share share_of(const Slab<A>& slab, const Looks<T, D>& looks, int slots) {
   constexpr T kReach = K / 2 + 1;  // of the taps
   const Axis<T>& axis = looks.frame.axis[D - 1];
-  if (slab.low == 0 && slab.high == axis.size) return false;
+  if (slab.low == 0 && slab.high == axis.size) return Share::all;
   T low, high;
-  if (axis.padding == Padding::reflection || axis.padding == Padding::wrap) return false;
-  if (!outermost_range(looks, slots, low, high)) return false;
+  if (axis.padding == Padding::reflection || axis.padding == Padding::wrap) return Share::some;
+  if (!outermost_range(looks, slots, low, high)) return Share::some;
   if (axis.padding == Padding::border) {
     low = std::clamp(low, T(0), axis.last);
     high = std::clamp(high, T(0), axis.last);
   }
-  return high + kReach < slab.low || low - kReach > slab.high;
+  if (high + kReach < slab.low || low - kReach > slab.high) return Share::none;
+  return low >= slab.low + kReach && high + kReach < slab.high ? Share::all : Share::some;
 }
 
 template <class Element, class A>

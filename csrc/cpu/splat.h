@@ -154,13 +154,22 @@ STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
 // False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
-bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Zeros<A>& zeros,
-                int64_t warp, const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next,
-                Order& order, int64_t n, int64_t first_channel, int64_t channels) {
-  const int count = tile.slots();
+bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Share share,
+                bool scattered, Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
+                const Looks<T, D>& looks, const Box<D>& next, Order& order, int64_t n,
+                int64_t first_channel, int64_t channels) {
+  Near<T, D> near;
+  const int slots = tile.slots();
+  order.fit(scattered, tile.width, tile.rows, tile.pitch);
+  // Of a tile that may see other slabs, too, only the points that see this one.
+  const bool cut = share == Share::some && near.can_find(looks);
+  if (cut) near.find(slab, looks, order, slots);
+  const Looks<T, D>& seen = cut ? near.looks : looks;
+  const Order& in_order = cut ? near.order : order;
+  const int count = cut ? near.count : slots;
   RunStarts<A, 2, D> runs;
-  const bool any_nan = find_runs<true>(p, looks, count, runs);
-  if (any_needs_room<2>(looks.frame) && !runs.all_whole(count)) return false;
+  const bool any_nan = find_runs<true>(p, seen, count, runs);
+  if (any_needs_room<2>(seen.frame) && !runs.all_whole(count)) return false;
   Touched touched;
   touched.add(runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
   if (!touched.any_in(slab)) {
@@ -169,31 +178,30 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
   }
   zeros.reach(touched);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
-  if (plan.scattered) took(Path::splat_scattered);
-  order.fit(plan.scattered, tile.width, tile.rows, tile.pitch);
+  if (scattered) took(Path::splat_scattered);
   alignas(64) A direction[D][kRoom];
   bool directed = true;
   if (Along) {
     find_directions(p, warp, tile, looks, direction);
-    through_boundary<2>(looks, any_nan, count, direction);
-    for (const auto& along : direction) directed &= all_finite(along, count);
+    through_boundary<2>(looks, cut || any_nan, slots, direction);
+    for (const auto& along : direction) directed &= all_finite(along, slots);
+    if (cut) near.keep(direction);
   }
-  const bool inside = touched.all_in(slab);
-  Near near;
-  if (!inside) {
-    near.find(slab, order, count, runs);
-    if (Along) near.keep(direction);
-  }
+  const bool inside = touched.all_in(slab), far = scattered && is_plane_far(p);
+  if (far) took(Path::splat_announced);
   // The values of C channels from c on.
   const auto add = [&](auto block, int64_t c, auto&& add_one) {
     constexpr int C = decltype(block)::value;
     alignas(64) A values[C][kRoom];
     bool finite = directed;
+    A* plane = slab.data + c * slab.stride_c;
+    if (far) {
+      for (int k = 0; k < C; ++k) announce_runs(runs, count, plane + k * slab.stride_c);
+    }
     for (int k = 0; k < C; ++k) {
       load_tile(tile, p.output, n, first_channel + c + k, values[k]);
-      finite &= all_finite(values[k], count);
+      finite &= all_finite(values[k], slots);
     }
-    A* plane = slab.data + c * slab.stride_c;
     if (!finite) {
       // Whatever channels are together, the sums are to be the same.
       for (int k = 0; C > 1 && k < C; ++k) add_one(c + k);
@@ -209,10 +217,10 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Ze
     }
     const auto weigh = std::integral_constant<Weigh, Along ? Weigh::along : Weigh::plainly>{};
     took(inside ? Path::splat_inside : Path::splat_across);
-    if (!inside) near.keep(values);
-    const Parts<A, C, D> parts(weigh, runs, inside ? count : near.count, direction, values);
-    inside ? add_parts<true, C, D>(slab, plane, order, runs, parts)
-           : add_parts<false, C, D>(slab, plane, near.order, runs, parts);
+    if (cut) near.keep(values);
+    const Parts<A, C, D> parts(weigh, runs, count, direction, values);
+    inside ? add_parts<true, C, D>(slab, plane, in_order, runs, parts)
+           : add_parts<false, C, D>(slab, plane, in_order, runs, parts);
   };
   const auto add_one = [&](int64_t c) {
     add(std::integral_constant<int, 1>{}, c, [](int64_t) {});
@@ -247,6 +255,13 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   }
 }
 
+// Whether a plane is too large for the L1 cache to hold what scattered points see of it, if a map
+// may scatter them. (What is asked of each warp must not cost much beside it.)
+STN_HD bool may_scatter(const SampleParams& p) {
+  constexpr int64_t kCache = int64_t(1) << 16;
+  return is_free(p.map) && points(p.input_size, p.dims) * element_size(p.input.type) > kCache;
+}
+
 // Where a task accumulates some channels of its slab: in the image itself or, if that has 16 bits,
 // in a scratch. The image is contiguous or channels_last: ops.cpp allocates it so.
 template <class Element, int D>
@@ -279,15 +294,17 @@ struct SlabSums {
     const int64_t images = p.input.batch == 1 ? p.batch : 1;
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
+      const bool scattered = K == 2 && may_scatter(p) && is_scattered<D>(p, warp);
       for_each_tile<D>(p, plan, basis, warp, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
                          if (look_outside<K>(looks)) return took(Path::splat_nothing);
-                         if (see_elsewhere<K>(slab, looks, tile.slots()))
-                           return took(Path::splat_seen_elsewhere);
+                         const Share share = share_of<K>(slab, looks, tile.slots());
+                         if (share == Share::none) return took(Path::splat_seen_elsewhere);
                          if constexpr (K == 2) {
                            if (layout == Layout::planar &&
-                               splat_runs<Along>(local, plan, slab, zeros, warp, tile, looks, next,
-                                                 order, n, first_channel, channels)) {
+                               splat_runs<Along>(local, plan, slab, share, scattered, zeros, warp,
+                                                 tile, looks, next, order, n, first_channel,
+                                                 channels)) {
                              return;
                            }
                          }

@@ -36,8 +36,10 @@ bool wants_high_tiles(const SampleParams& p) {
 }
 
 // Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
-// suit the prefetcher when a tile visits many planes. (A grid is itself read row by row.)
-int64_t rows_per_tile(const SampleParams& p, bool high) {
+// suit the prefetcher when a tile visits many planes. (A grid is itself read row by row, and
+// scattered points share nothing.)
+int64_t rows_per_tile(const SampleParams& p, bool high, bool scattered = false) {
+  if (scattered) return 1;
   if (high) {
     took(Path::sees_columns);
     return is_parametric(p.map) ? 16 : 8;
@@ -207,7 +209,8 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
   const bool windows = !scattered && use_windows(p, high);
   const Points points = points_of(p, high, windows);
-  Plan plan = tile_plan(points, p.warp.batch, rows_per_tile(p, high), wants_padding(p));
+  const int64_t rows = rows_per_tile(p, high, scattered);
+  Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
   plan.scattered = scattered;
@@ -271,7 +274,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
   const bool sums = !is_free(p.map) && !p.keeps, padded = wants_padding(p);
   const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
   const bool windows = !scattered && use_windows(p, high);
-  const int64_t rows = rows_per_tile(p, high);
+  const int64_t rows = rows_per_tile(p, high, scattered);
   const Points points = points_of(p, high, windows);
   Plan plan = sums ? group_plan(points, p.warp.batch, rows, padded)
                    : tile_plan(points, p.warp.batch, rows, padded);

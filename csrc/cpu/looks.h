@@ -86,8 +86,8 @@ STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
   }
 }
 
-// Whether f(type, look) holds for warp n, where look(at, x) says where the point `at` looks, of that
-// type.
+// Whether f(type, look) holds for warp n, where look(at, x) says where the point `at` looks, of
+// that type.
 template <int D, class F>
 bool holds_for(const SampleParams& p, int64_t n, F&& f) {
   const auto ask = [&](auto type) {
@@ -95,7 +95,8 @@ bool holds_for(const SampleParams& p, int64_t n, F&& f) {
     bool holds = false;
     with_map<T, D>(p.map, p.warp, n, pixel_frame<T, D>(p), p.output_size, p.align_corners,
                    [&](const auto& map) {
-                     holds = f(type, [&](const int32_t(&at)[D], T(&x)[D]) { look_of(map, at, x); });
+                     holds =
+                         f(type, [&](const int32_t (&at)[D], T(&x)[D]) { look_of(map, at, x); });
                    });
     return holds;
   };

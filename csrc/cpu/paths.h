@@ -11,15 +11,15 @@
 // What a call, a tile or (where noted) an image or a block of a tile's channels went through.
 #define STN_CPU_PATHS(F)                                                                       \
   /* calls */                                                                                  \
-  F(flattened)       /* a grid's points as a single row */                                     \
-  F(folded)          /* another map's, likewise, each with its place */                        \
-  F(sees_columns)    /* tiles as high as wide */                                               \
-  F(tiles_in_groups) /* several tiles are summed in one task */                                \
-  F(channels_apart)  /* not all channels at once */                                            \
-  F(basis_shared)    /* basis functions: warp after warp comes to a tile */                    \
-  F(slabs)           /* splat: an image is cut */                                              \
+  F(flattened)        /* a grid's points as a single row */                                    \
+  F(folded)           /* another map's, likewise, each with its place */                       \
+  F(sees_columns)     /* tiles as high as wide */                                              \
+  F(tiles_in_groups)  /* several tiles are summed in one task */                               \
+  F(channels_apart)   /* not all channels at once */                                           \
+  F(basis_shared)     /* basis functions: warp after warp comes to a tile */                   \
+  F(slabs)            /* splat: an image is cut */                                             \
   F(slabs_by_channel) /* splat: it is cut channel after channel */                             \
-  F(slopes_summed)   /* grad_warp: of what another call kept */                                \
+  F(slopes_summed)    /* grad_warp: of what another call kept */                               \
   /* tiles of any op */                                                                        \
   F(basis_found)                                                                               \
   F(basis_kept)  /* from another pass, or another warp */                                      \

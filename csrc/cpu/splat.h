@@ -6,8 +6,7 @@
 // the same order however many slabs there are.
 #pragma once
 
-#include "cpu/beyond.h"
-#include "cpu/tap_weights.h"
+#include "cpu/splat_tile.h"
 #include "cpu/turned.h"
 
 namespace stn_cuda {
@@ -40,218 +39,6 @@ STN_HD void for_each_slab(const SampleParams& p, const Plan& plan, int64_t task,
     const int64_t high = whole > 0 ? rows : std::min(rows, low + end - at);
     f(at / rows, std::max<int64_t>(1, whole), low, high);
     at += std::max<int64_t>(1, whole) * (high - low);
-  }
-}
-
-// Where a tile's points are added, and how heavily: weight(kx, ky, kz, i) of tap k at point i.
-template <class A, int K, int D>
-struct SplatTaps {
-  TileTaps<A, K, D> taps;
-
-  template <class T>
-  STN_HD SplatTaps(const SampleParams&, int64_t, const Tile<D>& tile, const Looks<T, D>& looks) {
-    fill_taps<0>(looks.frame, looks.x, tile.slots(), taps);
-  }
-
-  STN_HD A weight(int kx, int ky, int kz, int i) const {
-    const A behind = D == 3 ? taps.weight[D - 1][kz][i] : A(1);
-    return behind * taps.weight[1][ky][i] * taps.weight[0][kx][i];
-  }
-};
-
-// The same along the direction.
-template <class A, int K, int D>
-struct SplatTapsAlong {
-  TileTaps<A, K, D> taps;
-  TapNumbers<A, K, D> weights;
-
-  template <class T>
-  STN_HD SplatTapsAlong(const SampleParams& p, int64_t warp, const Tile<D>& tile,
-                        const Looks<T, D>& looks) {
-    alignas(64) A direction[D][kRoom];
-    fill_taps<1>(looks.frame, looks.x, tile.slots(), taps);
-    find_directions(p, warp, tile, looks, direction);
-    weigh_along(taps, direction, tile.slots(), weights);
-  }
-
-  STN_HD A weight(int kx, int ky, int kz, int i) const {
-    return weights.of[(kz * K + ky) * K + kx][i];
-  }
-};
-
-template <bool Along, class A, int K, int D>
-using TapsToSplat = std::conditional_t<Along, SplatTapsAlong<A, K, D>, SplatTaps<A, K, D>>;
-
-template <int K, int D, class A, class Weighted>
-STN_HD void splat_point(const Slab<A>& slab, A* plane, const Weighted& weighted, int i, A value) {
-  const auto& taps = weighted.taps;
-  for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
-    const int32_t z = D == 3 ? taps.index[D - 1][kz][i] : 0;
-    if (D == 3 && (z < slab.low || z >= slab.high)) continue;
-    for (int ky = 0; ky < K; ++ky) {
-      const int32_t y = taps.index[1][ky][i];
-      if (D == 2 && (y < slab.low || y >= slab.high)) continue;
-      A* row = plane + y * slab.stride[1] + (D == 3 ? z * slab.stride[2] : 0);
-      for (int kx = 0; kx < K; ++kx) {
-        const A w = weighted.weight(kx, ky, kz, i);
-        if (w != 0) row[taps.index[0][kx][i] * slab.stride[0]] += w * value;
-      }
-    }
-  }
-}
-
-// Consecutive channels: one vector addition per tap.
-template <class Element, int K, int D, class Weighted>
-STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
-                               const Tile<D>& tile, const Weighted& weighted, const Element* values,
-                               int channels) {
-  using A = Accumulate<Element>;
-  using V = Native<A>;
-  constexpr int L = kLanes<A>;
-  const auto& taps = weighted.taps;
-  const auto add = [&](int i, const Element* value) __attribute__((always_inline)) {
-    for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
-      for (int ky = 0; ky < K; ++ky) {
-        const int32_t outermost = taps.index[D - 1][D == 3 ? kz : ky][i];
-        if (outermost < slab.low || outermost >= slab.high) continue;
-        A* row = slab.data + taps.index[1][ky][i] * slab.stride[1] +
-                 (D == 3 ? taps.index[D - 1][kz][i] * slab.stride[2] : 0);
-        for (int kx = 0; kx < K; ++kx) {
-          const A w = weighted.weight(kx, ky, kz, i);
-          if (w == 0) continue;
-          A* at = row + taps.index[0][kx][i] * slab.stride[0];
-          int c = 0;
-          for (; c + L <= channels; c += L) {
-            store<L>(at + c, V(load<V>(at + c) + w * load_pixels<V>(value + c)));
-          }
-          if (c < channels) {
-            const int left = channels - c;
-            const V sum = load_pixels<V>(at + c, left) + w * load_pixels<V>(value + c, left);
-            store_pixels(at + c, sum, left);
-          }
-        }
-      }
-    }
-  };
-  const int64_t bytes = channels * static_cast<int64_t>(sizeof(Element));
-  tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
-    const Element* row = values + offset_of<D>(at, p.output.stride);
-    for (int j = 0; j < tile.width; ++j) {
-      const Element* value = row + j * p.output.stride[0];
-      announce_run(value + kPointsAhead * p.output.stride[0], bytes);
-      add(slot + j, value);
-    }
-  });
-}
-
-// Point by point: a tap of weight 0 gets nothing, whatever the value.
-template <int K, int D, class A, class Weighted>
-STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
-                             const Weighted& weighted, const A* values) {
-  for (int i = 0; i < tile.slots(); ++i) splat_point<K, D>(slab, plane, weighted, i, values[i]);
-}
-
-// Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
-// False, and nothing is done, where the image wraps under one of its points.
-template <bool Along, class A, class T, int D>
-bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Share share,
-                bool scattered, Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
-                const Looks<T, D>& looks, const Box<D>& next, Order& order, int64_t n,
-                int64_t first_channel, int64_t channels) {
-  Near<T, D> near;
-  const int slots = tile.slots();
-  order.fit(scattered, tile.width, tile.rows, tile.pitch);
-  // Of a tile that may see other slabs, too, only the points that see this one.
-  const bool cut = share == Share::some && near.can_find(looks);
-  if (cut) near.find(slab, looks, order, slots);
-  const Looks<T, D>& seen = cut ? near.looks : looks;
-  const Order& in_order = cut ? near.order : order;
-  const int count = cut ? near.count : slots;
-  RunStarts<A, 2, D> runs;
-  const bool any_nan = find_runs<true>(p, seen, count, runs);
-  if (any_needs_room<2>(seen.frame) && !runs.all_whole(count)) return false;
-  Touched touched;
-  touched.add(runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);
-  if (!touched.any_in(slab)) {
-    took(Path::splat_elsewhere);
-    return true;
-  }
-  zeros.reach(touched);
-  if (plan.plane_by_plane) took(Path::splat_by_plane);
-  if (scattered) took(Path::splat_scattered);
-  alignas(64) A direction[D][kRoom];
-  bool directed = true;
-  if (Along) {
-    find_directions(p, warp, tile, looks, direction);
-    through_boundary<2>(looks, cut || any_nan, slots, direction);
-    for (const auto& along : direction) directed &= all_finite(along, slots);
-    if (cut) near.keep(direction);
-  }
-  const bool inside = touched.all_in(slab), far = scattered && is_plane_far(p);
-  if (far) took(Path::splat_announced);
-  // The values of C channels from c on.
-  const auto add = [&](auto block, int64_t c, auto&& add_one) {
-    constexpr int C = decltype(block)::value;
-    alignas(64) A values[C][kRoom];
-    bool finite = directed;
-    A* plane = slab.data + c * slab.stride_c;
-    if (far) {
-      for (int k = 0; k < C; ++k) announce_runs(runs, count, plane + k * slab.stride_c);
-    }
-    for (int k = 0; k < C; ++k) {
-      load_tile(tile, p.output, n, first_channel + c + k, values[k]);
-      finite &= all_finite(values[k], slots);
-    }
-    if (!finite) {
-      // Whatever channels are together, the sums are to be the same.
-      for (int k = 0; C > 1 && k < C; ++k) add_one(c + k);
-      if (C > 1) return;
-      took(Path::splat_points);
-      // Infinity times a weight of 0 must not reach a pixel.
-      const TapsToSplat<Along, A, 2, D> weighted(p, warp, tile, looks);
-      splat_points<2, D>(slab, plane, tile, weighted, values[0]);
-      return;
-    }
-    if (next.known && next.low[D - 1] >= slab.low && next.high[D - 1] < slab.high) {
-      for (int k = 0; k < C; ++k) next.announce(slab.stride, plane + k * slab.stride_c);
-    }
-    const auto weigh = std::integral_constant<Weigh, Along ? Weigh::along : Weigh::plainly>{};
-    took(inside ? Path::splat_inside : Path::splat_across);
-    if (cut) near.keep(values);
-    const Parts<A, C, D> parts(weigh, runs, count, direction, values);
-    inside ? add_parts<true, C, D>(slab, plane, in_order, runs, parts)
-           : add_parts<false, C, D>(slab, plane, in_order, runs, parts);
-  };
-  const auto add_one = [&](int64_t c) {
-    add(std::integral_constant<int, 1>{}, c, [](int64_t) {});
-  };
-  for_each_channel_block<D == 3 ? 2 : kChannelBlock>(
-      plan.plane_by_plane, channels, [&](auto block, int64_t c) { add(block, c, add_one); });
-  return true;
-}
-
-// Any interpolation and layout.
-template <bool Along, class Element, int K, class T, int D>
-void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Element>>& slab,
-                Zeros<Accumulate<Element>>& zeros, int64_t warp, const Tile<D>& tile,
-                const Looks<T, D>& looks, int64_t n, int64_t first_channel, int64_t channels) {
-  using A = Accumulate<Element>;
-  const TapsToSplat<Along, A, K, D> weighted(p, warp, tile, looks);
-  Touched touched;
-  for (const auto& index : weighted.taps.index[D - 1]) touched.add(index, 0, tile.slots());
-  if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
-  zeros.reach(touched);
-  took(layout == Layout::channels ? Path::splat_channels : Path::splat_taps);
-  if (layout == Layout::channels) {
-    splat_channels<Element, K, D>(p, slab, tile, weighted,
-                                  plane_of<const Element>(p.output, n, first_channel),
-                                  static_cast<int>(channels));
-    return;
-  }
-  alignas(64) A values[kRoom];
-  for (int64_t c = 0; c < channels; ++c) {
-    load_tile(tile, p.output, n, first_channel + c, values);
-    splat_points<K, D>(slab, slab.data + c * slab.stride_c, tile, weighted, values);
   }
 }
 
@@ -295,22 +82,22 @@ struct SlabSums {
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       const bool scattered = K == 2 && may_scatter(p) && is_scattered<D>(p, warp);
-      for_each_tile<D>(p, plan, basis, warp, first, last,
-                       [&](const auto& tile, const auto& looks, const auto& next) {
-                         if (look_outside<K>(looks)) return took(Path::splat_nothing);
-                         const Share share = share_of<K>(slab, looks, tile.slots());
-                         if (share == Share::none) return took(Path::splat_seen_elsewhere);
-                         if constexpr (K == 2) {
-                           if (layout == Layout::planar &&
-                               splat_runs<Along>(local, plan, slab, share, scattered, zeros, warp,
-                                                 tile, looks, next, order, n, first_channel,
-                                                 channels)) {
-                             return;
-                           }
-                         }
-                         splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile,
-                                                       looks, n, first_channel, channels);
-                       });
+      for_each_tile<D>(
+          p, plan, basis, warp, first, last,
+          [&](const auto& tile, const auto& looks, const auto& next) {
+            if (look_outside<K>(looks)) return took(Path::splat_nothing);
+            const Share share = share_of<K>(slab, looks, tile.slots());
+            if (share == Share::none) return took(Path::splat_seen_elsewhere);
+            if constexpr (K == 2) {
+              if (layout == Layout::planar &&
+                  splat_runs<Along>(local, plan, slab, share, scattered, zeros, warp, tile, looks,
+                                    next, order, n, first_channel, channels)) {
+                return;
+              }
+            }
+            splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile, looks, n,
+                                          first_channel, channels);
+          });
     }
   }
 
@@ -381,11 +168,10 @@ void splat_in_turns(const SampleParams& p, const Plan& plan, int64_t begin, int6
     Basis basis(plan, false);
     std::vector<std::unique_ptr<Sums>> all;
     for (int64_t task = begin; task < end; ++task) {
-      for_each_slab(p, plan, task, p.channels,
-                    [&](int64_t c, int64_t count, int64_t low, int64_t high) {
-                      all.emplace_back(
-                          new Sums(p, task / plan.slabs, c, count, low, high, nullptr));
-                    });
+      for_each_slab(
+          p, plan, task, p.channels, [&](int64_t c, int64_t count, int64_t low, int64_t high) {
+            all.emplace_back(new Sums(p, task / plan.slabs, c, count, low, high, nullptr));
+          });
     }
     for (int64_t first = 0; first < plan.tiles; first += plan.basis_tiles) {
       const int64_t last = std::min(plan.tiles, first + plan.basis_tiles);

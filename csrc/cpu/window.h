@@ -213,7 +213,10 @@ STN_HD bool find_windows(const SampleParams& p, const Plan& plan, const Tile<D>&
       return place_windows<K>(p, looks.frame, most_rows<D>(p, plan, vectors), monotonic,
                               tile.slots(), windows);
     };
-    if (place(2)) return true;
+    // A first look at a group tells whether two vectors will do.
+    const bool wide =
+        monotonic && std::abs(windows.x[0][kLanes<A> - 1] - windows.x[0][0]) > 2 * kLanes<A>;
+    if (!wide && place(2)) return true;
     return kWide<K, D> && p.input_size[0] >= kWideVectors * kLanes<A> && place(kWideVectors);
   }
   return false;

@@ -17,6 +17,12 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_collection_modifyitems(items):
+    """Those that take long first: where tests run side by side, none is then alone in the end."""
+    ranks = ("xdist_group", "slow")
+    items.sort(key=lambda item: [item.get_closest_marker(rank) is None for rank in ranks])
+
+
 def cuda_problem():
     """Why tests on CUDA cannot run here; None when they can."""
     if not torch.cuda.is_available():

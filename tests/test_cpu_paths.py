@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from accuracy import (
     grad_warp_bound,
     smooth_points,
 )
-from cases import Call, image, scattered_grid, smooth_grid
+from cases import IMAGE_LAYOUTS, Call, image, scattered_grid, smooth_grid, thetas
 from machine import ENVIRONMENTS, MACHINES, all_paths, machine, paths_of, processor_has
 from path_cases import path_cases
 from ways import (
@@ -56,6 +57,8 @@ SOME |= dict.fromkeys(WINDOWED, WINDOWS)
 OF_BYTES = {"sample_pairs"}
 # The ways that values choose: test_values_that_are_not_finite.
 BY_VALUE = {"splat_points", "splat_beyond_points"}
+# Of results that are too large to stay in a cache: test_results_past_the_caches.
+BY_SIZE = {"sample_streams"}
 
 
 def ways_of(call, cotangent=None):
@@ -95,7 +98,7 @@ def test_every_way_has_a_case():
     named = {way for case in CASES for way, machines in case.ways.items() if machine() in machines}
     absent = {way for way, machines in SOME.items() if machine() not in machines}
     derived = {way for way in all_paths() if way.startswith("derive_")}
-    assert named | BY_VALUE | OF_BYTES | derived == all_paths() - absent
+    assert named | BY_VALUE | BY_SIZE | OF_BYTES | derived == all_paths() - absent
 
 
 @pytest.mark.quick
@@ -122,6 +125,32 @@ def test_derivatives_go_the_ways_of_values():
             found |= derived
     ways = {way for way in all_paths() if way.startswith("derive_")}
     assert found == ways - ({"derive_windows"} if machine() in BASELINE else set())
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("size", ((700, 1504), (1100, 957)))
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_results_past_the_caches(size, layout, threads):
+    """Of whole lines of a cache, or not; the same bits as image by image, each of them small."""
+    channels = 1 if layout == "contiguous" else 24
+    size = size if layout == "contiguous" else (size[0] // 7, size[1] // 4)
+    pixels = IMAGE_LAYOUTS[layout](image((5, channels, 20, 30)))
+    warp = thetas(5, 2)
+    threads(2)
+    for mode in ("bilinear", "bicubic", "nearest"):
+        call = Call(pixels, warp, "affine", size, mode)
+        together, ways = paths_of(call.run)
+        assert ("sample_streams" in ways) == (machine() in TURNING)
+        for n in range(5):
+            one = replace(call, input=pixels[n : n + 1], warp=warp[n : n + 1])
+            alone, ways = paths_of(one.run)
+            assert "sample_streams" not in ways
+            assert torch.equal(alone, together[n : n + 1])
+    # What is around the image is added to the values.
+    filled = paths_of(lambda: stn_cuda.sample(pixels, stn_cuda.Affine(warp), size, fill=0.5))[1]
+    assert "sample_streams" not in filled
+    half = replace(call, input=pixels.half())
+    assert "sample_streams" not in paths_of(half.run)[1]
 
 
 @pytest.mark.quick

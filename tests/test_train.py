@@ -191,6 +191,7 @@ def test_same_loss_curve_as_torch_on_mnist(mnist_data):
     assert_same_curve(load_mnist())
 
 
+@pytest.mark.slow
 def test_learns_mnist(mnist_data):
     # The tutorial's own run, cut to two epochs of its twenty. After one, twenty-six seeds measured
     # 0.86 to 0.95; after two, six measured 0.94 to 0.97; guessing gets 0.1. The better of the two

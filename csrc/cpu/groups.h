@@ -26,9 +26,10 @@ struct Groups {
   int64_t offset[kRoom / L];
   int32_t lanes[kRoom / L];  // that are points, not padding
   int32_t width;
+  bool streams;  // whether values are written past the caches
 
-  STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3])
-      : count(tile.slots() / L), stride(strides[0]), width(tile.width) {
+  STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3], bool stream = false)
+      : count(tile.slots() / L), stride(strides[0]), width(tile.width), streams(stream) {
     int g = 0;
     tile.for_each_row([&](int, const int32_t (&p)[D]) {
       const int64_t row = offset_of<D>(p, strides);
@@ -56,6 +57,9 @@ struct Groups {
   // Points next to each other only.
   template <class Element>
   STN_HD void store(int g, Native<A> v, Element* plane) const {
+    if constexpr (kStreams<Native<A>, Element>) {
+      if (streams && lanes[g] == L) return stream_pixels(plane + offset[g], v);
+    }
     store_pixels(plane + offset[g], v, lanes[g]);
   }
 };

@@ -44,6 +44,7 @@ struct Plan {
   bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
   bool scattered;          // sample, grad_warp: whether neighbouring points look far apart
   bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
+  bool streams;            // sample: whether values are written past the caches
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis

@@ -150,6 +150,17 @@ bool is_scattered(const SampleParams& p, int64_t bytes) {
 // From where on that matters to looks at the image, which then find little in the L1 cache.
 constexpr int64_t kSmall = int64_t(1) << 18;
 
+// Whether the result is so large that what comes next gains by not finding it in a cache, where it
+// is in the way of what is read: measured, benchmarks/README.md. (What lies around the image is
+// added to it at once.)
+bool is_too_large(const SampleParams& p) {
+  constexpr int64_t kPlanar = int64_t(16) << 20, kInside = int64_t(12) << 20;
+  const int64_t values = points(p.output_size, p.dims) * p.channels * p.batch;
+  const int64_t bytes = values * element_size(p.output.type);
+  const bool whole_lines = kernels().vector_bytes == 64 && element_size(p.output.type) >= 4;
+  return whole_lines && bytes > (has_channels_inside(p) ? kInside : kPlanar) && !p.around;
+}
+
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels of a plane do not pay for finding out, but for two or three where
 // gathers are slow. high: looks go along columns.
@@ -216,6 +227,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   plan.gather = use_gather(p);
   plan.scattered = scattered;
   plan.windows = windows;
+  plan.streams = kernel == kernels().sample && is_too_large(p);
   int64_t work = kTile * p.channels * images_per_warp(p);
   if (kernel == kernels().sample && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on

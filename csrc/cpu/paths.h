@@ -37,6 +37,7 @@
   F(runs_announced) /* some way ahead, of points scattered over a large image */               \
   F(runs_gathered)  /* by gather instructions */                                               \
   /* sample */                                                                                 \
+  F(sample_streams) /* tasks: values past the caches */                                        \
   F(sample_nothing) /* all points look outside */                                              \
   F(sample_narrow)  /* windows that are wider than the image */                                \
   F(sample_wide)    /* windows of four vectors */                                              \

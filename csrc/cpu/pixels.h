@@ -136,6 +136,30 @@ STN_HD void store_pixels(Element* to, V v, int n) {
   }
 }
 
+// Whether vectors are whole cache lines, which can be written past the caches.
+template <class V, class Element>
+constexpr bool kStreams = std::is_same<Element, Scalar<V>>::value && STN_VECTOR_BYTES == 64;
+
+// Writes a vector; past the caches, if it is a line of them: that would be read only to be
+// overwritten. Others see it after end_of_streams().
+template <class V, class Element>
+STN_HD void stream_pixels(Element* to, V v) {
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  if constexpr (kStreams<V, Element>) {
+    if (reinterpret_cast<uintptr_t>(to) % sizeof v == 0) {
+      return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
+    }
+  }
+#endif
+  store_pixels(to, v, kLanes<Scalar<V>>);
+}
+
+STN_HD void end_of_streams() {
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 64
+  _mm_sfence();
+#endif
+}
+
 // The first or the second of as many pairs of 16-bit pixels as FloatVector has lanes.
 STN_HD FloatVector pixels_of_pairs(WideBits pairs, int k, BFloat16) {
   return (FloatVector)(k == 0 ? pairs << 16 : pairs & 0xffff0000u);

@@ -79,7 +79,7 @@ struct PointTaps {
 
 // Consecutive channels: each tap's channels are one vector after another.
 template <class Element, int K, int D>
-STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
+STN_SHARED void sample_channels(const SampleParams& p, bool streams, const Tile<D>& tile,
                                 const TileTaps<Accumulate<Element>, K, D>& taps,
                                 Around<Element> around, int64_t n) {
   using A = Accumulate<Element>;
@@ -110,7 +110,8 @@ STN_SHARED void sample_channels(const SampleParams& p, const Tile<D>& tile,
 #pragma GCC unroll 4
         for (int v = 0; v < count.value; ++v) {
           const int at = c + v * L;
-          store_pixels(values + at, around.in_channels(sum[v], slot + j, n, at, L), L);
+          const V value = around.in_channels(sum[v], slot + j, n, at, L);
+          streams ? stream_pixels(values + at, value) : store_pixels(values + at, value, L);
         }
         nan |= any_nan(sum);
       };
@@ -262,7 +263,7 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
   if (look_outside<K>(looks) && !around.any()) return sample_nothing<Element>(p, tile, images);
   WindowTile<A, D> windows;
   if (layout == Layout::planar && p.output.stride[0] == 1) {
-    const Groups<A, D> groups(tile, p.output.stride);
+    const Groups<A, D> groups(tile, p.output.stride, plan.streams);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
         sample_windows<Element, K>(p, groups, around, images, windows, next);
@@ -290,7 +291,7 @@ void sample_tile(const SampleParams& p, const Plan& plan, Layout layout, BatchRa
     }
     took(Path::sample_channels);
     for (int64_t m = images.begin; m < images.end; ++m) {
-      sample_channels<Element, K, D>(p, tile, taps, around, m);
+      sample_channels<Element, K, D>(p, plan.streams, tile, taps, around, m);
     }
   } else {
     const bool wraps = looks.frame.axis[0].padding == Padding::wrap;
@@ -308,6 +309,7 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     Basis basis(plan, false);
     const auto work = [&](int64_t n, int64_t first, int64_t last) {
       const BatchRange images = images_of_warp(p, n);
+      if (plan.streams) took(Path::sample_streams);
       if (plan.scattered) announce_plane<Element>(p, images, last - first);
       for_each_tile<D>(p, plan, basis, n, first, last,
                        [&](const auto& tile, const auto& looks, const auto& next) {
@@ -320,13 +322,17 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
                          }
                        });
     };
-    if (plan.basis_shared) return for_each_stretch(plan, p.warp.batch, begin, end, work);
-    for (int64_t task = begin; task < end;) {
-      const int64_t n = task / plan.tiles, first = task % plan.tiles;
-      const int64_t last = std::min(plan.tiles, first + end - task);
-      work(n, first, last);
-      task += last - first;
+    if (plan.basis_shared) {
+      for_each_stretch(plan, p.warp.batch, begin, end, work);
+    } else {
+      for (int64_t task = begin; task < end;) {
+        const int64_t n = task / plan.tiles, first = task % plan.tiles;
+        const int64_t last = std::min(plan.tiles, first + end - task);
+        work(n, first, last);
+        task += last - first;
+      }
     }
+    if (plan.streams) end_of_streams();
   };
   p.input.type == ElementType::u8 ? with_interpolation(p, Byte{}, run)
                                   : with_types(p, p.input.type, run);

@@ -89,6 +89,24 @@ def splat_cases():
     for mode in ("nearest", "bicubic"):
         pixels = image((1, 8, 70, 70))
         yield case(f"slabs, {mode}", pixels, turn(3), (70, 70), cut, threads=2, mode=mode)
+    # Points so far apart that none sees another's pixels.
+    alone = {"splat_alone": ALL, "splat_inside": ALL}
+    pixels = image((2, 3, 100, 100))
+    for label, warp in (("shrunk", diagonal(0.9, 0.9)), ("by 40 degrees", turn(40, 0.6))):
+        for rule in PADDINGS:
+            yield case(f"alone, {label}, {rule}", pixels, warp, (15, 13), alone, padding_mode=rule)
+    for dtype in (torch.float64, torch.float16):
+        wide = torch.promote_types(dtype, torch.float32)
+        theta = diagonal(0.9, 0.9, dtype=wide)
+        yield case(f"alone, {dtype}", pixels.to(dtype), theta, (15, 13), alone)
+    cut = {"splat_alone": ALL, "slabs": ALL, "splat_across": ALL}
+    large = image((1, 8, 300, 300))
+    yield case("alone, slabs", large, turn(20, 0.7), (70, 70), cut, threads=2)
+    several = {"splat_alone": set()}
+    yield case("too near for that", pixels, diagonal(0.2, 0.9), (15, 13), several)
+    yield case("alone, partly outside", pixels, diagonal(1.2, 1.2), (15, 13), several)
+    yield case("one image, alone", pixels[:1], turn(3, 0.9, batch=3), (13, 13), several)
+    yield case("one row", image((1, 2, 1, 60)), diagonal(0.9, 0.9), (1, 13), several)
     # Scattered points.
     pixels, grid = image((1, 3, 140, 150)), scattered_grid(1, (110, 100))
     apart = {"splat_scattered": ALL, "splat_inside": ALL, "slabs": set()}

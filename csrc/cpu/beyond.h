@@ -93,8 +93,8 @@ STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, co
     A* plane = slab.data + c * slab.stride_c;
     if (finite) {
       const Parts<A, C, D> parts(weigh, runs, beyond.slots, unruled, values);
-      inside ? add_parts<true, C, D>(slab, plane, order, runs, parts)
-             : add_parts<false, C, D>(slab, plane, order, runs, parts);
+      inside ? add_parts<true, false, C, D>(slab, plane, order, runs, parts)
+             : add_parts<false, false, C, D>(slab, plane, order, runs, parts);
       return;
     }
     // Infinity times a weight of 0 must not reach a pixel.

@@ -75,8 +75,9 @@ struct alignas(64) Parts {
   }
 };
 
-// Adds them, the points in order. (Inlined, the loop would be short of registers.)
-template <bool Inside, int C, int D, class A>
+// Adds them, the points in order. Alone: to zeros, which they replace. (Inlined, the loop would be
+// short of registers.)
+template <bool Inside, bool Alone, int C, int D, class A>
 __attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Order& order,
                                          const RunStarts<A, 2, D>& runs,
                                          const Parts<A, C, D>& parts) {
@@ -90,7 +91,9 @@ __attribute__((noinline)) void add_parts(const Slab<A>& slab, A* plane, const Or
     for (int c = 0; c < C; ++c) {
       for (int r = 0; r < R; ++r) {
         if (!has_row(r)) continue;
-        *reinterpret_cast<Pair*>(at + row[r]) += *reinterpret_cast<const Pair*>(parts.of[c][r][i]);
+        const Pair part = *reinterpret_cast<const Pair*>(parts.of[c][r][i]);
+        Pair& pixels = *reinterpret_cast<Pair*>(at + row[r]);
+        pixels = Alone ? part : pixels + part;
       }
       at += stride_c;
     }

@@ -77,6 +77,7 @@
   F(splat_seen_elsewhere) /* the corners of a tile see other slabs */                          \
   F(splat_scattered)      /* points in their own order */                                      \
   F(splat_announced)      /* what they see, of a large plane */                                \
+  F(splat_alone)          /* blocks of a tile: no pixel is seen by two points */               \
   F(splat_by_plane)       /* one channel after another */                                      \
   F(splat_elsewhere)      /* all taps are in other slabs */                                    \
   F(splat_inside)         /* blocks of a tile: pairs of pixels, all of them in the slab */     \

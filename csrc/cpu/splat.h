@@ -81,7 +81,8 @@ struct SlabSums {
     const int64_t images = p.input.batch == 1 ? p.batch : 1;
     for (int64_t n = image; n < image + images; ++n) {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
-      const bool scattered = K == 2 && may_scatter(p) && is_scattered<D>(p, warp);
+      const Spread spread{K == 2 && may_scatter(p) && is_scattered<D>(p, warp),
+                          K == 2 && are_alone<D>(p, warp)};
       for_each_tile<D>(
           p, plan, basis, warp, first, last,
           [&](const auto& tile, const auto& looks, const auto& next) {
@@ -90,7 +91,7 @@ struct SlabSums {
             if (share == Share::none) return took(Path::splat_seen_elsewhere);
             if constexpr (K == 2) {
               if (layout == Layout::planar &&
-                  splat_runs<Along>(local, plan, slab, share, scattered, zeros, warp, tile, looks,
+                  splat_runs<Along>(local, plan, slab, share, spread, zeros, warp, tile, looks,
                                     next, order, n, first_channel, channels)) {
                 return;
               }

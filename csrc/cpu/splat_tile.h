@@ -116,16 +116,46 @@ STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
   for (int i = 0; i < tile.slots(); ++i) splat_point<K, D>(slab, plane, weighted, i, values[i]);
 }
 
+// What is known of all points of a warp.
+struct Spread {
+  bool scattered;  // neighbours look far apart
+  bool alone;      // no two that look inside see the same pixel
+};
+
+// Whether no two points see the same pixel: whether all look at least two pixels apart, along one
+// axis or the other; further by what rounding may take away. (Those that look beyond the image add
+// zeros to pixels of others.)
+template <int D>
+STN_HD bool are_alone(const SampleParams& p, int64_t n) {
+  if constexpr (D == 2) {
+    constexpr int64_t kLargest = int64_t(1) << 15;  // for float32 to tell pixels well apart
+    constexpr double kApart = 2 + 1.0 / 64;
+    if (p.map != MapKind::affine || p.batch != p.input.batch) return false;
+    for (int d = 0; d < 2; ++d) {
+      if (p.input_size[d] < 2 || p.input_size[d] > kLargest) return false;
+    }
+    const AffineMap<double, 2> map(p.warp, n, pixel_frame<double, 2>(p), p.output_size,
+                                   p.align_corners);
+    const auto& m = map.matrix;
+    // The inverse's norm tells how far apart points are that look so far apart.
+    const double determinant = m[0][0] * m[1][1] - m[0][1] * m[1][0];
+    const double widest =
+        std::max(std::abs(m[0][1]) + std::abs(m[1][1]), std::abs(m[0][0]) + std::abs(m[1][0]));
+    return widest * kApart < std::abs(determinant);
+  }
+  return false;
+}
+
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
 // False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
 bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Share share,
-                bool scattered, Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
+                const Spread& spread, Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
                 const Looks<T, D>& looks, const Box<D>& next, Order& order, int64_t n,
                 int64_t first_channel, int64_t channels) {
   Near<T, D> near;
   const int slots = tile.slots();
-  order.fit(scattered, tile.width, tile.rows, tile.pitch);
+  order.fit(spread.scattered, tile.width, tile.rows, tile.pitch);
   // Of a tile that may see other slabs, too, only the points that see this one.
   const bool cut = share == Share::some && near.can_find(looks);
   if (cut) near.find(slab, looks, order, slots);
@@ -143,7 +173,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Sh
   }
   zeros.reach(touched);
   if (plan.plane_by_plane) took(Path::splat_by_plane);
-  if (scattered) took(Path::splat_scattered);
+  if (spread.scattered) took(Path::splat_scattered);
   alignas(64) A direction[D][kRoom];
   bool directed = true;
   if (Along) {
@@ -152,7 +182,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Sh
     for (const auto& along : direction) directed &= all_finite(along, slots);
     if (cut) near.keep(direction);
   }
-  const bool inside = touched.all_in(slab), far = scattered && is_plane_far(p);
+  const bool inside = touched.all_in(slab), far = spread.scattered && is_plane_far(p);
   if (far) took(Path::splat_announced);
   // The values of C channels from c on.
   const auto add = [&](auto block, int64_t c, auto&& add_one) {
@@ -184,8 +214,17 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Sh
     took(inside ? Path::splat_inside : Path::splat_across);
     if (cut) near.keep(values);
     const Parts<A, C, D> parts(weigh, runs, count, direction, values);
-    inside ? add_parts<true, C, D>(slab, plane, in_order, runs, parts)
-           : add_parts<false, C, D>(slab, plane, in_order, runs, parts);
+    const auto add_all = [&](auto alone) {
+      inside ? add_parts<true, alone.value, C, D>(slab, plane, in_order, runs, parts)
+             : add_parts<false, alone.value, C, D>(slab, plane, in_order, runs, parts);
+    };
+    if constexpr (D == 2 && !Along) {
+      if (spread.alone && known_inside(looks)) {
+        took(Path::splat_alone);
+        return add_all(std::true_type{});
+      }
+    }
+    add_all(std::false_type{});
   };
   const auto add_one = [&](int64_t c) { add(std::integral_constant<int, 1>{}, c, [](int64_t) {}); };
   for_each_channel_block<D == 3 ? 2 : kChannelBlock>(

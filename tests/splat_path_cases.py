@@ -93,8 +93,13 @@ def splat_cases():
     alone = {"splat_alone": ALL, "splat_inside": ALL}
     pixels = image((2, 3, 100, 100))
     for label, warp in (("shrunk", diagonal(0.9, 0.9)), ("by 40 degrees", turn(40, 0.6))):
-        for rule in PADDINGS:
-            yield case(f"alone, {label}, {rule}", pixels, warp, (15, 13), alone, padding_mode=rule)
+        yield case(f"alone, {label}", pixels, warp, (15, 13), alone)
+    # Tiles at the edge and inside: what a rule adds at the edge must stay.
+    large = image((1, 3, 200, 200))
+    for rule in PADDINGS:
+        ways = {"splat_alone": ALL if rule == "zeros" else set(), "splat_inside": ALL}
+        warp = diagonal(1.2, 1.2)
+        yield case(f"alone, edges, {rule}", large, warp, (60, 60), ways, padding_mode=rule)
     for dtype in (torch.float64, torch.float16):
         wide = torch.promote_types(dtype, torch.float32)
         theta = diagonal(0.9, 0.9, dtype=wide)

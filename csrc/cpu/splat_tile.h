@@ -123,14 +123,14 @@ struct Spread {
 };
 
 // Whether no two points see the same pixel: whether all look at least two pixels apart, along one
-// axis or the other; further by what rounding may take away. (Those that look beyond the image add
-// zeros to pixels of others.)
+// axis or the other; further by what rounding may take away. With zeros around the image: those
+// that look there add zeros to pixels of others, while another rule would have them add more.
 template <int D>
 STN_HD bool are_alone(const SampleParams& p, int64_t n) {
   if constexpr (D == 2) {
     constexpr int64_t kLargest = int64_t(1) << 15;  // for float32 to tell pixels well apart
     constexpr double kApart = 2 + 1.0 / 64;
-    if (p.map != MapKind::affine || p.batch != p.input.batch) return false;
+    if (p.map != MapKind::affine || !only_zeros(p) || p.batch != p.input.batch) return false;
     for (int d = 0; d < 2; ++d) {
       if (p.input_size[d] < 2 || p.input_size[d] > kLargest) return false;
     }

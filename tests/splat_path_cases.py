@@ -94,11 +94,12 @@ def splat_cases():
     pixels = image((2, 3, 100, 100))
     for label, warp in (("shrunk", diagonal(0.9, 0.9)), ("by 40 degrees", turn(40, 0.6))):
         yield case(f"alone, {label}", pixels, warp, (15, 13), alone)
-    # Tiles at the edge and inside: what a rule adds at the edge must stay.
+    # What a rule adds at the edge must stay: a tile begins in the row of points that looks at 0.5,
+    # and the row above it, of another tile, looks at -3.5.
     large = image((1, 3, 200, 200))
     for rule in PADDINGS:
         ways = {"splat_alone": ALL if rule == "zeros" else set(), "splat_inside": ALL}
-        warp = diagonal(1.2, 1.2)
+        warp = torch.tensor([[[0.9, 0.0, 0.0], [0.0, 1.2, 0.03]]])
         yield case(f"alone, edges, {rule}", large, warp, (60, 60), ways, padding_mode=rule)
     for dtype in (torch.float64, torch.float16):
         wide = torch.promote_types(dtype, torch.float32)

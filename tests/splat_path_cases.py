@@ -1,8 +1,8 @@
 """Small calls that go the ways of splat through the CPU kernels, as path_cases.py's do others."""
 
 import torch
-from cases import IMAGE_LAYOUTS, PADDINGS, image, scattered_grid, smooth_grid
-from ways import ALL, TURNING, TURNING_FLOAT, case, diagonal, turn, turning
+from cases import IMAGE_LAYOUTS, PADDINGS, Call, image, scattered_grid, smooth_grid, splines
+from ways import ALL, TURNING, TURNING_FLOAT, PathCase, case, diagonal, turn, turning
 
 
 def splat_cases():
@@ -77,15 +77,33 @@ def splat_cases():
     # Slabs: one image among two threads.
     cut = {"slabs": ALL, "turned_3": TURNING_FLOAT, "splat_across": ALL - TURNING_FLOAT}
     yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
-    cut = {"slabs": ALL, "splat_across": ALL, "splat_inside": ALL, "splat_elsewhere": ALL}
+    # They are cut where the points are, and told from them what they do not see.
+    by_points = {"slabs": ALL, "slabs_by_points": ALL, "splat_passed_over": ALL}
+    cut = by_points | {"splat_across": ALL, "splat_inside": ALL}
     grid = smooth_grid(1, (70, 70), spread=0.05)
     yield case("slabs, runs", image((1, 8, 70, 70)), grid, None, cut, threads=2)
+    planar = grid.movedim(-1, 1).contiguous().movedim(1, -1)
+    yield case("slabs, planar grid", image((1, 8, 70, 70)), planar, None, cut, threads=2)
+    # What a rule folds back, or a map that bends, is told from where the points look.
+    folded = {"slabs_by_points": ALL, "splat_passed_over": set(), "splat_elsewhere": ALL}
+    pixels = image((1, 8, 70, 70))
+    yield case("slabs, folded", pixels, grid, None, folded, threads=2, padding_mode="reflection")
+    bent = {"slabs_by_points": ALL, "splat_passed_over": set(), "splat_seen_elsewhere": ALL}
+    call = Call(pixels, splines(1, 2), "thin_plate_spline", (70, 70), label="slabs, bent")
+    yield PathCase(call, bent, threads=2)
     grid = smooth_grid(1, (12, 20, 20), spread=0.05)
     yield case("slabs, volume", image((1, 8, 20, 21, 22)), grid, None, cut, threads=2)
-    cut = {"slabs": ALL, "splat_channels": ALL, "splat_seen_elsewhere": ALL}
+    corner = diagonal(0.2, 0.2, 0.2)
+    corner[0, :, 3] = -0.75
+    yield case("slabs, a corner", image((1, 2, 40, 41, 42)), corner, (30, 31, 32), cut, threads=2)
+    apart = {"slabs": ALL, "slabs_by_points": set(), "slabs_by_channel": ALL}
+    apart |= {"splat_passed_over": set()}
+    grid = scattered_grid(1, (70, 70))
+    yield case("slabs, scattered", image((1, 8, 70, 70)), grid, None, apart, threads=2)
+    cut = by_points | {"splat_channels": ALL}
     last = IMAGE_LAYOUTS["channels_last"](image((1, 8, 70, 70)))
     yield case("slabs, channels", last, turn(3), (70, 70), cut, threads=2)
-    cut = {"slabs": ALL, "splat_taps": ALL, "splat_seen_elsewhere": ALL}
+    cut = by_points | {"splat_taps": ALL}
     for mode in ("nearest", "bicubic"):
         pixels = image((1, 8, 70, 70))
         yield case(f"slabs, {mode}", pixels, turn(3), (70, 70), cut, threads=2, mode=mode)

@@ -1,5 +1,6 @@
 """The same bits with any number of threads; the same numbers with any instruction set."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import outputs_worker
 import pytest
 import torch
 from accuracy import Checks, forward_bound, grad_input_bound, grad_warp_bound, smooth_points
-from cases import image, scattered_grid, smooth_grid
+from cases import PADDINGS, image, modes, scattered_grid, smooth_grid
 from machine import processor_has
 
 import stn_cuda
@@ -52,6 +53,44 @@ def test_thread_counts_of_what_is_not_finite(threads, kind, channels):
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=0, atol=0, equal_nan=True)
     assert results[0].isfinite().any()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("padding_mode", (*PADDINGS, "wrap"))
+@pytest.mark.parametrize("dims", (2, 3))
+def test_thread_counts_wherever_points_look(threads, dims, padding_mode):
+    """Images are cut where the points are: in a corner, beyond the image, in one row, nowhere."""
+    size = {2: (90, 70), 3: (23, 21, 40)}[dims]
+    corner = smooth_grid(1, size) * 0.2 - 0.75
+    row, nowhere = smooth_grid(1, size), torch.full((1, *size, dims), float("nan"))
+    row[..., -1] = 0.31
+    some = corner.clone()
+    some[:, ::3] = float("nan")
+    scales = torch.tensor([0.3, 0.2, 0.1][:dims])
+    theta = torch.cat((torch.diag(scales), torch.full((dims, 1), 0.6)), 1)[None]
+    ways = {
+        "corner": corner,
+        "beyond": corner + 5,
+        "row": row,
+        "nowhere": nowhere,
+        "some": some,
+        "strided": corner.flip(-1).flip(-2),
+        "affine": stn_cuda.Affine(theta),
+        "many": stn_cuda.Affine(theta * torch.linspace(-1, 1, 5).view(5, 1, 1)),
+        "flow": stn_cuda.Flow(5 * corner.movedim(-1, 1)),
+    }
+    with Checks() as checks:
+        for (label, warp), mode in itertools.product(ways.items(), modes(dims)):
+            x = image((1, 3, *size)).requires_grad_()
+            at = size if label in ("affine", "many") else None
+            output = stn_cuda.sample(x, warp, at, mode=mode, padding_mode=padding_mode)
+            results = []
+            for count in (1, 2, 3, 8):
+                threads(count)
+                seen = image(output.shape, key=1)
+                results += torch.autograd.grad(output, x, seen, retain_graph=True)
+            for result in results[1:]:
+                checks.same(result, results[0], f"{label}, {mode}")
 
 
 @pytest.mark.quick

@@ -48,6 +48,7 @@ struct Plan {
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
+  const int32_t* cuts;     // splat: (images, slabs + 1) where they begin; null: equal ones
   bool by_channel;         // splat: cuts of that axis of all channels, one behind the other
   int64_t together;        // splat: channels that are computed together
   bool turned;             // splat: whether cpu/turned.h may be
@@ -64,6 +65,7 @@ struct Kernels {
   double (*gather_cost)();                    // cpu/gathers.h
   bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&);
+  void (*cut_slabs)(const SampleParams&, int64_t image, int64_t slabs, int32_t* first);
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*sample_derivative)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

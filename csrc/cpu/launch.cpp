@@ -241,6 +241,20 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   run(kernel, p, plan, work);
 }
 
+// Whether splat's work goes with the image's pixels, not with the points.
+bool may_be_turned(const SampleParams& p, const Plan& plan) {
+  const bool linear = p.interpolation == Interpolation::bilinear;
+  return plan.turned && p.map == MapKind::affine && p.dims == 2 && linear && p.input.stride_c != 1;
+}
+
+std::vector<int32_t> cut_slabs(const SampleParams& p, int64_t slabs) {
+  std::vector<int32_t> cuts(p.input.batch * (slabs + 1));
+  for (int64_t n = 0; n < p.input.batch; ++n) {
+    kernels().cut_slabs(p, n, slabs, cuts.data() + n * (slabs + 1));
+  }
+  return cuts;
+}
+
 void splat_together(const SampleParams& p, int64_t together) {
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
@@ -263,6 +277,12 @@ void splat_together(const SampleParams& p, int64_t together) {
   if (plan.by_channel) took(Path::slabs_by_channel);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
+  std::vector<int32_t> cuts;
+  if (plan.slabs > 1 && !plan.by_channel && !may_be_turned(p, plan)) {
+    took(Path::slabs_by_points);
+    cuts = cut_slabs(p, plan.slabs);
+    plan.cuts = cuts.data();
+  }
   if (control_points(p) > 0) {
     plan.basis_tiles = 2;
     const bool direct = p.input.type == ElementType::f32 || p.input.type == ElementType::f64;

@@ -172,27 +172,53 @@ struct alignas(64) Looks {
   T least[D], greatest[D];  // in these intervals
 };
 
+// The intervals between where the four corners look: corner(k, x) says it of one. Whether they look
+// so near that this is all there is to say.
+template <class T, int D, class Corner>
+STN_HD bool range_of_corners(Corner&& corner, T (&least)[D], T (&greatest)[D]) {
+  std::fill(least, least + D, coordinate_limit<T>());
+  std::fill(greatest, greatest + D, -coordinate_limit<T>());
+  bool near = true;
+  for (int k = 0; k < 4; ++k) {
+    T x[D];
+    corner(k, x);
+    for (int d = 0; d < D; ++d) {
+      near &= std::abs(x[d]) < coordinate_limit<T>();  // not so for NaN
+      least[d] = std::min(least[d], x[d]);
+      greatest[d] = std::max(greatest[d], x[d]);
+    }
+  }
+  return near;
+}
+
+// Where corner k of a tile looks: of whole rows laid end to end, from the first one of which there
+// is a point to the last.
+template <class Map, class T, int D>
+STN_HD void look_of_corner(const Map& map, const Tile<D>& tile, int k, T (&x)[D]) {
+  int32_t p[D];
+  for (int d = 0; d < D; ++d) p[d] = tile.first[d];
+  const int32_t right = k % 2, below = k / 2;
+  if (tile.fold > 0) {
+    p[0] = right * (tile.fold - 1);
+    p[1] = (tile.first[0] + below * (tile.width - 1)) / tile.fold;
+  } else {
+    p[0] += right * (tile.width - 1);
+    p[1] += below * (tile.rows - 1);
+  }
+  look_of(map, p, x);
+}
+
 // Finds the intervals in which a tile looks, those of its corners, if the map is monotonic.
 template <class Map, class T, int D>
 STN_HD void find_range(const Map& map, const Tile<D>& tile, Looks<T, D>& looks) {
   looks.ranged = Map::monotonic;
   if (!Map::monotonic) return;
   const int below = (tile.rows - 1) * tile.pitch, right = tile.width - 1;
-  const int corner[4] = {0, right, below, below + right};
-  for (int k = 0; k < 4; ++k) {
-    T x[D];
-    if (tile.fold > 0) {  // whole rows, from the first one of which there is a point to the last
-      int32_t p[D] = {k % 2 * (tile.fold - 1), (tile.first[0] + k / 2 * right) / tile.fold};
-      look_of(map, p, x);
-    } else {
-      for (int d = 0; d < D; ++d) x[d] = looks.x[d][corner[k]];
-    }
-    for (int d = 0; d < D; ++d) {
-      looks.ranged &= std::abs(x[d]) < coordinate_limit<T>();  // not so for NaN
-      looks.least[d] = k == 0 ? x[d] : std::min(looks.least[d], x[d]);
-      looks.greatest[d] = k == 0 ? x[d] : std::max(looks.greatest[d], x[d]);
-    }
-  }
+  const auto corner = [&](int k, T(&x)[D]) {
+    if (tile.fold > 0) return look_of_corner(map, tile, k, x);
+    for (int d = 0; d < D; ++d) x[d] = looks.x[d][k % 2 * right + k / 2 * below];
+  };
+  looks.ranged = range_of_corners(corner, looks.least, looks.greatest);
 }
 
 // Where the tile looks through the map of warp n. (One copy for all kernels: there are many maps.)
@@ -232,30 +258,38 @@ STN_HD void choose_rules(const SampleParams& p, Looks<T, D>& looks) {
   if (inside) took(Path::inside);
 }
 
-// Calls f(tile, looks, next), then after(map, looks, tile), for each of the tiles [first, last) of
-// warp n; next: what the following one sees of the image. Coordinates are computed in float32, in
-// float64 where the grid or theta is float64.
-template <int D, class F, class After>
+// Calls f(tile, looks, next), then after(map, looks, tile), for those of the tiles [first, last) of
+// warp n for which wanted(map, frame, tile) holds; next: what the following one sees of the image.
+// Coordinates are computed in float32, in float64 where the grid or theta is float64.
+template <int D, class Wanted, class F, class After>
 STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,
-                          int64_t first, int64_t last, F&& f, After&& after) {
+                          int64_t first, int64_t last, Wanted&& wanted, F&& f, After&& after) {
   const auto look = [&](auto type) {
     using T = decltype(type);
     Looks<T, D> both[2];
     both[0].frame = both[1].frame = pixel_frame<T, D>(p);
     const AnyMap<T, D> map(p.map, p.warp, n, both[0].frame, p.output_size, p.align_corners);
     both[0].monotonic = both[1].monotonic = map.monotonic() && !plan.fold;
+    const Frame<T, D> frame = both[0].frame;
+    Tile<D> following(plan, first);
+    const auto pass_over = [&] {
+      while (following.index < last && !wanted(map, frame, following)) following.step(plan);
+    };
     const bool far = is_far(p), ruled = !only_zeros(p);
     Box<D> next;
-    if (first < last) look_through(map, Tile<D>(plan, first), both[0], basis, n);
-    for (int64_t t = first; t < last; ++t) {
-      const Tile<D> tile(plan, t);
-      if (ruled) choose_rules(p, both[(t - first) % 2]);
-      const Looks<T, D>& looks = both[(t - first) % 2];
-      if (t + 1 < last) {
-        Looks<T, D>& later = both[(t - first + 1) % 2];
-        const Tile<D> following(plan, t + 1);
-        look_through(map, following, later, basis, n);
-        if (far) next.find(later, following.slots());
+    int now = 0;  // which of both
+    pass_over();
+    if (following.index < last) look_through(map, following, both[now], basis, n);
+    while (following.index < last) {
+      const Tile<D> tile = following;
+      if (ruled) choose_rules(p, both[now]);
+      const Looks<T, D>& looks = both[now];
+      following.step(plan);
+      pass_over();
+      now = 1 - now;
+      if (following.index < last) {
+        look_through(map, following, both[now], basis, n);
+        if (far) next.find(both[now], following.slots());
         if (next.known) took(Path::announced);
       } else {
         next.known = false;
@@ -265,6 +299,12 @@ STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis,
     }
   };
   p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
+}
+template <int D, class F, class After>
+STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,
+                          int64_t first, int64_t last, F&& f, After&& after) {
+  const auto any = [](const auto&, const auto&, const auto&) { return true; };
+  for_each_tile<D>(p, plan, basis, n, first, last, any, f, after);
 }
 template <int D, class F>
 STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/runs.h"
-#include "cpu/slab.h"
+#include "cpu/share.h"
 
 namespace stn_cuda {
 namespace cpu {

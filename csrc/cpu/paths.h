@@ -19,6 +19,7 @@
   F(basis_shared)     /* basis functions: warp after warp comes to a tile */                   \
   F(slabs)            /* splat: an image is cut */                                             \
   F(slabs_by_channel) /* splat: it is cut channel after channel */                             \
+  F(slabs_by_points)  /* splat: it is cut where the points are */                              \
   F(slopes_summed)    /* grad_warp: of what another call kept */                               \
   /* tiles of any op */                                                                        \
   F(basis_found)                                                                               \
@@ -74,7 +75,8 @@
   F(splat_beyond_points) /* blocks of their channels: values that are not finite */            \
   F(zeros_on_the_way)    /* slabs: zeroed where tiles come to them, not before */              \
   F(splat_nothing)                                                                             \
-  F(splat_seen_elsewhere) /* the corners of a tile see other slabs */                          \
+  F(splat_passed_over)    /* what sees other slabs, told before it is known where it looks */  \
+  F(splat_seen_elsewhere) /* the same, told from where it looks */                             \
   F(splat_scattered)      /* points in their own order */                                      \
   F(splat_announced)      /* what they see, of a large plane */                                \
   F(splat_alone)          /* blocks of a tile: no pixel is seen by two points */               \

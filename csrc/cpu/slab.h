@@ -1,5 +1,4 @@
-// The part of an image that one task of splat owns: which points concern it, and what becomes of
-// the sums.
+// The part of an image that one task of splat owns, and what becomes of the sums.
 #pragma once
 
 #include "cpu/gather.h"
@@ -82,55 +81,6 @@ struct Zeros {
     }
   }
 };
-
-// The interval in which a tile looks along the outermost axis. False where a look is NaN.
-template <class T, int D>
-STN_HD bool outermost_range(const Looks<T, D>& looks, int slots, T& low, T& high) {
-  using V = Native<T>;
-  constexpr int L = kLanes<T>;
-  if (looks.ranged) {
-    low = looks.least[D - 1];
-    high = looks.greatest[D - 1];
-    return true;
-  }
-  const T* x = looks.x[D - 1];
-  V least = all<V>(x[0]), greatest = least;
-  bool nan = x[0] != x[0];
-  int i = 0;
-  for (; i + L <= slots; i += L) {
-    const V at = load<V>(x + i);
-    nan |= any_nan(at, at);
-    least = smaller(least, at);
-    greatest = larger(greatest, at);
-  }
-  low = least_lane(least);
-  high = -least_lane(V(-greatest));
-  for (; i < slots; ++i) {
-    nan |= x[i] != x[i];
-    low = std::min(low, x[i]);
-    high = std::max(high, x[i]);
-  }
-  return !nan;
-}
-
-// How many of a tile's looks see rows (planes, of a volume) of a slab, as far as is known.
-enum class Share { none, some, all };
-
-template <int K, class T, class A, int D>
-STN_HD Share share_of(const Slab<A>& slab, const Looks<T, D>& looks, int slots) {
-  constexpr T kReach = K / 2 + 1;  // of the taps
-  const Axis<T>& axis = looks.frame.axis[D - 1];
-  if (slab.low == 0 && slab.high == axis.size) return Share::all;
-  T low, high;
-  if (axis.padding == Padding::reflection || axis.padding == Padding::wrap) return Share::some;
-  if (!outermost_range(looks, slots, low, high)) return Share::some;
-  if (axis.padding == Padding::border) {
-    low = std::clamp(low, T(0), axis.last);
-    high = std::clamp(high, T(0), axis.last);
-  }
-  if (high + kReach < slab.low || low - kReach > slab.high) return Share::none;
-  return low >= slab.low + kReach && high + kReach < slab.high ? Share::all : Share::some;
-}
 
 template <class Element, class A>
 STN_HD void round_run(const A* from, int64_t count, Element* to) {

@@ -21,19 +21,32 @@ STN_HD int64_t pixels_of_rows(const SampleParams& p, int64_t low, int64_t high) 
   return (high - low) * points(p.input_size, p.dims) / p.input_size[p.dims - 1];
 }
 
+// The rows of a task's slab, of all channels.
+struct SlabRows {
+  int64_t low, high;
+};
+STN_HD SlabRows rows_of_slab(const SampleParams& p, const Plan& plan, int64_t task) {
+  const int64_t part = task % plan.slabs, rows = p.input_size[p.dims - 1];
+  if (!plan.cuts) return {rows * part / plan.slabs, rows * (part + 1) / plan.slabs};
+  const int32_t* first = plan.cuts + task / plan.slabs * (plan.slabs + 1) + part;
+  return {first[0], first[1]};
+}
+
 // Calls f(c, count, low, high) for what a task owns of its image: the rows [low, high) of `count`
 // channels from c on, of at most so many channels together.
 template <class F>
 STN_HD void for_each_slab(const SampleParams& p, const Plan& plan, int64_t task, int64_t most,
                           F&& f) {
   const int64_t part = task % plan.slabs, rows = p.input_size[p.dims - 1];
-  const int64_t all = plan.by_channel ? rows * p.channels : rows;
-  int64_t at = all * part / plan.slabs;
-  const int64_t end = all * (part + 1) / plan.slabs;
   if (!plan.by_channel) {
-    for (int64_t c = 0; c < p.channels; c += most) f(c, std::min(most, p.channels - c), at, end);
+    const SlabRows own = rows_of_slab(p, plan, task);
+    for (int64_t c = 0; c < p.channels && own.low < own.high; c += most) {
+      f(c, std::min(most, p.channels - c), own.low, own.high);
+    }
     return;
   }
+  int64_t at = rows * p.channels * part / plan.slabs;
+  const int64_t end = rows * p.channels * (part + 1) / plan.slabs;
   while (at < end) {
     const int64_t low = at % rows, whole = low > 0 ? 0 : std::min(most, (end - at) / rows);
     const int64_t high = whole > 0 ? rows : std::min(rows, low + end - at);
@@ -83,8 +96,15 @@ struct SlabSums {
       const int64_t warp = p.warp.batch == 1 ? 0 : n;
       const Spread spread{K == 2 && may_scatter(p) && is_scattered<D>(p, warp),
                           K == 2 && are_alone<D>(p, warp)};
+      const bool may_pass = !spread.scattered && (slab.low > 0 || slab.high < p.input_size[D - 1]);
       for_each_tile<D>(
           p, plan, basis, warp, first, last,
+          [&](const auto& map, const auto& frame, const auto& tile) {
+            const auto& axis = frame.axis[D - 1];
+            if (!may_pass || !tells_share(axis) || may_see<K>(slab, axis, map, tile)) return true;
+            took(Path::splat_passed_over);
+            return false;
+          },
           [&](const auto& tile, const auto& looks, const auto& next) {
             if (look_outside<K>(looks)) return took(Path::splat_nothing);
             const Share share = share_of<K>(slab, looks, tile.slots());
@@ -98,7 +118,8 @@ struct SlabSums {
             }
             splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile, looks, n,
                                           first_channel, channels);
-          });
+          },
+          [](const auto&, const auto&, const auto&) {});
     }
   }
 
@@ -134,7 +155,7 @@ template <bool Along, class Element, int K, int D>
 void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& order) {
   using A = Accumulate<Element>;
   constexpr bool direct = std::is_same<Element, A>::value;
-  const int64_t image = task / plan.slabs, rows = p.input_size[D - 1];
+  const int64_t image = task / plan.slabs;
   if constexpr (K == 2 && D == 2 && !Along && kTurned<Element>) {
     bool done = false;
     if (plan.turned && layout_of<K, D>(p) == Layout::planar) {
@@ -148,7 +169,9 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
     }
     if (done) return;
   }
-  const int64_t plane = pixels_of_rows(p, 0, plan.by_channel ? rows : rows / plan.slabs + 1);
+  const SlabRows own = rows_of_slab(p, plan, task);
+  const int64_t height = plan.by_channel ? p.input_size[D - 1] : own.high - own.low;
+  const int64_t plane = pixels_of_rows(p, 0, height);
   const int64_t room = direct ? p.channels : kScratch / std::max<int64_t>(1, plane);
   const int64_t most = std::max<int64_t>(1, std::min({p.channels, plan.together, room}));
   const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * most]);

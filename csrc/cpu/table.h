@@ -3,6 +3,7 @@
 
 #include "cpu/chain.h"
 #include "cpu/cover.h"
+#include "cpu/cuts.h"
 #include "cpu/derivative.h"
 #include "cpu/grid.h"
 #include "cpu/sample.h"
@@ -17,6 +18,7 @@
       ::stn_cuda::cpu::gather_cost,                                \
       ::stn_cuda::cpu::sees_columns_of,                            \
       ::stn_cuda::cpu::is_scattered_of,                            \
+      ::stn_cuda::cpu::cut_slabs_of,                               \
       ::stn_cuda::cpu::sample,                                     \
       ::stn_cuda::cpu::sample_derivative,                          \
       ::stn_cuda::cpu::cover,                                      \

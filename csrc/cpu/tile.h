@@ -32,15 +32,14 @@ struct Tile {
     first[0] = static_cast<int32_t>((tile - row * plan.across) * plan.tile_width);
     first[1] = static_cast<int32_t>((D == 3 ? row % plan.down : row) * plan.tile_rows);
     if (D == 3) first[D - 1] = static_cast<int32_t>(row / plan.down);
-    width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, plan.size[0] - first[0]));
-    rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, plan.size[1] - first[1]));
-    pitch = plan.padded ? (width + kRowAlign - 1) / kRowAlign * kRowAlign : width;
-    next[0] = width;
-    for (int d = 1; d < D; ++d) {
-      const bool last = first[d - 1] + next[d - 1] == plan.size[d - 1];
-      if (last) next[d - 1] = -first[d - 1];
-      next[d] = last ? (d == 1 ? rows : 1) : 0;
-    }
+    settle(plan);
+  }
+
+  // Goes on to the next tile. (Counting tiles takes divisions.)
+  STN_HD void step(const Plan& plan) {
+    ++index;
+    for (int d = 0; d < D; ++d) first[d] += next[d];
+    settle(plan);
   }
 
   STN_HD int slots() const { return rows * pitch; }
@@ -53,6 +52,19 @@ struct Tile {
     for (int row = 0; row < rows; ++row) {
       f(row * pitch, p);
       ++p[1];
+    }
+  }
+
+ private:
+  STN_HD void settle(const Plan& plan) {
+    width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, plan.size[0] - first[0]));
+    rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, plan.size[1] - first[1]));
+    pitch = plan.padded ? (width + kRowAlign - 1) / kRowAlign * kRowAlign : width;
+    next[0] = width;
+    for (int d = 1; d < D; ++d) {
+      const bool last = first[d - 1] + next[d - 1] == plan.size[d - 1];
+      if (last) next[d - 1] = -first[d - 1];
+      next[d] = last ? (d == 1 ? rows : 1) : 0;
     }
   }
 };

@@ -57,7 +57,7 @@ struct Groups {
   // Points next to each other only.
   template <class Element>
   STN_HD void store(int g, Native<A> v, Element* plane) const {
-    if constexpr (kStreams<Native<A>, Element>) {
+    if constexpr (kStreams<Element>) {
       if (streams && lanes[g] == L) return stream_pixels(plane + offset[g], v);
     }
     store_pixels(plane + offset[g], v, lanes[g]);

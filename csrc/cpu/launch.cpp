@@ -151,14 +151,15 @@ bool is_scattered(const SampleParams& p, int64_t bytes) {
 constexpr int64_t kSmall = int64_t(1) << 18;
 
 // Whether the result is so large that what comes next gains by not finding it in a cache, where it
-// is in the way of what is read: measured, benchmarks/README.md. (What lies around the image is
-// added to it at once.)
+// is in the way of what is read: measured, benchmarks/README.md. As many values of 16 bits as of
+// float32. (What lies around the image is added to it at once.)
 bool is_too_large(const SampleParams& p) {
   constexpr int64_t kPlanar = int64_t(16) << 20, kInside = int64_t(12) << 20;
   const int64_t values = points(p.output_size, p.dims) * p.channels * p.batch;
-  const int64_t bytes = values * element_size(p.output.type);
-  const bool whole_lines = kernels().vector_bytes == 64 && element_size(p.output.type) >= 4;
-  return whole_lines && bytes > (has_channels_inside(p) ? kInside : kPlanar) && !p.around;
+  const int64_t element = element_size(p.output.type);
+  const int64_t bytes = values * std::max<int64_t>(4, element);
+  const bool streams = kernels().vector_bytes == 64 && element > 1;
+  return streams && bytes > (has_channels_inside(p) ? kInside : kPlanar) && !p.around;
 }
 
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look

@@ -136,19 +136,21 @@ STN_HD void store_pixels(Element* to, V v, int n) {
   }
 }
 
-// Whether vectors are whole cache lines, which can be written past the caches.
-template <class V, class Element>
-constexpr bool kStreams = std::is_same<Element, Scalar<V>>::value && STN_VECTOR_BYTES == 64;
+// Whether vectors are whole cache lines, or halves of them, which can be written past the caches.
+template <class Element>
+constexpr bool kStreams = STN_VECTOR_BYTES == 64 && sizeof(Element) > 1;
 
-// Writes a vector; past the caches, if it is a line of them: that would be read only to be
+// Writes a vector; past the caches, if it is (half) a line of them: that would be read only to be
 // overwritten. Others see it after end_of_streams().
 template <class V, class Element>
 STN_HD void stream_pixels(Element* to, V v) {
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
-  if constexpr (kStreams<V, Element>) {
-    if (reinterpret_cast<uintptr_t>(to) % sizeof v == 0) {
-      return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
-    }
+  const auto address = reinterpret_cast<uintptr_t>(to);
+  if constexpr (std::is_same<Element, Scalar<V>>::value) {
+    if (address % sizeof v == 0) return _mm512_stream_si512((__m512i*)to, (__m512i)v);
+  } else if constexpr (kStreams<Element>) {
+    const auto bits = narrow(v, Element{});
+    if (address % sizeof bits == 0) return _mm256_stream_si256((__m256i*)to, (__m256i)bits);
   }
 #endif
   store_pixels(to, v, kLanes<Scalar<V>>);

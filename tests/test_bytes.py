@@ -43,7 +43,7 @@ LAYOUTS = {
 
 # Of windows, which AVX-512 alone has of four vectors, and the baseline not at all.
 SOME = {"sample_wide", "sample_narrow", "sample_windows"}
-# Numbers of 32 bits and more only.
+# Numbers of 16 bits and more only.
 WIDE = {"sample_streams"}
 
 

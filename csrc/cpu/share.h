@@ -44,31 +44,14 @@ template <class T, int D, class E, bool Packed>
 STN_HD bool outermost_range(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile, T& low,
                             T& high) {
   using V = Native<T>;
-  constexpr int L = kLanes<T>;
-  const bool planar = map.stride[0] == 1;
-  if (!Packed && !planar) return false;
-  const Reading<T, D> reading = map.reading;
-  const int64_t ahead = offset_of<D>(tile.next, map.stride);
+  if (!Packed && map.stride[0] != 1) return false;
   V least = all<V>(std::numeric_limits<T>::infinity()), greatest = -least;
   bool nan = false;
-  tile.for_each_row([&](int, const int32_t (&p)[D]) {
-    const E* from = map.at(p);
-    for (int j = 0; j < tile.width; j += L, from += L * (Packed ? D : 1)) {
-      const int count = std::min(L, tile.width - j);
-      V look[D], at[D] = {};
-      load_values(map, planar, from, count, look);
-      announce_values(map, planar, from + ahead);
-      if (reading.relative) positions(tile, p, j, at);
-      reading.look(at, look);
-      // (Lanes behind the last point look where the first one does.)
-      const Integer<V> lane = truncate(counting<V>());
-      const V x = count < L ? select_lanes(look[D - 1], look[D - 1],
-                                           Integer<V>(lane < count ? lane : Integer<V>{}))
-                            : look[D - 1];
-      nan |= any_nan(x, x);
-      least = smaller(least, x);
-      greatest = larger(greatest, x);
-    }
+  look_by_vectors(map, tile, [&](int, const V(&look)[D]) __attribute__((always_inline)) {
+    const V x = look[D - 1];
+    nan |= any_nan(x, x);
+    least = smaller(least, x);
+    greatest = larger(greatest, x);
   });
   low = least_lane(least);
   high = -least_lane(V(-greatest));

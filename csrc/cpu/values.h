@@ -69,6 +69,35 @@ STN_HD void announce_values(const GridMap<T, D, E, Packed>& map, bool planar, co
   }
 }
 
+// Calls use(slot, look) for each vector of a tile's points, row by row, by a free map; lanes behind
+// a row's last point look where that does.
+template <class T, int D, class E, bool Packed, class Use>
+STN_HD void look_by_vectors(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile, Use&& use) {
+  using V = Native<T>;
+  constexpr int L = kLanes<T>;
+  const bool planar = map.stride[0] == 1;
+  const Reading<T, D> reading = map.reading;  // a copy, which stores cannot touch
+  const Integer<V> lane = truncate(counting<V>());
+  const int64_t ahead = offset_of<D>(tile.next, map.stride);  // (No error past the end.)
+  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+    const E* from = map.at(p);
+    const int64_t next = L * (Packed ? D : map.stride[0]);
+    for (int j = 0; j < tile.width; j += L, from += next) {
+      const int count = std::min(L, tile.width - j);
+      V look[D], at[D] = {};
+      load_values(map, planar, from, count, look);
+      announce_values(map, planar, from + ahead);
+      if (reading.relative) positions(tile, p, j, at);
+      reading.look(at, look);
+      for (int d = 0; d < D && count < L; ++d) {
+        look[d] = select_lanes(look[d], look[d],
+                               Integer<V>(lane < count ? lane : all_index<V>(count - 1)));
+      }
+      use(slot + j, look);
+    }
+  });
+}
+
 // Where the tile's points look, by a free map. A row's last vector may write past it, as above, and
 // padding looks where the row's last point does.
 template <class T, int D, class E, bool Packed>
@@ -78,32 +107,16 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
   constexpr int L = kLanes<T>;
   const bool planar = map.stride[0] == 1;
   took(Packed ? Path::grid_packed : planar ? Path::grid_planar : Path::grid_strided);
-  const Reading<T, D> reading = map.reading;  // a copy, which the stores cannot touch
-  const Integer<V> lane = truncate(counting<V>());
-  const int64_t ahead = offset_of<D>(tile.next, map.stride);  // (No error past the end.)
-  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    const E* from = map.at(p);
-    const int64_t next = L * (Packed ? D : map.stride[0]);
-    int j = 0;
-    for (; j < tile.width; j += L, from += next) {
-      const int count = std::min(L, tile.width - j);
-      V look[D], at[D] = {};
-      load_values(map, planar, from, count, look);
-      announce_values(map, planar, from + ahead);
-      if (reading.relative) positions(tile, p, j, at);
-      reading.look(at, look);
-      for (int d = 0; d < D; ++d) {
-        if (count < L) {
-          look[d] = select_lanes(look[d], look[d],
-                                 Integer<V>(lane < count ? lane : all_index<V>(count - 1)));
-        }
-        store<L>(&x[d][slot + j], look[d]);
-      }
-    }
-    for (; j < tile.pitch; ++j) {
-      for (int d = 0; d < D; ++d) x[d][slot + j] = x[d][slot + tile.width - 1];
-    }
+  look_by_vectors(map, tile, [&](int slot, const V(&look)[D]) __attribute__((always_inline)) {
+    for (int d = 0; d < D; ++d) store<L>(&x[d][slot], look[d]);
   });
+  const int end = (tile.width + L - 1) / L * L;
+  for (int row = 0; row < tile.rows && end < tile.pitch; ++row) {
+    for (int d = 0; d < D; ++d) {
+      T* of_row = x[d] + row * tile.pitch;
+      std::fill(of_row + end, of_row + tile.pitch, of_row[tile.width - 1]);
+    }
+  }
 }
 
 // A free map's values, of a type: the gradient of each, written, or added to what stands there.

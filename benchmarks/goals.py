@@ -1,4 +1,4 @@
-"""`python -m benchmarks.goals results.json`: what was wanted of the CPU, and what a run has of it."""
+"""`python -m benchmarks.goals results.json`: what was wanted of the CPU, and what a run shows."""
 
 from __future__ import annotations
 

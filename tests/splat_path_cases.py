@@ -31,7 +31,8 @@ def splat_cases():
     yield case(
         "one image, three warps", image((1, 5, 30, 40)), turn(3, 0.9, batch=3), (30, 40), onto
     )
-    ways = {"turned_onto": set(), "turned_3": set(), "splat_inside": ALL}
+    ways = {"turned_onto": set(), "turned_3": set()}
+    ways |= {"splat_collected": TURNING, "splat_inside": ALL - TURNING}
     pixels = image((1, 5, 30, 40)).half()
     yield case("one half image, three warps", pixels, turn(3, 0.9, batch=3), (30, 40), ways)
     ways = {"turned_onto": set(), "turned_3": TURNING_FLOAT}
@@ -80,10 +81,11 @@ def splat_cases():
     # They are cut where the points are, and told from them what they do not see.
     by_points = {"slabs": ALL, "slabs_by_points": ALL, "splat_passed_over": ALL}
     cut = by_points | {"splat_across": ALL, "splat_inside": ALL}
-    grid = smooth_grid(1, (70, 70), spread=0.05)
-    yield case("slabs, runs", image((1, 8, 70, 70)), grid, None, cut, threads=2)
+    grid = smooth_grid(1, (120, 110), spread=0.05)
+    yield case("slabs, runs", image((1, 3, 110, 120)), grid, None, cut, threads=2)
     planar = grid.movedim(-1, 1).contiguous().movedim(1, -1)
-    yield case("slabs, planar grid", image((1, 8, 70, 70)), planar, None, cut, threads=2)
+    yield case("slabs, planar grid", image((1, 3, 110, 120)), planar, None, cut, threads=2)
+    grid = smooth_grid(1, (70, 70), spread=0.05)
     # What a rule folds back, or a map that bends, is told from where the points look.
     folded = {"slabs_by_points": ALL, "splat_passed_over": set(), "splat_elsewhere": ALL}
     pixels = image((1, 8, 70, 70))

@@ -52,7 +52,7 @@ WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
-SOME |= dict.fromkeys(WINDOWED, WINDOWS)
+SOME |= dict.fromkeys(WINDOWED, WINDOWS) | {"splat_collected": TURNING}
 # The way of images of bytes, which have no gradients: test_bytes.py.
 OF_BYTES = {"sample_pairs"}
 # The ways that values choose: test_values_that_are_not_finite.

@@ -80,8 +80,9 @@ def test_thread_counts_wherever_points_look(threads, dims, padding_mode):
         "flow": stn_cuda.Flow(5 * corner.movedim(-1, 1)),
     }
     with Checks() as checks:
-        for (label, warp), mode in itertools.product(ways.items(), modes(dims)):
-            x = image((1, 3, *size)).requires_grad_()
+        kinds = [(mode, 3) for mode in modes(dims)] + [("bilinear", 6)]
+        for (label, warp), (mode, channels) in itertools.product(ways.items(), kinds):
+            x = image((1, channels, *size)).requires_grad_()
             at = size if label in ("affine", "many") else None
             output = stn_cuda.sample(x, warp, at, mode=mode, padding_mode=padding_mode)
             results = []
@@ -90,7 +91,7 @@ def test_thread_counts_wherever_points_look(threads, dims, padding_mode):
                 seen = image(output.shape, key=1)
                 results += torch.autograd.grad(output, x, seen, retain_graph=True)
             for result in results[1:]:
-                checks.same(result, results[0], f"{label}, {mode}")
+                checks.same(result, results[0], f"{label}, {mode}, C={channels}")
 
 
 @pytest.mark.quick

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/beyond.h"
+#include "cpu/collect.h"
 #include "cpu/tap_weights.h"
 
 namespace stn_cuda {
@@ -146,6 +147,65 @@ STN_HD bool are_alone(const SampleParams& p, int64_t n) {
   return false;
 }
 
+// The same, of a tile whose pixels collect what its points add. False, and nothing is done, where
+// that is no gain.
+template <class A, int D>
+STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const Slab<A>& slab,
+                                Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
+                                const Looks<A, D>& looks, const Box<D>& next, int64_t n,
+                                int64_t first_channel, int64_t channels) {
+  Stretches<A, D> stretches;
+  const int together = static_cast<int>(std::min<int64_t>(p.channels, 1 << 10));
+  if (!stretches.find(p, plan, tile, looks, together)) return false;
+  const int32_t size = static_cast<int32_t>(p.input_size[D - 1]);
+  const Reached reached(Interval<A>(stretches.low, stretches.high), 0, size);
+  Touched touched;
+  touched.low = reached.low, touched.high = reached.high;
+  if (!reached.any() || !touched.any_in(slab)) {
+    took(Path::splat_elsewhere);
+    return true;
+  }
+  zeros.reach(touched);
+  const int slots = tile.slots();
+  if (next.known && next.low[D - 1] >= slab.low && next.high[D - 1] < slab.high) {
+    for (int64_t c = 0; c < channels; ++c) {
+      next.announce(slab.stride, slab.data + c * slab.stride_c);
+    }
+  }
+  bool first = true;
+  for_each_collectors(p, slab, stretches, [&](const auto& collectors) {
+    const auto add = [&](auto block, int64_t c, auto&& add_one) {
+      constexpr int C = decltype(block)::value;
+      alignas(64) A values[C][kRoom];
+      bool finite = true;
+      A* plane = slab.data + c * slab.stride_c;
+      for (int k = 0; k < C; ++k) {
+        load_tile(tile, p.output, n, first_channel + c + k, values[k]);
+        finite &= all_finite(values[k], slots);
+      }
+      if (!finite) {
+        // Whatever channels are together, the sums are to be the same.
+        for (int k = 0; C > 1 && k < C; ++k) add_one(c + k);
+        if (C > 1 || !first) return;
+        took(Path::splat_points);
+        // Infinity times a weight of 0 must not reach a pixel.
+        const TapsToSplat<false, A, 2, D> weighted(p, warp, tile, looks);
+        splat_points<2, D>(slab, plane, tile, weighted, values[0]);
+        return;
+      }
+      took(Path::splat_collected);
+      collectors.template collect<C>(slab, plane, values);
+    };
+    const auto add_one = [&](int64_t c) {
+      add(std::integral_constant<int, 1>{}, c, [](int64_t) {});
+    };
+    for_each_channel_block(plan.plane_by_plane, channels,
+                           [&](auto block, int64_t c) { add(block, c, add_one); });
+    first = false;
+  });
+  return true;
+}
+
 // Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
 // False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
@@ -153,6 +213,13 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Sh
                 const Spread& spread, Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
                 const Looks<T, D>& looks, const Box<D>& next, Order& order, int64_t n,
                 int64_t first_channel, int64_t channels) {
+  if constexpr (!Along && kCollects<A> && std::is_same<T, A>::value) {
+    if (p.channels >= kFewestCollected && !spread.scattered &&
+        splat_collected(p, plan, slab, zeros, warp, tile, looks, next, n, first_channel,
+                        channels)) {
+      return true;
+    }
+  }
   Near<T, D> near;
   const int slots = tile.slots();
   order.fit(spread.scattered, tile.width, tile.rows, tile.pitch);

@@ -152,7 +152,8 @@ struct alignas(64) Stretches {
       one.start[d] = (to + from) / 2;
     }
     one.along = 1 / one.step[0];
-    one.half = (1 + one.off[0] + kCollectSlack<A>)*std::abs(one.along);
+    const A reach = 1 + one.off[0] + kCollectSlack<A>;
+    one.half = reach * std::abs(one.along);
     const A need = 2 * one.half + 1, spread = (L - 1) * std::abs(one.along);
     if (!all_lanes(wild == 0) || !(need < kMostCollected + 1)) return false;
     candidates = std::max(candidates, static_cast<int>(need));

@@ -89,6 +89,11 @@ def test_one_image_needs_both_threads(run, capsys):
     assert row(printed, "one image, affine 2-D, forward: speed / one thread's")[1] == "1.67"
 
 
+def test_a_run_on_two_threads_says_nothing_of_one(run, capsys):
+    assert run(results(cell(torch=2.0, threads=2))) == 0
+    assert row(capsys.readouterr().out, "affine 2-D, forward") == ["2.00", "6 (3)", ""]
+
+
 def test_half_types_against_our_own_float32(run, capsys):
     half = replace(WORK, dtype="float16")
     assert run(results(cell(torch=7.0), cell(half, ours=1.25, torch=9.0))) == 1

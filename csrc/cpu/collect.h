@@ -31,13 +31,13 @@ template <class A>
 constexpr A kCollectSlack = A(1) / 64;
 constexpr int64_t kCollectLimit = int64_t(1) << 15;
 
-// The interval between two numbers.
-template <class A>
+// The interval between two numbers; of vectors, one for each lane.
+template <class V>
 struct Interval {
-  A low, high;
+  V low, high;
 
-  STN_HD Interval(A a, A b) : low(std::min(a, b)), high(std::max(a, b)) {}
-  STN_HD Interval wider(A by) const { return {low - by, high + by}; }
+  STN_HD Interval(V a, V b) : low(smaller(a, b)), high(larger(a, b)) {}
+  STN_HD Interval wider(Scalar<V> by) const { return {V(low - by), V(high + by)}; }
 };
 
 // A stretch of points of one row of the output: point i looks at start + i * step, give or take
@@ -50,26 +50,27 @@ struct Stretch {
   A half;  // how far from the point that would look at a pixel those are that may see it, in points
 
   // Where points look between the one at index a and the one at b.
-  STN_HD Interval<A> looks(int d, A a, A b) const {
-    const Interval<A> line(start[d] + a * step[d], start[d] + b * step[d]);
+  template <class V>
+  STN_HD Interval<V> looks(int d, V a, V b) const {
+    const Interval<V> line(V(start[d] + a * step[d]), V(start[d] + b * step[d]));
     return line.wider(off[d] + kCollectSlack<A>);
   }
 };
 
-// The rows of pixels, of those from first up to end, that looks in an interval see.
+// The rows of pixels, of those from first up to end, that looks in an interval see: from low to
+// high, as whole numbers, high included; none if that is less.
+template <class V>
 struct Reached {
-  int32_t low, high;  // inclusive
+  V low, high;
 
-  Reached() = default;
-  template <class A>
-  STN_HD Reached(const Interval<A>& looks, int32_t first, int32_t end) {
-    const A from = std::max(looks.low, static_cast<A>(first) - 1);
-    const A to = std::min(looks.high, static_cast<A>(end));
-    low = std::max(first, static_cast<int32_t>(floor_of(from)));
-    high = std::min(end - 1, static_cast<int32_t>(floor_of(to)) + 1);
-    if (!(from <= to)) high = low - 1;
+  STN_HD Reached(const Interval<V>& looks, int32_t first, int32_t end) {
+    using A = Scalar<V>;
+    const V from = larger(looks.low, all<V>(static_cast<A>(first) - 1));
+    const V to = smaller(looks.high, all<V>(static_cast<A>(end)));
+    low = larger(V(floor_of(from)), all<V>(static_cast<A>(first)));
+    high = smaller(V(floor_of(to) + 1), all<V>(static_cast<A>(end - 1)));
+    high = from <= to ? high : V(low - 1);
   }
-  STN_HD bool any() const { return low <= high; }
 };
 
 // The points of a tile as stretches.
@@ -158,7 +159,7 @@ struct alignas(64) Stretches {
     if (!all_lanes(wild == 0) || !(need < kMostCollected + 1)) return false;
     candidates = std::max(candidates, static_cast<int>(need));
     widest = std::max(widest, spread);
-    const Interval<A> outermost = one.looks(D - 1, 0, static_cast<A>(points - 1));
+    const Interval<A> outermost = one.looks(D - 1, A(0), static_cast<A>(points - 1));
     low = std::min(low, outermost.low);
     high = std::max(high, outermost.high);
     A rows = 1, most_rows = 1;
@@ -194,16 +195,9 @@ struct alignas(64) Sights {
         smaller(V(larger(left, right) + stretch.half), all<V>(static_cast<A>(stretch.count - 1)));
     store<L>(point, truncate(smaller(first, all<V>(A(kRoom)))));
     for (int d = 1; d < D; ++d) {
-      const A off = stretch.off[d] + kCollectSlack<A>;
-      const V a = stretch.start[d] + first * stretch.step[d];
-      const V b = stretch.start[d] + last * stretch.step[d];
-      const V from = larger(V(smaller(a, b) - off), all<V>(static_cast<A>(lower[d]) - 1));
-      const V to = smaller(V(larger(a, b) + off), all<V>(static_cast<A>(upper[d])));
-      const V least = larger(floor_of(from), all<V>(static_cast<A>(lower[d])));
-      V most = smaller(V(floor_of(to) + 1), all<V>(static_cast<A>(upper[d] - 1)));
-      most = (from <= to) & (first <= last) ? most : V(least - 1);
-      store<L>(low[d - 1], truncate(least));
-      store<L>(high[d - 1], truncate(most));
+      const Reached<V> rows(stretch.looks(d, first, last), lower[d], upper[d]);
+      store<L>(low[d - 1], truncate(rows.low));
+      store<L>(high[d - 1], truncate(first <= last ? rows.high : V(rows.low - 1)));
     }
   }
 };
@@ -283,8 +277,8 @@ struct alignas(64) Collectors {
   }
 
   // Adds to C planes what their pixels collect.
-  template <int C, class Slab>
-  STN_SHARED void collect(const Slab& slab, A* plane, const A (*values)[kRoom]) const {
+  template <int C>
+  STN_SHARED void collect(const Slab<A>& slab, A* plane, const A (*values)[kRoom]) const {
     for (const One* one = of; one != of + count; ++one) {
       V value[C][K];
       for (int c = 0; c < C; ++c) {
@@ -326,10 +320,13 @@ STN_HD void for_each_collectors(const SampleParams& p, const Slab<A>& slab,
     };
     for (int k = 0; k < stretches.count; ++k) {
       const Stretch<A, D>& stretch = stretches.of[k];
-      const Reached seen(stretch.looks(0, 0, static_cast<A>(stretch.count - 1)), 0, upper[0]);
-      for (int column = seen.low / L * L; seen.any() && column <= seen.high; column += L * L) {
+      const A end = static_cast<A>(stretch.count - 1);
+      const Reached<A> seen(stretch.looks(0, A(0), end), 0, upper[0]);
+      if (seen.low > seen.high) continue;
+      const int last = static_cast<int>(seen.high);
+      for (int column = static_cast<int>(seen.low) / L * L; column <= last; column += L * L) {
         const Sights<A, D> sights(stretch, column, lower, upper);
-        const int vectors = std::min(L, (seen.high - column) / L + 1);
+        const int vectors = std::min(L, (last - column) / L + 1);
         for (int v = 0; v < vectors; ++v) {
           collectors.add(stretch, sights, v, column + v * L);
           if (collectors.full()) flush();

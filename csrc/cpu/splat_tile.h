@@ -147,8 +147,8 @@ STN_HD bool are_alone(const SampleParams& p, int64_t n) {
   return false;
 }
 
-// The same, of a tile whose pixels collect what its points add. False, and nothing is done, where
-// that is no gain.
+// Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel,
+// by what its pixels collect. False, and nothing is done, where that is no gain.
 template <class A, int D>
 STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const Slab<A>& slab,
                                 Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
@@ -158,10 +158,9 @@ STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const S
   const int together = static_cast<int>(std::min<int64_t>(p.channels, 1 << 10));
   if (!stretches.find(p, plan, tile, looks, together)) return false;
   const int32_t size = static_cast<int32_t>(p.input_size[D - 1]);
-  const Reached reached(Interval<A>(stretches.low, stretches.high), 0, size);
-  Touched touched;
-  touched.low = reached.low, touched.high = reached.high;
-  if (!reached.any() || !touched.any_in(slab)) {
+  const Reached<A> reached(Interval<A>(stretches.low, stretches.high), 0, size);
+  const Touched touched{static_cast<int32_t>(reached.low), static_cast<int32_t>(reached.high)};
+  if (touched.low > touched.high || !touched.any_in(slab)) {
     took(Path::splat_elsewhere);
     return true;
   }
@@ -206,8 +205,7 @@ STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const S
   return true;
 }
 
-// Linear, planar: adds one tile of output n into the slab's channels that begin at first_channel.
-// False, and nothing is done, where the image wraps under one of its points.
+// The same, in any way. False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
 bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Share share,
                 const Spread& spread, Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,

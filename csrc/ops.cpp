@@ -1,6 +1,5 @@
 // Every op's schema; and of those that sample, what happens before the kernels: checks, allocation,
 // the choice of the device's backend. (Those of grids: ops_grid.cpp.)
-#include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 

@@ -1,8 +1,8 @@
 // Chains of a field of displacements and matrices (params.h): sample, and the gradients of its
 // arguments. Not ops of torch's dispatcher: stn_cuda/_chains.py calls
 // them where nothing but autograd looks on.
-#include <ATen/Functions.h>
 #include <ATen/SavedTensorHooks.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/graph_task.h>
 

@@ -1,6 +1,5 @@
 // The ops of a parametric map's grid and of its adjoint, and their derivatives: what happens before
 // the kernels. The schemas stand in ops.cpp.
-#include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 

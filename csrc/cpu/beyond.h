@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/parts.h"
+#include "cpu/tiles.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -117,16 +118,16 @@ void splat_beyond(const SampleParams& p, const Plan& plan, Slab<A> slab, int64_t
   Basis none;  // no map that is turned round has one
   for (int64_t n = image; n < image + images; ++n) {
     const int64_t warp = p.warp.batch == 1 ? 0 : n;
-    for_each_tile<2>(p, plan, none, warp, 0, plan.tiles,
-                     [&](const auto& tile, const auto& looks, const auto&) {
-                       using T = typename std::decay<decltype(looks.x[0][0])>::type;
-                       // Only maps of the sums' type are turned round.
-                       if constexpr (std::is_same<T, A>::value) {
-                         if (!known_inside(looks)) {
-                           splat_tile_beyond(p, slab, tile, looks, order, n);
-                         }
-                       }
-                     });
+    for_each_tile<2>(p, plan, none, warp, 0, plan.tiles, [&](const auto& tiles) {
+      const auto& looks = tiles.looks();
+      using T = typename std::decay<decltype(looks.x[0][0])>::type;
+      // Only maps of the sums' type are turned round.
+      if constexpr (std::is_same<T, A>::value) {
+        if (!known_inside(looks)) {
+          splat_tile_beyond(p, slab, tiles.tile(), looks, order, n);
+        }
+      }
+    });
   }
 }
 

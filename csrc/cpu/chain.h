@@ -134,10 +134,9 @@ STN_HD void look_of(const ChainMap<T, D>& map, const int32_t (&p)[D], T (&x)[D])
 
 // A tile's part of the matrices' sums, the outer one's first, and of the gradient of what was
 // displaced by.
-template <class T, class A, int D>
-__attribute__((noinline)) void hand_to_chain(const ChainMap<T, D>& map, const SampleParams& p,
-                                             int64_t n, const Tile<D>& tile,
-                                             const A (&grad)[D][kRoom], LaneSums& total) {
+template <class T, int D>
+STN_SHARED void hand_to_chain(const ChainMap<T, D>& map, const SampleParams& p, int64_t n,
+                              const Tile<D>& tile, const T (&grad)[D][kRoom], LaneSums& total) {
   using V = Native<T>;
   using Matrix = typename ChainMap<T, D>::Matrix;
   alignas(64) T g[D][kRoom] = {};  // beside the points, too, it is 0
@@ -145,7 +144,7 @@ __attribute__((noinline)) void hand_to_chain(const ChainMap<T, D>& map, const Sa
     for (int j = 0; j < tile.width; j += kLanes<T>) {
       const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
-        const V here = load_converted<V>(&grad[d][slot + j]);
+        const V here = load<V>(&grad[d][slot + j]);
         store<kLanes<T>>(&g[d][slot + j], inside ? here : V{});
       }
     }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/share.h"
+#include "cpu/slab.h"
 #include "cpu/window.h"
 
 namespace stn_cuda {

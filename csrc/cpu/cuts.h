@@ -20,20 +20,19 @@ int rows_seen(const SampleParams& p, int64_t n, int places, double* seen) {
   const auto look = [&](auto type) {
     using T = decltype(type);
     const Frame<T, D> frame = pixel_frame<T, D>(p);
-    with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners, [&](const auto& map) {
-      for (int k = 0; k < places; ++k) {
-        int32_t at[D];
-        T x[D];
-        for (int d = 0; d < D; ++d) {
-          const double far = d < D - 1 ? (k + 1) * kApart[d] : (k + 0.5) / places;
-          at[d] = static_cast<int32_t>((far - std::floor(far)) * p.output_size[d]);
-        }
-        look_of(map, at, x);
-        const auto& axis = frame.axis[D - 1];
-        const T row = x[D - 1] == x[D - 1] ? bound_number(axis, x[D - 1]) : T(-1);
-        if (row > -1 && row < axis.size) seen[count++] = row;
+    const AnyMap<T, D> map(p.map, p.warp, n, frame, p.output_size, p.align_corners);
+    for (int k = 0; k < places; ++k) {
+      int32_t at[D];
+      T x[D];
+      for (int d = 0; d < D; ++d) {
+        const double far = d < D - 1 ? (k + 1) * kApart[d] : (k + 0.5) / places;
+        at[d] = static_cast<int32_t>((far - std::floor(far)) * p.output_size[d]);
       }
-    });
+      look_of(map, at, x);
+      const auto& axis = frame.axis[D - 1];
+      const T row = x[D - 1] == x[D - 1] ? bound_number(axis, x[D - 1]) : T(-1);
+      if (row > -1 && row < axis.size) seen[count++] = row;
+    }
   };
   p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
   return count;

@@ -6,6 +6,7 @@
 #include "cpu/runs.h"
 #include "cpu/sample.h"
 #include "cpu/tap_weights.h"
+#include "cpu/tiles.h"
 #include "cpu/view.h"
 
 namespace stn_cuda {
@@ -249,11 +250,10 @@ inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t b
         const int64_t n = task / plan.tiles, first = task % plan.tiles;
         const int64_t last = std::min(plan.tiles, first + end - task);
         const BatchRange images = images_of_warp(p, n);
-        for_each_tile<D>(p, plan, none, n, first, last,
-                         [&](const auto& tile, const auto& looks, const auto& next) {
-                           derive_tile<decltype(element), K>(p, plan, layout, n, images, tile,
-                                                             looks, next);
-                         });
+        for_each_tile<D>(p, plan, none, n, first, last, [&](const auto& tiles) {
+          derive_tile<decltype(element), K>(p, plan, layout, n, images, tiles.tile(), tiles.looks(),
+                                            tiles.next());
+        });
         task += last - first;
       }
     }

@@ -7,20 +7,33 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
+// What a map's derivatives along a tangent follow from.
+struct Tangent {
+  MapKind map;
+  const Warp &warp, &tangent;
+  const int64_t (&output_size)[3];
+  bool align_corners;
+};
+template <class Params>
+STN_HD Tangent tangent_of(const Params& p) {
+  return {p.map, p.warp, p.tangent, p.output_size, p.align_corners};
+}
+
 // Along the tangent. (One copy for all kernels: there are many maps.)
-template <class Params, class T, int D>
-__attribute__((noinline)) void find_tangents(const Params& p, int64_t n, const Tile<D>& tile,
-                                             const Frame<T, D>& frame, T (&x)[D][kRoom]) {
-  with_map<T, D>(map_of_tangent(p.map), p.tangent, n, tangent_frame(frame), p.output_size,
-                 p.align_corners, [&](const auto& tangent) {
-                   using Map = typename std::decay<decltype(tangent)>::type;
-                   if constexpr (Map::linear) {
-                     coordinates(tangent, tile, x);
-                   } else {
-                     const Map map(p.warp, n, frame, p.output_size, p.align_corners);
-                     coordinates(Moving<Map>{map, tangent}, tile, x);
-                   }
-                 });
+template <class T, int D>
+STN_SHARED void find_tangents(const Tangent& p, int64_t n, const Tile<D>& tile,
+                              const Frame<T, D>& frame, T (&x)[D][kRoom]) {
+  const AnyMap<T, D> any(map_of_tangent(p.map), p.tangent, n, tangent_frame(frame), p.output_size,
+                         p.align_corners);
+  any.visit([&](const auto& tangent) {
+    using Map = typename std::decay<decltype(tangent)>::type;
+    if constexpr (Map::linear) {
+      coordinates(tangent, tile, x);
+    } else {
+      const Map map(p.warp, n, frame, p.output_size, p.align_corners);
+      coordinates(Moving<Map>{map, tangent}, tile, x);
+    }
+  });
 }
 
 // Before the boundary rule. Without a direction, 1 along each axis. A: the type of weights and
@@ -35,10 +48,10 @@ STN_HD void find_directions(const SampleParams& p, int64_t n, const Tile<D>& til
       std::fill(direction[d], direction[d] + slots, A(moves));
     }
   } else if constexpr (std::is_same<T, A>::value) {
-    find_tangents(p, n, tile, looks.frame, direction);
+    find_tangents(tangent_of(p), n, tile, looks.frame, direction);
   } else {
     T x[D][kRoom];
-    find_tangents(p, n, tile, looks.frame, x);
+    find_tangents(tangent_of(p), n, tile, looks.frame, x);
     for (int d = 0; d < D; ++d) std::copy(x[d], x[d] + slots, direction[d]);
   }
 }

@@ -8,6 +8,7 @@
 #include "cpu/parameter_sums.h"
 #include "cpu/runs.h"
 #include "cpu/sample.h"
+#include "cpu/tiles.h"
 #include "cpu/view.h"
 
 namespace stn_cuda {
@@ -15,14 +16,15 @@ namespace cpu {
 inline namespace STN_ISA {
 
 // cpu/chain.h
-template <class T, class A, int D>
+template <class T, int D>
 void hand_to_chain(const ChainMap<T, D>& map, const SampleParams& p, int64_t n, const Tile<D>& tile,
-                   const A (&grad)[D][kRoom], LaneSums& total);
+                   const T (&grad)[D][kRoom], LaneSums& total);
 
-template <class T, class A, int D>
-__attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add,
-                                           int64_t n, const Tile<D>& tile, Basis& basis,
-                                           const A (&grad)[D][kRoom], LaneSums& total) {
+// (One copy for all kernels, as of what else depends on all maps.)
+template <class T, int D>
+STN_SHARED void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add, int64_t n,
+                            const Tile<D>& tile, Basis& basis, const T (&grad)[D][kRoom],
+                            LaneSums& total) {
   if (p.keeps && !is_free(p.map)) {
     const Reading<T, D> reading(MapKind::pixel_grid, pixel_frame<T, D>(p), p.output_size,
                                 p.align_corners);
@@ -44,10 +46,10 @@ __attribute__((noinline)) void hand_to_map(const AnyMap<T, D>& any, const Sample
 
 // The parameters' gradient along a tangent: what becomes of the coordinates' gradient as the map
 // moves.
-template <class Params, class T, class A, int D>
-__attribute__((noinline)) void bend_map(const AnyMap<T, D>& any, const Params& p,
-                                        const Frame<T, D>& frame, int64_t n, const Tile<D>& tile,
-                                        const A (&grad)[D][kRoom], LaneSums& total) {
+template <class T, int D>
+STN_SHARED void bend_map(const AnyMap<T, D>& any, const Tangent& p, const Frame<T, D>& frame,
+                         int64_t n, const Tile<D>& tile, const T (&grad)[D][kRoom],
+                         LaneSums& total) {
   any.visit([&](const auto& map) {
     using Map = typename std::decay<decltype(map)>::type;
     if constexpr (!Map::linear) {
@@ -55,6 +57,27 @@ __attribute__((noinline)) void bend_map(const AnyMap<T, D>& any, const Params& p
       sum_map(Bending<Map>{map, tangent}, tile, grad, total);
     }
   });
+}
+
+// Gradients of another type than the coordinates'.
+template <class A, class T, int D>
+struct Converted {
+  alignas(64) T to[D][kRoom];
+  Converted(const A (&from)[D][kRoom], int slots) {
+    for (int d = 0; d < D; ++d) std::copy(from[d], from[d] + slots, to[d]);
+  }
+};
+template <class A, class T, int D>
+void hand_to_map(const AnyMap<T, D>& any, const SampleParams& p, bool add, int64_t n,
+                 const Tile<D>& tile, Basis& basis, const A (&grad)[D][kRoom], LaneSums& total) {
+  const Converted<A, T, D> converted(grad, tile.slots());
+  hand_to_map(any, p, add, n, tile, basis, converted.to, total);
+}
+template <class A, class T, int D>
+void bend_map(const AnyMap<T, D>& any, const Tangent& p, const Frame<T, D>& frame, int64_t n,
+              const Tile<D>& tile, const A (&grad)[D][kRoom], LaneSums& total) {
+  const Converted<A, T, D> converted(grad, tile.slots());
+  bend_map(any, p, frame, n, tile, converted.to, total);
 }
 
 // Planar: the marked groups' gradients of the coordinates over a block of C channels, from what
@@ -230,21 +253,19 @@ void grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_
         const int64_t sums = n * groups + first / plan.tiles_per_task;
         LaneSums total{plan.partial ? plan.partial + sums * p.warp.count : nullptr};
         alignas(64) Accumulate<decltype(element)> grad[D][kRoom], still[D][kRoom];
-        bool any = false, any_still = false;
-        for_each_tile<D>(
-            p, plan, basis, n, first, last,
-            [&](const auto& tile, const auto& looks, const auto& next) {
-              any = grad_warp_tile<Along, decltype(element), K>(p, plan, layout, n, images, tile,
-                                                                looks, next, grad);
-              if (Along && bends) {
-                any_still = grad_warp_tile<false, decltype(element), K>(p, plan, layout, n, images,
-                                                                        tile, looks, next, still);
-              }
-            },
-            [&](const auto& map, const auto& looks, const Tile<D>& tile) {
-              if (any) hand_to_map(map, p, plan.add, n, tile, basis, grad, total);
-              if (any_still) bend_map(map, p, looks.frame, n, tile, still, total);
-            });
+        for_each_tile<D>(p, plan, basis, n, first, last, [&](const auto& tiles) {
+          const auto& tile = tiles.tile();
+          const auto& looks = tiles.looks();
+          if (grad_warp_tile<Along, decltype(element), K>(p, plan, layout, n, images, tile, looks,
+                                                          tiles.next(), grad)) {
+            hand_to_map(tiles.map(), p, plan.add, n, tile, basis, grad, total);
+          }
+          if (Along && bends &&
+              grad_warp_tile<false, decltype(element), K>(p, plan, layout, n, images, tile, looks,
+                                                          tiles.next(), still)) {
+            bend_map(tiles.map(), tangent_of(p), looks.frame, n, tile, still, total);
+          }
+        });
         if (plan.partial) add_lanes(total, p.warp.count);
       };
       if (plan.basis_shared) return for_each_stretch(plan, p.warp.batch, begin, end, work);

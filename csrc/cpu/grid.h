@@ -9,13 +9,15 @@ inline namespace STN_ISA {
 
 template <class T, int D>
 void write_grid(const GridParams& p, int64_t n, const Tile<D>& tile) {
-  alignas(64) T x[D][kRoom];
-  const auto frame = normalised_frame<T, D>();
+  Looks<T, D> looks;
+  const auto& x = looks.x;
+  looks.frame = normalised_frame<T, D>();
   if (p.direction == Direction::tangent) {
-    find_tangents(p, n, tile, frame, x);
+    find_tangents(tangent_of(p), n, tile, looks.frame, looks.x);
   } else {
-    with_map<T, D>(p.map, p.warp, n, frame, p.output_size, p.align_corners,
-                   [&](const auto& map) { coordinates(map, tile, x); });
+    const AnyMap<T, D> map(p.map, p.warp, n, looks.frame, p.output_size, p.align_corners);
+    Basis none;
+    look_through(map, tile, looks, none, n);
   }
   with_element(p.grid.type, [&](auto element) {
     using Element = decltype(element);
@@ -75,10 +77,12 @@ template <class T, int D>
 void sum_grid(const GridParams& p, int64_t n, const Tile<D>& tile, LaneSums& total) {
   alignas(64) T grad[D][kRoom];
   const auto frame = normalised_frame<T, D>();
-  with_map<T, D>(MapKind::grid, p.grid, n, frame, p.output_size, p.align_corners,
-                 [&](const auto& values) { load_gradient(values, tile, grad); });
+  AnyMap<T, D>(MapKind::grid, p.grid, n, frame, p.output_size, p.align_corners)
+      .visit([&](const auto& values) { load_gradient(values, tile, grad); });
   const AnyMap<T, D> any(p.map, p.warp, n, frame, p.output_size, p.align_corners);
-  if (p.direction == Direction::tangent) return bend_map(any, p, frame, n, tile, grad, total);
+  if (p.direction == Direction::tangent) {
+    return bend_map(any, tangent_of(p), frame, n, tile, grad, total);
+  }
   any.visit([&](const auto& map) {
     if constexpr (std::decay<decltype(map)>::type::parametric) {
       sum_map(map, tile, grad, total);

@@ -86,19 +86,20 @@ STN_HD void look_of(const Map& map, const int32_t (&p)[D], T (&x)[D]) {
   }
 }
 
+template <class T, int D>
+STN_SHARED void look_of(const AnyMap<T, D>& any, const int32_t (&p)[D], T (&x)[D]) {
+  any.visit([&](const auto& map) { look_of(map, p, x); });
+}
+
 // Whether f(type, look) holds for warp n, where look(at, x) says where the point `at` looks, of
 // that type.
 template <int D, class F>
 bool holds_for(const SampleParams& p, int64_t n, F&& f) {
   const auto ask = [&](auto type) {
     using T = decltype(type);
-    bool holds = false;
-    with_map<T, D>(p.map, p.warp, n, pixel_frame<T, D>(p), p.output_size, p.align_corners,
-                   [&](const auto& map) {
-                     holds =
-                         f(type, [&](const int32_t (&at)[D], T(&x)[D]) { look_of(map, at, x); });
-                   });
-    return holds;
+    const auto frame = pixel_frame<T, D>(p);
+    const AnyMap<T, D> map(p.map, p.warp, n, frame, p.output_size, p.align_corners);
+    return f(type, [&](const int32_t (&at)[D], T(&x)[D]) { look_of(map, at, x); });
   };
   return p.warp.type == ElementType::f64 ? ask(double{}) : ask(float{});
 }
@@ -223,8 +224,8 @@ STN_HD void find_range(const Map& map, const Tile<D>& tile, Looks<T, D>& looks) 
 
 // Where the tile looks through the map of warp n. (One copy for all kernels: there are many maps.)
 template <class T, int D>
-__attribute__((noinline)) void look_through(const AnyMap<T, D>& any, const Tile<D>& tile,
-                                            Looks<T, D>& looks, Basis& basis, int64_t n) {
+STN_SHARED void look_through(const AnyMap<T, D>& any, const Tile<D>& tile, Looks<T, D>& looks,
+                             Basis& basis, int64_t n) {
   any.visit([&](const auto& map) {
     if constexpr (kHasBasis<typename std::decay<decltype(map)>::type>) {
       const auto rows = basis.of(map, n, tile);
@@ -256,60 +257,6 @@ STN_HD void choose_rules(const SampleParams& p, Looks<T, D>& looks) {
     looks.frame.axis[d].padding = inside ? Padding::zeros : p.padding[d];
   }
   if (inside) took(Path::inside);
-}
-
-// Calls f(tile, looks, next), then after(map, looks, tile), for those of the tiles [first, last) of
-// warp n for which wanted(map, frame, tile) holds; next: what the following one sees of the image.
-// Coordinates are computed in float32, in float64 where the grid or theta is float64.
-template <int D, class Wanted, class F, class After>
-STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,
-                          int64_t first, int64_t last, Wanted&& wanted, F&& f, After&& after) {
-  const auto look = [&](auto type) {
-    using T = decltype(type);
-    Looks<T, D> both[2];
-    both[0].frame = both[1].frame = pixel_frame<T, D>(p);
-    const AnyMap<T, D> map(p.map, p.warp, n, both[0].frame, p.output_size, p.align_corners);
-    both[0].monotonic = both[1].monotonic = map.monotonic() && !plan.fold;
-    const Frame<T, D> frame = both[0].frame;
-    Tile<D> following(plan, first);
-    const auto pass_over = [&] {
-      while (following.index < last && !wanted(map, frame, following)) following.step(plan);
-    };
-    const bool far = is_far(p), ruled = !only_zeros(p);
-    Box<D> next;
-    int now = 0;  // which of both
-    pass_over();
-    if (following.index < last) look_through(map, following, both[now], basis, n);
-    while (following.index < last) {
-      const Tile<D> tile = following;
-      if (ruled) choose_rules(p, both[now]);
-      const Looks<T, D>& looks = both[now];
-      following.step(plan);
-      pass_over();
-      now = 1 - now;
-      if (following.index < last) {
-        look_through(map, following, both[now], basis, n);
-        if (far) next.find(both[now], following.slots());
-        if (next.known) took(Path::announced);
-      } else {
-        next.known = false;
-      }
-      f(tile, looks, next);
-      after(map, looks, tile);
-    }
-  };
-  p.warp.type == ElementType::f64 ? look(double{}) : look(float{});
-}
-template <int D, class F, class After>
-STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,
-                          int64_t first, int64_t last, F&& f, After&& after) {
-  const auto any = [](const auto&, const auto&, const auto&) { return true; };
-  for_each_tile<D>(p, plan, basis, n, first, last, any, f, after);
-}
-template <int D, class F>
-STN_HD void for_each_tile(const SampleParams& p, const Plan& plan, Basis& basis, int64_t n,
-                          int64_t first, int64_t last, F&& f) {
-  for_each_tile<D>(p, plan, basis, n, first, last, f, [](const auto&, const auto&, const auto&) {});
 }
 
 // Whether a tile is known to see nothing but the zeros around the image.

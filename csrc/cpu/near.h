@@ -3,6 +3,7 @@
 
 #include "cpu/runs.h"
 #include "cpu/share.h"
+#include "cpu/slab.h"
 
 namespace stn_cuda {
 namespace cpu {

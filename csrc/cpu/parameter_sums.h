@@ -133,7 +133,8 @@ void finish(MapKind kind, const Warp& warp, const Warp& grad_warp, const Frame<T
   const int64_t groups = plan.tasks / grad_warp.batch;
   const int count = warp.count;
   for (int64_t n = 0; n < grad_warp.batch; ++n) {
-    with_map<T, D>(kind, warp, n, frame, output_size, align_corners, [&](const auto& map) {
+    const AnyMap<T, D> any(kind, warp, n, frame, output_size, align_corners);
+    any.visit([&](const auto& map) {
       using Map = typename std::decay<decltype(map)>::type;
       const auto finish_one = [&](const auto& one, const Warp& to, int first) {
         for (int k = 0; k < to.count; ++k) {

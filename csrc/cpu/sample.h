@@ -3,6 +3,7 @@
 
 #include "cpu/interleaved.h"
 #include "cpu/runs.h"
+#include "cpu/tiles.h"
 #include "cpu/view.h"
 #include "cpu/window.h"
 
@@ -311,16 +312,17 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       const BatchRange images = images_of_warp(p, n);
       if (plan.streams) took(Path::sample_streams);
       if (plan.scattered) announce_plane<Element>(p, images, last - first);
-      for_each_tile<D>(p, plan, basis, n, first, last,
-                       [&](const auto& tile, const auto& looks, const auto& next) {
-                         sample_tile<Element, K>(p, plan, layout, images, tile, looks, next);
-                         if (p.mask.data) {
-                           mask_tile<K == 1 ? 1 : 2, Accumulate<Element>>(p, n, tile, looks);
-                         }
-                         if constexpr (!std::is_same<Element, Byte>::value) {
-                           if (p.around) cover_tile<Element, K>(p, images, tile, looks);
-                         }
-                       });
+      for_each_tile<D>(p, plan, basis, n, first, last, [&](const auto& tiles) {
+        const auto& tile = tiles.tile();
+        const auto& looks = tiles.looks();
+        sample_tile<Element, K>(p, plan, layout, images, tile, looks, tiles.next());
+        if (p.mask.data) {
+          mask_tile<K == 1 ? 1 : 2, Accumulate<Element>>(p, n, tile, looks);
+        }
+        if constexpr (!std::is_same<Element, Byte>::value) {
+          if (p.around) cover_tile<Element, K>(p, images, tile, looks);
+        }
+      });
     };
     if (plan.basis_shared) {
       for_each_stretch(plan, p.warp.batch, begin, end, work);

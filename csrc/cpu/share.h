@@ -1,8 +1,8 @@
-// How many of a tile's points see a slab: what can be told before it is found where they look, and
-// what from that.
+// How many of a tile's points see some rows of an image: what can be told before it is found where
+// they look, and what from that.
 #pragma once
 
-#include "cpu/slab.h"
+#include "cpu/looks.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -60,8 +60,7 @@ STN_HD bool outermost_range(const GridMap<T, D, E, Packed>& map, const Tile<D>& 
 
 // The same of any tile. False where it is found no sooner than where all points look.
 template <class T, int D>
-__attribute__((noinline)) bool outermost_range(const AnyMap<T, D>& any, const Tile<D>& tile, T& low,
-                                               T& high) {
+STN_SHARED bool outermost_range(const AnyMap<T, D>& any, const Tile<D>& tile, T& low, T& high) {
   bool known = false;
   any.visit([&](const auto& map) {
     using Map = std::decay_t<decltype(map)>;
@@ -78,7 +77,13 @@ __attribute__((noinline)) bool outermost_range(const AnyMap<T, D>& any, const Ti
   return known;
 }
 
-// How many of a tile's looks see rows (planes, of a volume) of a slab, as far as is known.
+// The rows (planes, of a volume) low <= row < high, as looks see them whose taps reach so far.
+struct Rows {
+  int32_t low, high;
+  int reach;
+};
+
+// How many of a tile's looks see one, as far as is known.
 enum class Share { none, some, all };
 
 // Whether the interval in which they lie can tell.
@@ -88,36 +93,36 @@ STN_HD bool tells_share(const Axis<T>& axis) {
 }
 
 // Of looks in an interval along the outermost axis.
-template <int K, class A, class T>
-STN_HD Share share_of(const Slab<A>& slab, const Axis<T>& axis, T low, T high) {
-  constexpr T kReach = K / 2;  // of the taps
+template <class T>
+STN_HD Share share_of(const Rows& rows, const Axis<T>& axis, T low, T high) {
+  const T reach = static_cast<T>(rows.reach);
   if (axis.padding == Padding::border) {
     low = std::clamp(low, T(0), axis.last);
     high = std::clamp(high, T(0), axis.last);
   }
   // (None must be true, all is a hint: what looks beyond the image sees its edge or nothing.)
-  if (high + kReach + 1 < slab.low || low - kReach - 1 > slab.high) return Share::none;
-  const bool below = slab.low > 0 && low < slab.low + kReach;
-  const bool above = slab.high < axis.size && high + kReach >= slab.high;
+  if (high + reach + 1 < rows.low || low - reach - 1 > rows.high) return Share::none;
+  const bool below = rows.low > 0 && low < rows.low + reach;
+  const bool above = rows.high < axis.size && high + reach >= rows.high;
   return below || above ? Share::some : Share::all;
 }
 
-template <int K, class T, class A, int D>
-STN_HD Share share_of(const Slab<A>& slab, const Looks<T, D>& looks, int slots) {
+template <class T, int D>
+STN_SHARED Share share_of(const Rows& rows, const Looks<T, D>& looks, int slots) {
   const Axis<T>& axis = looks.frame.axis[D - 1];
-  if (slab.low == 0 && slab.high == axis.size) return Share::all;
+  if (rows.low == 0 && rows.high == axis.size) return Share::all;
   T low, high;
   if (!tells_share(axis) || !outermost_range(looks, slots, low, high)) return Share::some;
-  return share_of<K>(slab, axis, low, high);
+  return share_of(rows, axis, low, high);
 }
 
-// Whether a tile may see a slab, where that is told without finding where its points look.
-template <int K, class A, class T, int D>
-STN_HD bool may_see(const Slab<A>& slab, const Axis<T>& axis, const AnyMap<T, D>& map,
+// Whether a tile may see one, where that is told without finding where its points look.
+template <class T, int D>
+STN_HD bool may_see(const Rows& rows, const Axis<T>& axis, const AnyMap<T, D>& map,
                     const Tile<D>& tile) {
   T low, high;
   if (!outermost_range(map, tile, low, high)) return true;
-  return share_of<K>(slab, axis, low, high) != Share::none;
+  return share_of(rows, axis, low, high) != Share::none;
 }
 
 }  // namespace STN_ISA

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cpu/splat_tile.h"
+#include "cpu/tiles.h"
 #include "cpu/turned.h"
 
 namespace stn_cuda {
@@ -97,29 +98,24 @@ struct SlabSums {
       const Spread spread{K == 2 && may_scatter(p) && is_scattered<D>(p, warp),
                           K == 2 && are_alone<D>(p, warp)};
       const bool may_pass = !spread.scattered && (slab.low > 0 || slab.high < p.input_size[D - 1]);
-      for_each_tile<D>(
-          p, plan, basis, warp, first, last,
-          [&](const auto& map, const auto& frame, const auto& tile) {
-            const auto& axis = frame.axis[D - 1];
-            if (!may_pass || !tells_share(axis) || may_see<K>(slab, axis, map, tile)) return true;
-            took(Path::splat_passed_over);
-            return false;
-          },
-          [&](const auto& tile, const auto& looks, const auto& next) {
-            if (look_outside<K>(looks)) return took(Path::splat_nothing);
-            const Share share = share_of<K>(slab, looks, tile.slots());
-            if (share == Share::none) return took(Path::splat_seen_elsewhere);
-            if constexpr (K == 2) {
-              if (layout == Layout::planar &&
-                  splat_runs<Along>(local, plan, slab, share, spread, zeros, warp, tile, looks,
-                                    next, order, n, first_channel, channels)) {
-                return;
-              }
-            }
-            splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile, looks, n,
-                                          first_channel, channels);
-          },
-          [](const auto&, const auto&, const auto&) {});
+      const Rows rows{slab.low, slab.high, K / 2};
+      const auto work = [&](const auto& tiles) {
+        const auto& tile = tiles.tile();
+        const auto& looks = tiles.looks();
+        if (look_outside<K>(looks)) return took(Path::splat_nothing);
+        const Share share = share_of(rows, looks, tile.slots());
+        if (share == Share::none) return took(Path::splat_seen_elsewhere);
+        if constexpr (K == 2) {
+          if (layout == Layout::planar &&
+              splat_runs<Along>(local, plan, slab, share, spread, zeros, warp, tile, looks,
+                                tiles.next(), order, n, first_channel, channels)) {
+            return;
+          }
+        }
+        splat_taps<Along, Element, K>(local, layout, slab, zeros, warp, tile, looks, n,
+                                      first_channel, channels);
+      };
+      for_each_tile<D>(p, plan, basis, warp, first, last, work, may_pass ? &rows : nullptr);
     }
   }
 

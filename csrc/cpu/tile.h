@@ -81,12 +81,14 @@ STN_HD int64_t offset_of(const int32_t (&p)[D], const int64_t (&stride)[3]) {
 template <class T, int D>
 class AnyMap {
  public:
-  STN_HD AnyMap(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D>& frame,
-                const int64_t (&output_size)[3], bool align_corners)
+  // (One copy for all kernels, as of what else depends on all maps.)
+  STN_SHARED AnyMap(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D>& frame,
+                    const int64_t (&output_size)[3], bool align_corners)
       : kind_(kind), type_(warp.type), packed_(warp.stride_k == 1 && warp.stride[0] == D) {
     with_type([&](auto type) {
       using Map = typename decltype(type)::type;
       static_assert(std::is_trivially_copyable<Map>::value && sizeof(Map) <= sizeof bytes_, "");
+      monotonic_ = Map::monotonic;
       if constexpr (Map::parametric || kIsChain<Map>) {
         new (bytes_) Map(warp, n, frame, output_size, align_corners);
       } else {
@@ -102,11 +104,7 @@ class AnyMap {
         [&](auto type) { f(*reinterpret_cast<const typename decltype(type)::type*>(bytes_)); });
   }
 
-  STN_HD bool monotonic() const {
-    bool is = false;
-    visit([&](const auto& map) { is = std::decay<decltype(map)>::type::monotonic; });
-    return is;
-  }
+  STN_HD bool monotonic() const { return monotonic_; }
 
  private:
   template <class Map>
@@ -140,16 +138,9 @@ class AnyMap {
 
   MapKind kind_;
   ElementType type_;
-  bool packed_;
+  bool packed_, monotonic_ = false;
   alignas(16) unsigned char bytes_[192 + 128 * sizeof(T)];
 };
-
-// Calls f with the map of warp n.
-template <class T, int D, class F>
-STN_HD void with_map(MapKind kind, const Warp& warp, int64_t n, const Frame<T, D>& frame,
-                     const int64_t (&output_size)[3], bool align_corners, F&& f) {
-  AnyMap<T, D>(kind, warp, n, frame, output_size, align_corners).visit(f);
-}
 
 // The positions in the output of a row's points as vectors: x runs, the rest is the same in all
 // lanes, unless the row is many laid end to end. (Then there are few enough points for the product

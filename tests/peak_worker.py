@@ -1,15 +1,18 @@
-"""Run by test_peak_memory.py in a process of its own, whose highest use of memory is read.
+"""Run by test_peak_memory.py: measures, in processes of their own, the highest use of memory.
 
-peak_worker.py SAMPLER CASE   prints {"forward": ..., "backward": ...}: the memory in use at the
-                              peak beyond the operands and results, as a share of the results
-peak_worker.py SAMPLER CASE derivatives
-                              prints {"double": ..., "jvp": ..., ...}: likewise, for each of
-                              DERIVATIVES
+For each line of its input it prints one (null: it failed, and standard error says why):
+
+["SAMPLER", "CASE"]   {"forward": ..., "backward": ...}: the memory in use at the peak beyond the
+                      operands and results, as a share of the results
+["SAMPLER", "CASE", "derivatives"]
+                      {"double": ..., "jvp": ..., ...}: likewise, for each of DERIVATIVES
 """
 
 import json
+import os
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -158,15 +161,29 @@ def beyond(before, results):
     return (field("VmHWM") - before - size) / size
 
 
-if __name__ == "__main__":
+def answer(sampler, name, *what):
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    sampler = {"stn_cuda": ours, "torch": of_torch}[sys.argv[1]]
-    name = sys.argv[2]
+    sampler = {"stn_cuda": ours, "torch": of_torch}[sampler]
     shape, warps, kind, dtype, options = CASES[name]
     small = (shape[0], shape[1], *(16 for _ in shape[2:]))
-    if sys.argv[3:] == ["derivatives"]:
-        measure = measure_derivatives
+    how = measure_derivatives if what == ("derivatives",) else measure
     # Threads, autograd's engine and libraries loaded late take their memory here.
-    measure(sampler, *operands(name, small, warps, kind, dtype), options)
-    print(json.dumps(measure(sampler, *operands(name, shape, warps, kind, dtype), options)))
+    how(sampler, *operands(name, small, warps, kind, dtype), options)
+    print(json.dumps(how(sampler, *operands(name, shape, warps, kind, dtype), options)), flush=True)
+
+
+if __name__ == "__main__":
+    # torch takes longer to load than most cases to measure: a copy of this process, which has it
+    # and no threads yet, measures each.
+    for line in sys.stdin:
+        if child := os.fork():
+            if os.waitpid(child, 0)[1]:
+                print("null", flush=True)
+        else:
+            try:
+                answer(*json.loads(line))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)

@@ -26,16 +26,25 @@ pytestmark = [
 ]
 
 
-def peak(sampler, case, *what):
-    done = subprocess.run(
-        [sys.executable, WORKER, sampler, case, *what], capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def peak():
+    """Asks the worker."""
+    with subprocess.Popen(
+        [sys.executable, WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+
+        def ask(*what):
+            print(json.dumps(what), file=worker.stdin, flush=True)
+            shares = json.loads(worker.stdout.readline())
+            assert shares, f"{what} failed"
+            return shares
+
+        yield ask
+        worker.stdin.close()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_peak(case, needs_memory):
+def test_peak(case, peak, needs_memory):
     needs_memory(1.5)
     shares = peak("stn_cuda", case)
     if "of one channel" in case:  # the forward makes what the warp's gradient will be
@@ -53,7 +62,7 @@ def test_peak(case, needs_memory):
     # Derivatives of chains go by positions in torch's operations.
     [case for case in CASES if "bfloat16" not in case and "chain" not in case],
 )
-def test_peak_of_derivatives(case, needs_memory):
+def test_peak_of_derivatives(case, peak, needs_memory):
     needs_memory(2)
     shares = peak("stn_cuda", case, "derivatives")
     # One pass, and no grid of tangents.
@@ -64,7 +73,7 @@ def test_peak_of_derivatives(case, needs_memory):
     assert shares["jvp of both"] < 1 + PAGES
 
 
-def test_the_measure_sees_a_grid(needs_memory):
+def test_the_measure_sees_a_grid(peak, needs_memory):
     """torch makes one: half as large as the output."""
     needs_memory(1.5)
     shares = peak("torch", "affine")

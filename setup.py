@@ -11,7 +11,7 @@ The environment decides the rest:
     CUDA_HOME, CXX        the CUDA toolkit and the C++ compiler, where they are not on PATH
     MAX_JOBS              files compiled at the same time (default: ninja's choice)
     STN_CUDA_CPU          all (default): kernels for each instruction set that processors may have;
-                          baseline: only those for any processor, built in half the time
+                          baseline: only those for any processor, built in less than half the time
     STN_CUDA_WALK         1: for the tests, with the CUDA kernels' walk on the CPU, which needs
                           neither CUDA nor a GPU (csrc/cuda/walk.cpp); default 0
 """

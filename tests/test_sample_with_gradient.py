@@ -63,17 +63,17 @@ def expect_gradient(call):
     batch = call.output_shape[0]
     x = x.expand(batch, *x.shape[1:]).flatten(2)
     at = pixels.expand(batch, *pixels.shape[1:])
-    total = torch.zeros(call.output_shape, dtype=F64) + 0 * at.sum(-1).unsqueeze(1)
+    total = torch.zeros(*call.output_shape, call.dims, dtype=F64)
     settings = call.mode, call.padding_mode, call.align_corners
     for flat, inside, weight in reference.all_taps(at, sizes, *settings):
         index = flat.unsqueeze(1).expand(call.output_shape).flatten(2)
-        value = torch.where(inside.unsqueeze(1), x.gather(2, index).view(call.output_shape), 0.0)
-        total = total + value * torch.where(inside, weight, 0.0).unsqueeze(1)
-    slopes = [
-        torch.autograd.grad(channel.sum(), at, retain_graph=True)[0] for channel in total.unbind(1)
-    ]
+        value = x.gather(2, index).view(call.output_shape)
+        # (Of nearest, the weights depend on nothing.)
+        weights = (weight + 0 * at.sum(-1)).sum()
+        (slope,) = torch.autograd.grad(weights, at, retain_graph=True)
+        total += torch.where(inside.unsqueeze(1), value, 0.0).unsqueeze(-1) * slope.unsqueeze(1)
     lost = call.grid64().isnan().unsqueeze(1)  # read as -1, wherever it moves
-    return torch.stack(slopes, 1).masked_fill(lost, 0.0).movedim(-1, 2)
+    return total.masked_fill(lost, 0.0).movedim(-1, 2)
 
 
 def gradient_bound(call, expected):

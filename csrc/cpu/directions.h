@@ -39,8 +39,8 @@ STN_SHARED void find_tangents(const Tangent& p, int64_t n, const Tile<D>& tile,
 // Before the boundary rule. Without a direction, 1 along each axis. A: the type of weights and
 // sums.
 template <class A, class T, int D>
-STN_HD void find_directions(const SampleParams& p, int64_t n, const Tile<D>& tile,
-                            const Looks<T, D>& looks, A (&direction)[D][kRoom]) {
+STN_SHARED void find_directions(const SampleParams& p, int64_t n, const Tile<D>& tile,
+                                const Looks<T, D>& looks, A (&direction)[D][kRoom]) {
   const int slots = tile.slots();
   if (p.direction != Direction::tangent) {
     for (int d = 0; d < D; ++d) {

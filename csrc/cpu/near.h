@@ -3,7 +3,6 @@
 
 #include "cpu/runs.h"
 #include "cpu/share.h"
-#include "cpu/slab.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -71,29 +70,28 @@ STN_HD void store_marked(const E* from, const uint8_t* marks, E* to) {
 #endif
 }
 
-// The points of a tile whose linear looks see a slab of an image.
+// The points of a tile whose linear looks see some rows of an image.
 template <class T, int D>
 struct Near {
   Looks<T, D> looks;
   int count;
   Order order;
 
-  // Whether they can be told without their taps. (NaN is taken for a number that sees the slab.) Of
+  // Whether they can be told without their taps. (NaN is taken for a number that sees them.) Of
   // an image that wraps, all points of a tile decide how they are added.
   STN_HD static bool can_find(const Looks<T, D>& looks) {
     const Padding padding = looks.frame.axis[D - 1].padding;
     return padding != Padding::reflection && !any_needs_room<2>(looks.frame);
   }
 
-  template <class A>
-  STN_HD void find(const Slab<A>& slab, const Looks<T, D>& of_all, const Order& in_order,
-                   int slots) {
+  STN_SHARED void find(const Rows& rows, const Looks<T, D>& of_all, const Order& in_order,
+                       int slots) {
     const Axis<T>& axis = of_all.frame.axis[D - 1];
     const bool border = axis.padding == Padding::border;
     // Nothing, not even infinity, is beyond NaN.
     constexpr T kNone = std::numeric_limits<T>::quiet_NaN();
-    const T low = border && slab.low == 0 ? kNone : T(slab.low - 1);
-    const T high = border && slab.high == axis.size ? kNone : T(slab.high);
+    const T low = border && rows.low == 0 ? kNone : T(rows.low - 1);
+    const T high = border && rows.high == axis.size ? kNone : T(rows.high);
     all_ = slots;
     for (int i = 0; i < slots; ++i) {
       const T x = of_all.x[D - 1][i];
@@ -116,7 +114,7 @@ struct Near {
 
   // Moves what belongs to them to the front.
   template <class E>
-  STN_HD void keep(E (&values)[kRoom]) const {
+  STN_SHARED void keep(E (&values)[kRoom]) const {
     for (int i = 0; i < all_; i += kMoved<E>) {
       store_marked(values + i, sees_ + i, values + before_[i / 8]);
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/near.h"
+#include "cpu/slab.h"
 
 namespace stn_cuda {
 namespace cpu {

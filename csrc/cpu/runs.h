@@ -30,7 +30,7 @@ struct alignas(64) RunStarts {
   int64_t row[kRows];                // offsets of the rows of taps
   int32_t whole[kRoom / kLanes<A>];  // whether a group's taps have the room that they need
 
-  STN_HD bool all_whole(int slots) const {
+  STN_SHARED bool all_whole(int slots) const {
     const int groups = (slots + kLanes<A> - 1) / kLanes<A>;
     return std::find(whole, whole + groups, 0) == whole + groups;
   }

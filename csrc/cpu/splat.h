@@ -107,7 +107,7 @@ struct SlabSums {
         if (share == Share::none) return took(Path::splat_seen_elsewhere);
         if constexpr (K == 2) {
           if (layout == Layout::planar &&
-              splat_runs<Along>(local, plan, slab, share, spread, zeros, warp, tile, looks,
+              splat_runs<Along>(local, plan, slab, rows, share, spread, zeros, warp, tile, looks,
                                 tiles.next(), order, n, first_channel, channels)) {
             return;
           }

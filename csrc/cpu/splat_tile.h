@@ -117,6 +117,16 @@ STN_SHARED void splat_points(const Slab<A>& slab, A* plane, const Tile<D>& tile,
   for (int i = 0; i < tile.slots(); ++i) splat_point<K, D>(slab, plane, weighted, i, values[i]);
 }
 
+// A channel some of whose values are not: infinity times a weight of 0 must not reach a pixel.
+template <bool Along, class T, class A, int D>
+STN_SHARED void splat_not_finite(const SampleParams& p, int64_t warp, const Tile<D>& tile,
+                                 const Looks<T, D>& looks, const Slab<A>& slab, A* plane,
+                                 const A (&values)[kRoom]) {
+  took(Path::splat_points);
+  const TapsToSplat<Along, A, 2, D> weighted(p, warp, tile, looks);
+  splat_points<2, D>(slab, plane, tile, weighted, values);
+}
+
 // What is known of all points of a warp.
 struct Spread {
   bool scattered;  // neighbours look far apart
@@ -127,7 +137,7 @@ struct Spread {
 // axis or the other; further by what rounding may take away. With zeros around the image: those
 // that look there add zeros to pixels of others, while another rule would have them add more.
 template <int D>
-STN_HD bool are_alone(const SampleParams& p, int64_t n) {
+STN_SHARED bool are_alone(const SampleParams& p, int64_t n) {
   if constexpr (D == 2) {
     constexpr int64_t kLargest = int64_t(1) << 15;  // for float32 to tell pixels well apart
     constexpr double kApart = 2 + 1.0 / 64;
@@ -185,11 +195,7 @@ STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const S
       if (!finite) {
         // Whatever channels are together, the sums are to be the same.
         for (int k = 0; C > 1 && k < C; ++k) add_one(c + k);
-        if (C > 1 || !first) return;
-        took(Path::splat_points);
-        // Infinity times a weight of 0 must not reach a pixel.
-        const TapsToSplat<false, A, 2, D> weighted(p, warp, tile, looks);
-        splat_points<2, D>(slab, plane, tile, weighted, values[0]);
+        if (C == 1 && first) splat_not_finite<false>(p, warp, tile, looks, slab, plane, values[0]);
         return;
       }
       took(Path::splat_collected);
@@ -207,10 +213,10 @@ STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const S
 
 // The same, in any way. False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
-bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Share share,
-                const Spread& spread, Zeros<A>& zeros, int64_t warp, const Tile<D>& tile,
-                const Looks<T, D>& looks, const Box<D>& next, Order& order, int64_t n,
-                int64_t first_channel, int64_t channels) {
+bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, const Rows& rows,
+                Share share, const Spread& spread, Zeros<A>& zeros, int64_t warp,
+                const Tile<D>& tile, const Looks<T, D>& looks, const Box<D>& next, Order& order,
+                int64_t n, int64_t first_channel, int64_t channels) {
   if constexpr (!Along && kCollects<A> && std::is_same<T, A>::value) {
     if (p.channels >= kFewestCollected && !spread.scattered &&
         splat_collected(p, plan, slab, zeros, warp, tile, looks, next, n, first_channel,
@@ -223,7 +229,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Sh
   order.fit(spread.scattered, tile.width, tile.rows, tile.pitch);
   // Of a tile that may see other slabs, too, only the points that see this one.
   const bool cut = share == Share::some && near.can_find(looks);
-  if (cut) near.find(slab, looks, order, slots);
+  if (cut) near.find(rows, looks, order, slots);
   const Looks<T, D>& seen = cut ? near.looks : looks;
   const Order& in_order = cut ? near.order : order;
   const int count = cut ? near.count : slots;
@@ -265,11 +271,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, Sh
     if (!finite) {
       // Whatever channels are together, the sums are to be the same.
       for (int k = 0; C > 1 && k < C; ++k) add_one(c + k);
-      if (C > 1) return;
-      took(Path::splat_points);
-      // Infinity times a weight of 0 must not reach a pixel.
-      const TapsToSplat<Along, A, 2, D> weighted(p, warp, tile, looks);
-      splat_points<2, D>(slab, plane, tile, weighted, values[0]);
+      if (C == 1) splat_not_finite<Along>(p, warp, tile, looks, slab, plane, values[0]);
       return;
     }
     if (next.known && next.low[D - 1] >= slab.low && next.high[D - 1] < slab.high) {

@@ -58,15 +58,15 @@ struct alignas(64) WindowTile {
   const A (*x)[kRoom];        // where the points look
   alignas(64) A bounded[D][kRoom];
 
-  STN_HD bool complete(int groups) const {
+  STN_SHARED bool complete(int groups) const {
     return std::find(used, used + groups, 0) == used + groups;
   }
 };
 
 // The looks after the boundary rule and, for nearest, rounding.
 template <int K, class T, int D>
-STN_HD void bound_looks(const Frame<T, D>& frame, const Looks<T, D>& looks, int slots,
-                        T (&x)[D][kRoom]) {
+STN_SHARED void bound_looks(const Frame<T, D>& frame, const Looks<T, D>& looks, int slots,
+                            T (&x)[D][kRoom]) {
   using V = Native<T>;
   with_rule(frame, [&](auto rule) {
     for (int d = 0; d < D; ++d) {
@@ -196,8 +196,8 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limi
 
 // Finds the windows of a tile. Whether there are any.
 template <int K, class T, class A, int D>
-STN_HD bool find_windows(const SampleParams& p, const Plan& plan, const Tile<D>& tile,
-                         const Looks<T, D>& looks, WindowTile<A, D>& windows) {
+STN_SHARED bool find_windows(const SampleParams& p, const Plan& plan, const Tile<D>& tile,
+                             const Looks<T, D>& looks, WindowTile<A, D>& windows) {
   if constexpr (std::is_same<T, A>::value) {
     if (!plan.windows) return false;
     const Frame<T, D> frame = frame_of_looks<K>(looks.frame);

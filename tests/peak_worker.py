@@ -11,6 +11,7 @@ For each line of its input it prints one (null: it failed, and standard error sa
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -181,6 +182,7 @@ if __name__ == "__main__":
             if os.waitpid(child, 0)[1]:
                 print("null", flush=True)
         else:
+            signal.alarm(600)  # one that hangs has failed
             try:
                 answer(*json.loads(line))
             except BaseException:

@@ -40,7 +40,6 @@ def peak():
             return shares
 
         yield ask
-        worker.stdin.close()
 
 
 @pytest.mark.parametrize("case", CASES)

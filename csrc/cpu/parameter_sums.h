@@ -36,10 +36,9 @@ STN_HD void add_sums(const V (&sums)[N], int first, LaneSums& total) {
 }
 
 // Parameters: the tile's part of the sums that the map makes of the coordinates' gradients.
-template <class Map, class A, int D>
-STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
+template <class Map, class T, int D>
+STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const T (&grad)[D][kRoom],
                          LaneSums& total, int first = 0) {
-  using T = typename Map::coordinate_type;
   using V = Native<T>;
   constexpr int L = kLanes<T>;
   V sums[Map::sums] = {};
@@ -49,7 +48,7 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
       positions(tile, p, j, at);
       const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
-        g[d] = inside ? load_converted<V>(&grad[d][slot + j]) : V{};
+        g[d] = inside ? load<V>(&grad[d][slot + j]) : V{};
       }
       map.accumulate(at, g, sums);
     }
@@ -59,8 +58,8 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const A (&grad)[D]
 
 // The same of a grouped map: group by group over all of the tile's points, from its basis functions
 // where they are at hand.
-template <class Map, class A, int D, class T = typename Map::coordinate_type>
-STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
+template <class Map, class T, int D>
+STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const T (&grad)[D][kRoom],
                        LaneSums& kept, const BasisRows<T>& basis = {}) {
   using V = Native<T>;
   constexpr int L = kLanes<T>;
@@ -70,7 +69,7 @@ STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const A (&grad)[D][k
     for (int j = 0; j < tile.width; j += L) {
       const auto inside = counting<V>() < static_cast<T>(tile.width - j);
       for (int d = 0; d < D; ++d) {
-        store<L>(&g[d][slot + j], inside ? load_converted<V>(&grad[d][slot + j]) : V{});
+        store<L>(&g[d][slot + j], inside ? load<V>(&grad[d][slot + j]) : V{});
       }
     }
   });
@@ -109,8 +108,8 @@ STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const A (&grad)[D][k
   }
 }
 
-template <class Map, class A, int D>
-STN_HD void sum_map(const Map& map, const Tile<D>& tile, const A (&grad)[D][kRoom],
+template <class Map, class T, int D>
+STN_HD void sum_map(const Map& map, const Tile<D>& tile, const T (&grad)[D][kRoom],
                     LaneSums& kept) {
   if constexpr (Map::grouped) {
     sum_groups(map, tile, grad, kept);

@@ -120,9 +120,9 @@ STN_HD void coordinates(const GridMap<T, D, E, Packed>& map, const Tile<D>& tile
 }
 
 // A free map's values, of a type: the gradient of each, written, or added to what stands there.
-template <class Element, class T, class A, int D>
+template <class Element, class T, int D>
 STN_HD void write_gradient(const Reading<T, D>& reading, const SampleParams& p, bool add, int64_t n,
-                           const Tile<D>& tile, const A (&grad)[D][kRoom]) {
+                           const Tile<D>& tile, const T (&grad)[D][kRoom]) {
   using V = Native<T>;
   const Warp& out = p.grad_warp;
   Element* data = static_cast<Element*>(out.data) + n * out.stride_n;
@@ -132,7 +132,7 @@ STN_HD void write_gradient(const Reading<T, D>& reading, const SampleParams& p, 
       Element* row = data + offset_of<D>(at, out.stride);
       for (int j = 0; j < tile.width; j += L) {
         V g[D];
-        for (int d = 0; d < D; ++d) g[d] = load_converted<V>(&grad[d][slot + j]);
+        for (int d = 0; d < D; ++d) g[d] = load<V>(&grad[d][slot + j]);
         reading.gradient(g);
         write(g, row + j * out.stride[0], std::min(L, tile.width - j));
       }

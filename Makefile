@@ -55,12 +55,13 @@ test: build
 bench: build
 	$(python) -m benchmarks --out out/benchmarks $(BENCH_ARGS)
 
-# Looks for the GPU first: without one, all that would be built before the script could say so.
+# Looks for the GPU first: without one, all that would be built before the script could say so. With
+# the lines of the sources, of which compute-sanitizer tells.
 .PHONY: gpu-check
 gpu-check:
 	@nvidia-smi -L >/dev/null 2>&1 || \
 	  { echo "make gpu-check needs a GPU, and nvidia-smi finds none" >&2; exit 2; }
-	$(MAKE) build STN_CUDA_BUILD=cuda
+	NVCC_APPEND_FLAGS="$$NVCC_APPEND_FLAGS -lineinfo" $(MAKE) build STN_CUDA_BUILD=cuda
 	$(python) -m benchmarks.gpu_check --report '$(REPORT)' $(if $(STEPS),--steps '$(STEPS)') \
 	  $(if $(BENCH_ARGS),--bench-args='$(BENCH_ARGS)') $(if $(STEP_LIMIT),--step-limit $(STEP_LIMIT))
 

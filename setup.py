@@ -49,7 +49,7 @@ DEFAULT_ARCHITECTURES = ("7.5", "8.0", "9.0", "10.0", "12.0")
 CXX_FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 OPENMP_FLAGS = [] if sys.platform == "darwin" else ["-fopenmp"]
-NVCC_FLAGS = ["-O3", "--expt-relaxed-constexpr", "-lineinfo"]
+NVCC_FLAGS = ["-O3", "--expt-relaxed-constexpr"]
 
 
 def stop(sentence):

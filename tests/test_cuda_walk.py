@@ -9,6 +9,7 @@ import pytest
 import torch
 from accuracy import Checks, check_call
 from cases import IMAGE_LAYOUTS, MIXED, PADDINGS, Call, image, scattered_grid, smooth_grid, thetas
+from chains import LETTERS, SIZES, compose, tensors_of
 from conftest import walk_problem, walking
 from hypothesis import given
 from hypothesis import strategies as st
@@ -210,6 +211,47 @@ def test_additions_of_vectors(dtype, vectors):
             pixels = IMAGE_LAYOUTS["channels_last"](image((2, channels, 6, 5), dtype))
             check_call(checks, Call(pixels, smooth_grid(2, (9, 8))))
             check_call(checks, Call(pixels, thetas(2, 2), "affine", (9, 8), "bicubic"))
+
+
+def warps_of_every_kind(dims, size, dtype):
+    """(warp of a tensor, the tensor) for each map that has kernels of its own."""
+    yield lambda tensor: tensor, smooth_grid(2, size, dtype)
+    for letter in "APFS" if dims == 2 else "APF":
+        warp, tensor_of = LETTERS[letter]
+        yield warp, tensor_of(2, size, 0).to(dtype)
+    outer, field, inner = tensors_of("PfA", size, dtype=dtype)
+    yield lambda tensor: compose("PfA", (outer, tensor, inner)), field
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("coordinates", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dims, mode", [(2, "nearest"), (2, "bilinear"), (2, "bicubic"), (3, "nearest"), (3, "bilinear")]
+)
+def test_types_of_images_that_share_kernels(dims, mode, dtype, coordinates, deterministic):
+    """16-bit images give what the same numbers in float32 do, rounded."""
+    size = SIZES[dims]
+    x, cotangent = image((2, 3, *size), dtype), image((2, 3, *size), dtype, key=1)
+
+    def results(x, cotangent, warp_of, tensor):
+        x, tensor = (t.detach().requires_grad_() for t in (x, tensor))
+        warp = warp_of(tensor)
+        arguments = (x, warp, None if warp is tensor else size)
+        y = stn_cuda.sample(*arguments, mode=mode)
+        grad_x, grad_tensor = torch.autograd.grad(y, (x, tensor), cotangent, create_graph=True)
+        yield from (y, grad_x, grad_tensor)
+        if mode != "nearest":
+            yield from stn_cuda.sample_with_gradient(*arguments, mode=mode)
+            yield from torch.autograd.grad(grad_tensor.sum(), (x, tensor), retain_graph=True)
+            yield from torch.autograd.grad((grad_x * x).sum(), tensor)
+
+    with walking(deterministic=deterministic):
+        for case in warps_of_every_kind(dims, size, coordinates):
+            narrow = results(x, cotangent, *case)
+            wide = results(x.float(), cotangent.float(), *case)
+            for a, b in zip(narrow, wide, strict=True):
+                assert torch.equal(a, b.to(a.dtype)), case
 
 
 def test_offsets_beyond_32_bits():

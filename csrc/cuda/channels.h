@@ -15,6 +15,31 @@ struct alignas(sizeof(Element) * N) Pack {
   Element of[N];
 };
 
+// What a thread holds of N elements: themselves, or what they are as float32.
+template <class Element>
+using HeldAs = std::conditional_t<std::is_same<Element, AnyFloat>::value, float, Element>;
+template <class Element, int N>
+using Held = Pack<HeldAs<Element>, N>;
+
+template <class Element, class As, int N>
+STN_HD void read(const Element* from, Pack<As, N>& held) {
+  if constexpr (std::is_same<Element, As>::value) {
+    held = *reinterpret_cast<const Pack<Element, N>*>(from);
+  } else {
+    static_assert(N == 1, "the types of packs are known");
+    held.of[0] = widen(*from);
+  }
+}
+template <class Element, class As, int N>
+STN_HD void write(Element* to, const Pack<As, N>& held) {
+  if constexpr (std::is_same<Element, As>::value) {
+    *reinterpret_cast<Pack<Element, N>*>(to) = held;
+  } else {
+    static_assert(N == 1, "the types of packs are known");
+    *to = Narrow<Element>::from(held.of[0]);
+  }
+}
+
 // The most of them that one access of 16 bytes moves.
 template <class Element>
 constexpr int kPack = 16 / sizeof(Element);

@@ -40,9 +40,8 @@ STN_HD A weighted_sum_along(const PointTaps<Index, A, K, D>& taps, const A (&dir
   return sum;
 }
 
-template <class Element>
-STN_HD Element* point_of(const Image& image, int64_t n, int64_t c, int64_t point) {
-  return static_cast<Element*>(image.data) + n * image.stride_n + c * image.stride_c + point;
+STN_HD int64_t plane_of(const Image& image, int64_t n, int64_t c) {
+  return n * image.stride_n + c * image.stride_c;
 }
 
 // Points of the values and of the derivatives lie alike.
@@ -65,22 +64,25 @@ STN_HD void derive_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
     for (int64_t c = place.channel_begin + spot.share; c < place.channel_end;
          c += int64_t(1) << launch.work.log_share) {
-      const Element* plane = point_of<const Element>(p.input, n, c, 0);
       A pixel[kTaps<K, D>];
-      STN_UNROLL
-      for (int k = 0; k < kTaps<K, D>; ++k) pixel[k] = widen(plane[tap_offset(taps, k)]);
-      if (p.output.data) {
-        *point_of<Element>(p.output, n, c, point) =
-            Narrow<Element>::from(weighted_sum(taps, pixel, -1));
-      }
-      Element* to = point_of<Element>(p.derivative, n, c, point);
+      with_elements<Element>(p.input, [&](const auto* elements) {
+        const auto* plane = elements + plane_of(p.input, n, c);
+        STN_UNROLL
+        for (int k = 0; k < kTaps<K, D>; ++k) pixel[k] = widen(plane[tap_offset(taps, k)]);
+      });
+      const auto put = [&](const Image& image, int64_t at, A value) {
+        with_elements<Element>(image, [&](auto* elements) {
+          write(elements + plane_of(image, n, c) + point + at, Held<Element, 1>{{value}});
+        });
+      };
+      if (p.output.data) put(p.output, 0, weighted_sum(taps, pixel, -1));
       if (p.direction != Direction::none) {
-        *to = Narrow<Element>::from(weighted_sum_along(taps, direction, pixel, -1));
+        put(p.derivative, 0, weighted_sum_along(taps, direction, pixel, -1));
         continue;
       }
       STN_UNROLL
       for (int d = 0; d < D; ++d) {
-        to[d * p.axis_stride] = Narrow<Element>::from(weighted_sum(taps, pixel, d));
+        put(p.derivative, d * p.axis_stride, weighted_sum(taps, pixel, d));
       }
     }
   }
@@ -110,8 +112,7 @@ struct DerivativeKernel {
 template <class Launcher>
 void sample_derivative(const SampleParams& p, Launcher& launcher) {
   with_kernel(p, [&](auto chosen) {
-    // One kernel for images of any size: what it writes, and computes, hides an index's width.
-    using Chosen = typename decltype(chosen)::Wide;
+    using Chosen = typename decltype(chosen)::Moved;
     if constexpr (Chosen::K > 1 && !kIsChain<typename Chosen::Map>) {
       SampleParams q = p;  // its threads share channels as the derivatives lie
       q.output.stride_c = p.derivative.stride_c;

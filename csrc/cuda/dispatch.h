@@ -1,6 +1,7 @@
 // From what the parameters say at run time to the kernels' template arguments (host).
 #pragma once
 
+#include "cuda/element.h"
 #include "cuda/other_map.h"
 #include "cuda/point.h"
 
@@ -78,6 +79,18 @@ using Coordinate = typename CoordinateOf<Map>::type;
 template <class Map>
 using InDouble = typename CoordinateOf<Map>::in_double;
 
+// The map of a kernel that serves others as well.
+template <class Map>
+struct SharedMapOf {
+  using type = Map;
+};
+template <class T, int D>
+struct SharedMapOf<AffineMap<T, D>> {
+  using type = OtherMap<T, D>;
+};
+template <class Map>
+using SharedMap = typename SharedMapOf<Map>::type;
+
 // What the kernels of sample, splat and grad_warp are templates over.
 template <class Element_, int K_, class Index_, class Map_, int D_, bool Along = false>
 struct Choice {
@@ -88,9 +101,11 @@ struct Choice {
   static constexpr int K = K_, D = D_;
   // The usual coordinates and images: worth a form of their own for consecutive channels.
   static constexpr bool fast = sizeof(Index) == sizeof(int32_t);
-  using Wide = Choice<Element, K, int64_t, Map, D, Along>;  // for images of any size
-  // Of the derivatives along a direction; one kernel serves images of any size.
-  using Moved = Choice<Element, K, int64_t, Map, D, true>;
+  // In its place where speed counts less than how many kernels there are: for images of any size
+  // and type, all parametric maps together.
+  using Shared = Choice<AnyOf<Element>, K, int64_t, SharedMap<Map>, D, Along>;
+  // Of derivatives, along a direction or not: for images of any size and type.
+  using Moved = Choice<AnyOf<Element>, K, int64_t, Map, D, true>;
   static constexpr bool along = Along;
 };
 
@@ -101,11 +116,11 @@ void with_kernel_of(const SampleParams& p, F&& f) {
     constexpr int K = decltype(taps)::value, D = decltype(dims)::value;
     with_map<D>(p.map, p.warp.type, [&](auto map) {
       using Map = TypeOf<decltype(map)>;
-      // With float64 coordinates, and of chains, one kernel serves images of any size.
+      using Usual = Choice<Element, K, int32_t, Map, D>;
       if constexpr (sizeof(Coordinate<Map>) == sizeof(float) && !kIsChain<Map>) {
-        if (fits_int32(p)) return f(Choice<Element, K, int32_t, Map, D>{});
+        if (fits_int32(p)) return f(Usual{});
       }
-      f(Choice<Element, K, int64_t, Map, D>{});
+      f(typename Usual::Shared{});
     });
   });
 }

@@ -2,11 +2,40 @@
 // math/element.h.
 #pragma once
 
+#include <type_traits>
+
 #include "math/element.h"
 
 namespace stn_cuda {
 namespace cuda {
 inline namespace STN_ISA {
+
+// In the place of float32 and 16-bit elements in kernels that serve them all: which of them an
+// image has is asked for at run time.
+struct AnyFloat {};
+
+// The element of a kernel that serves others as well.
+template <class Element>
+using AnyOf =
+    std::conditional_t<std::is_same<Element, double>::value || std::is_same<Element, Byte>::value,
+                       Element, AnyFloat>;
+
+// f(elements) with the image's elements by their own type: a branch that all threads take alike.
+template <class Element, class F>
+STN_HD void with_elements(const Image& image, F&& f) {
+  if constexpr (std::is_same<Element, AnyFloat>::value) {
+    switch (image.type) {
+      case ElementType::f16:
+        return f(static_cast<Half*>(image.data));
+      case ElementType::bf16:
+        return f(static_cast<BFloat16*>(image.data));
+      default:
+        return f(static_cast<float*>(image.data));
+    }
+  } else {
+    f(static_cast<Element*>(image.data));
+  }
+}
 
 template <class Element>
 STN_HD Accumulate<Element> widen(Element x) {

@@ -42,7 +42,7 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
   using Element = typename Chosen::Element;
   using Index = typename Chosen::Index;
   using A = Accumulate<Element>;
-  using Values = Pack<Element, N>;
+  using Values = Held<Element, N>;
   const SampleParams& p = launch.p;
   grad = {};
   if (!spot.inside) return;
@@ -54,17 +54,21 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << launch.work.log_share;
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
-    const Element* input = static_cast<const Element*>(p.input.data) + n * p.input.stride_n;
-    const Element* output =
-        static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
     for (int64_t c = place.channel_begin + spot.share * N; c < place.channel_end; c += step) {
-      const Values value = *reinterpret_cast<const Values*>(output + c * p.output.stride_c);
-      const Element* plane = input + c * p.input.stride_c;
+      Values value;
+      with_elements<Element>(p.output, [&](const auto* elements) {
+        read(elements + n * p.output.stride_n + point + c * p.output.stride_c, value);
+      });
+      Values pixel[kTaps<K, D>];
+      with_elements<Element>(p.input, [&](const auto* elements) {
+        const auto* plane = elements + n * p.input.stride_n + c * p.input.stride_c;
+        STN_UNROLL
+        for (int k = 0; k < kTaps<K, D>; ++k) read(plane + tap_offset(taps, k), pixel[k]);
+      });
       STN_UNROLL
       for (int k = 0; k < kTaps<K, D>; ++k) {
-        const Values pixel = *reinterpret_cast<const Values*>(plane + tap_offset(taps, k));
         STN_UNROLL
-        for (int j = 0; j < N; ++j) dot[k] += widen(value.of[j]) * widen(pixel.of[j]);
+        for (int j = 0; j < N; ++j) dot[k] += widen(value.of[j]) * widen(pixel[k].of[j]);
       }
     }
   }

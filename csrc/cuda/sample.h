@@ -36,7 +36,7 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
   using Element = typename Chosen::Element;
   using Index = typename Chosen::Index;
   using A = Accumulate<Element>;
-  using Values = Pack<Element, N>;
+  using Values = Held<Element, N>;
   constexpr int kSteps = unrolled_steps<K, D, N>();
   const SampleParams& p = launch.p;
   const Spot<D> spot = spot_of<D>(launch.work, p.output_size, place.tile, thread);
@@ -52,23 +52,23 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
     if (p.around) cover = static_cast<A>(cover_of<K>(launch.frame, x));
   }
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
-    const Element* input = static_cast<const Element*>(p.input.data) + n * p.input.stride_n;
-    Element* output = static_cast<Element*>(p.output.data) + n * p.output.stride_n + point;
+    const int64_t input = n * p.input.stride_n;
+    const int64_t output = n * p.output.stride_n + point;
     for (int64_t first = place.channel_begin + spot.share * N; first < place.channel_end;
          first += step * kSteps) {
       // First all loads, without branches between them, so that they overlap.
       Values pixel[kSteps][kTaps<K, D>] = {};
-      STN_UNROLL
-      for (int s = 0; s < kSteps; ++s) {
-        const int64_t c = first + s * step;
-        const bool active = c < place.channel_end;
-        const Element* plane = input + c * p.input.stride_c;
-        for_each_tap(taps, [&](int k, Index offset, A weight) {
-          if (active && weight != 0) {
-            pixel[s][k] = *reinterpret_cast<const Values*>(plane + offset);
-          }
-        });
-      }
+      with_elements<Element>(p.input, [&](const auto* elements) {
+        STN_UNROLL
+        for (int s = 0; s < kSteps; ++s) {
+          const int64_t c = first + s * step;
+          const bool active = c < place.channel_end;
+          const auto* plane = elements + input + c * p.input.stride_c;
+          for_each_tap(taps, [&](int k, Index offset, A weight) {
+            if (active && weight != 0) read(plane + offset, pixel[s][k]);
+          });
+        }
+      });
       STN_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         const int64_t c = first + s * step;
@@ -82,9 +82,11 @@ STN_HD void sample_thread(const SampleLaunch<T, D>& launch, const Map& map, cons
         }
         Values value;
         STN_UNROLL
-        for (int j = 0; j < N; ++j) value.of[j] = Narrow<Element>::from(sum[j]);
+        for (int j = 0; j < N; ++j) value.of[j] = Narrow<HeldAs<Element>>::from(sum[j]);
         if (c < place.channel_end) {
-          *reinterpret_cast<Values*>(output + c * p.output.stride_c) = value;
+          with_elements<Element>(p.output, [&](auto* elements) {
+            write(elements + output + c * p.output.stride_c, value);
+          });
         }
       }
     }

@@ -50,14 +50,16 @@ STN_HD void scatter_thread(const ScatterLaunch<T, D, Sums>& launch, const Map& m
   const int64_t point = offset_of(spot.p, p.output.stride);
   const int64_t step = int64_t(N) << work.log_share;
   for (int64_t n = place.image_begin; n < place.image_end; ++n) {
-    const Element* values =
-        static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
+    const int64_t values = n * p.output.stride_n + point;
     const int64_t image = n * p.input.stride_n;
     for (int64_t c = place.channel_begin + spot.share * N; c < place.channel_end; c += step) {
-      const auto pack = *reinterpret_cast<const Pack<Element, N>*>(values + c * p.output.stride_c);
+      Held<Element, N> held;
+      with_elements<Element>(p.output, [&](const auto* elements) {
+        read(elements + values + c * p.output.stride_c, held);
+      });
       A value[N];
       STN_UNROLL
-      for (int j = 0; j < N; ++j) value[j] = widen(pack.of[j]);
+      for (int j = 0; j < N; ++j) value[j] = widen(held.of[j]);
       const int64_t plane = image + c * p.input.stride_c;
       for_each_tap(taps, [&](int k, auto offset, A weight) {
         if constexpr (Chosen::along) {
@@ -137,13 +139,14 @@ struct LargestKernel {
     const int64_t point = offset_of(spot.p, p.output.stride);
     Fixed most = 0;
     for (int64_t n = place.image_begin; n < place.image_end; ++n) {
-      const Element* values =
-          static_cast<const Element*>(p.output.data) + n * p.output.stride_n + point;
-      for (int64_t c = place.channel_begin + spot.share; c < place.channel_end;
-           c += int64_t(1) << sample.work.log_share) {
-        const Fixed bits = magnitude_bits(widen(values[c * p.output.stride_c]));
-        most = most > bits ? most : bits;
-      }
+      with_elements<Element>(p.output, [&](const auto* elements) {
+        const auto* values = elements + n * p.output.stride_n + point;
+        for (int64_t c = place.channel_begin + spot.share; c < place.channel_end;
+             c += int64_t(1) << sample.work.log_share) {
+          const Fixed bits = magnitude_bits(widen(values[c * p.output.stride_c]));
+          most = most > bits ? most : bits;
+        }
+      });
     }
     return most;
   }
@@ -212,7 +215,7 @@ template <class Element, class Sums>
 struct RoundKernel {
   struct Launch {
     Sums sums;
-    Element* image;
+    Image image;
     int64_t count;
   };
   struct Shared {};
@@ -223,9 +226,11 @@ struct RoundKernel {
     const auto reader = launch.sums.reader();
     block.each([&](int thread) {
       const int64_t step = int64_t(block.count()) * kThreads;
-      for (int64_t i = int64_t(block.index()) * kThreads + thread; i < launch.count; i += step) {
-        launch.image[i] = Narrow<Element>::from(reader.value(i));
-      }
+      with_elements<Element>(launch.image, [&](auto* elements) {
+        for (int64_t i = int64_t(block.index()) * kThreads + thread; i < launch.count; i += step) {
+          write(elements + i, Held<Element, 1>{{reader.value(i)}});
+        }
+      });
     });
   }
 };

@@ -23,8 +23,8 @@ inline int64_t striding_blocks(int64_t blocks) {
   return blocks < 4 * kBusyBlocks ? blocks : 4 * kBusyBlocks;
 }
 
-template <class Element>
-constexpr bool kDirect = sizeof(Element) == sizeof(Accumulate<Element>);
+// Whether the image's own elements are of the type in which its sums accumulate.
+inline bool is_direct(const SampleParams& p) { return element_size(p.input.type) >= 4; }
 
 // The scratch memory, piece after piece, each as aligned as an allocation.
 template <class Chosen>
@@ -46,13 +46,13 @@ struct SplatMemory {
       piece = reinterpret_cast<std::decay_t<decltype(piece)>>(static_cast<char*>(scratch) + bytes);
       bytes += ceil_div(elements * static_cast<int64_t>(sizeof *piece), 256) * 256;
     };
-    if (kTurns<Chosen>) take(turned, p.warp.batch);
+    if (is_turned(p)) take(turned, p.warp.batch);
     if (p.deterministic) {
       take(largest, 1);
       if (Chosen::along) take(farthest, 1);
       for (Fixed*& one : limb) take(one, count);
     }
-    if (kDirect<Element>) {
+    if (is_direct(p)) {
       sums = static_cast<A*>(p.input.data);
     } else {
       take(sums, count);
@@ -77,9 +77,9 @@ void scatter(const SampleParams& p, const Sums& sums,
   using T = typename Chosen::T;
   using Element = typename Chosen::Element;
   constexpr int D = Chosen::D;
-  // In fixed point the additions take so long that the width of an index does not count.
+  // In fixed point the additions take so long that what a kernel has of its own does not count.
   constexpr bool floats = std::is_same<Sums, FloatSums<Accumulate<Element>>>::value;
-  using Of = std::conditional_t<floats, Chosen, typename Chosen::Wide>;
+  using Of = std::conditional_t<floats, Chosen, typename Chosen::Shared>;
   const auto run = [&](auto pack) {
     constexpr int N = decltype(pack)::value;
     const int log_share = share_of_channels(p, N);
@@ -96,30 +96,25 @@ void scatter(const SampleParams& p, const Sums& sums,
   run(Number<1>{});
 }
 
-// The pixels gather from the points that see them, on top of the sums.
-template <class Chosen, class Sums, class Launcher>
-void gather(const SampleParams& p, const Sums& sums,
-            const TurnedMap<typename Chosen::T, Chosen::D>* turned, Launcher& launcher) {
-  using T = typename Chosen::T;
-  using Element = typename Chosen::Element;
-  constexpr int D = Chosen::D;
+// The pixels gather from the points that see them, on top of the sums. fast: Choice's.
+template <class Element, bool fast, class Sums, class T, int D, class Launcher>
+void gather(const SampleParams& p, const Sums& sums, const TurnedMap<T, D>* turned,
+            Launcher& launcher) {
   const auto run = [&](auto pack) {
     constexpr int N = decltype(pack)::value;
     const auto launch = make_gather_launch(p, sums, turned, N);
     launcher.template run<GatherKernel<Element, N, T, D, Sums>>(launch.sample.work.blocks, launch);
   };
-  constexpr int N = kPack<Element>;
-  if constexpr (Chosen::fast) {
+  if constexpr (fast) {
+    constexpr int N = kPack<Element>;
     if (packed<Element, N>(p)) return run(Number<N>{});
   }
   run(Number<1>{});
 }
 
-template <class Chosen, class Launcher>
-void turn(const SampleParams& p, SplatMemory<Chosen>& memory, Launcher& launcher) {
-  using T = typename Chosen::T;
-  constexpr int D = Chosen::D;
-  const TurnLaunch<T, D> launch{make_launch<T, D>(p, 0), memory.turned};
+template <class T, int D, class Launcher>
+void turn(const SampleParams& p, TurnedMap<T, D>* turned, Launcher& launcher) {
+  const TurnLaunch<T, D> launch{make_launch<T, D>(p, 0), turned};
   launcher.template run<TurnKernel<T, D>>(ceil_div(p.warp.batch, kThreads), launch);
 }
 
@@ -131,7 +126,7 @@ void splat_by_sums(const SampleParams& p, const Sums& sums, const SplatMemory<Ch
   using Element = typename Chosen::Element;
   constexpr int D = Chosen::D;
   const int64_t count = image_elements(p);
-  if constexpr (kTurns<Chosen>) {
+  if (memory.turned) {
     const auto launch = make_gather_launch(p, sums, memory.turned, 1);
     launcher.template run<ZeroKernel<T, D, Sums>>(launch.sample.work.blocks, launch);
   } else {
@@ -145,21 +140,21 @@ void splat_by_sums(const SampleParams& p, const Sums& sums, const SplatMemory<Ch
     ScatterLaunch<T, D, Sums> launch{make_launch<T, D>(p, share_of_channels(p, 1)), sums,
                                      memory.turned};
     split(launch.sample.work, int64_t(1) << launch.sample.work.log_share);
-    launcher.template run<LargestKernel<Element, T, D, Sums>>(
+    launcher.template run<LargestKernel<AnyOf<Element>, T, D, Sums>>(
         striding_blocks(launch.sample.work.blocks), launch);
     if constexpr (Chosen::along) {
       launcher.zero(memory.farthest, sizeof *memory.farthest);
       const ScatterLaunch<T, D, Sums> points{make_launch<T, D>(p, 0), sums, nullptr};
-      launcher.template run<FarthestKernel<typename Chosen::Map, Sums>>(points.sample.work.blocks,
-                                                                        points);
+      using Map = typename Chosen::Shared::Map;
+      launcher.template run<FarthestKernel<Map, Sums>>(points.sample.work.blocks, points);
     }
   }
   scatter<Chosen>(p, sums, memory.turned, launcher);
-  if constexpr (kTurns<Chosen>) {
-    gather<Chosen>(p, sums, memory.turned, launcher);
+  if (memory.turned) {
+    gather<Element, Chosen::fast>(p, sums, memory.turned, launcher);
   } else {
-    using Round = RoundKernel<Element, Sums>;
-    const typename Round::Launch launch{sums, static_cast<Element*>(p.input.data), count};
+    using Round = RoundKernel<AnyOf<Element>, Sums>;
+    const typename Round::Launch launch{sums, p.input, count};
     launcher.template run<Round>(striding_blocks(ceil_div(count, kThreads)), launch);
   }
 }
@@ -167,9 +162,10 @@ void splat_by_sums(const SampleParams& p, const Sums& sums, const SplatMemory<Ch
 // In the image itself.
 template <class Chosen, class Launcher>
 void splat_in_place(const SampleParams& p, const SplatMemory<Chosen>& memory, Launcher& launcher) {
-  using A = Accumulate<typename Chosen::Element>;
-  if constexpr (kTurns<Chosen>) {
-    gather<Chosen>(p, NoSums<A>{}, memory.turned, launcher);
+  using Element = typename Chosen::Element;
+  using A = Accumulate<Element>;
+  if (memory.turned) {
+    gather<Element, Chosen::fast>(p, NoSums<A>{}, memory.turned, launcher);
   } else {
     launcher.zero(memory.sums, image_elements(p) * static_cast<int64_t>(sizeof(A)));
   }
@@ -190,13 +186,14 @@ void splat(const SampleParams& p, void* scratch, Launcher& launcher) {
     using Element = typename Chosen::Element;
     using A = Accumulate<Element>;
     SplatMemory<Chosen> memory(p, scratch);
-    if constexpr (kTurns<Chosen>) turn<Chosen>(p, memory, launcher);
+    if (memory.turned) turn(p, memory.turned, launcher);
     if (p.deterministic) {
       return splat_by_sums<Chosen>(p, RepeatableSums<A>{memory.fixed(p)}, memory, launcher);
     }
-    if constexpr (kDirect<Element>) {
-      splat_in_place<Chosen>(p, memory, launcher);
-    } else {
+    if constexpr (sizeof(Element) != sizeof(Half)) {
+      if (is_direct(p)) return splat_in_place<Chosen>(p, memory, launcher);
+    }
+    if constexpr (sizeof(Element) < sizeof(A)) {
       splat_by_sums<Chosen>(p, FloatSums<A>{memory.sums}, memory, launcher);
     }
   });

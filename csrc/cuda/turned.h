@@ -156,7 +156,7 @@ struct GatherLaunch {
 template <class Element, int N, class Sums, class T, int D>
 STN_HD void gather_thread(const GatherLaunch<T, D, Sums>& launch, const Place& place, int thread) {
   using A = Accumulate<Element>;
-  using Values = Pack<Element, N>;
+  using Values = Held<Element, N>;
   constexpr int kSteps = N > 1 ? 1 : 4;
   const SampleParams& p = launch.sample.p;
   const Work& work = launch.sample.work;
@@ -174,17 +174,16 @@ STN_HD void gather_thread(const GatherLaunch<T, D, Sums>& launch, const Place& p
         const TurnedMap<T, D>& turned = launch.turned[p.warp.batch == 1 ? 0 : n];
         pending = pending || !turned.usable;
         if (!turned.usable) continue;
-        const Element* values = static_cast<const Element*>(p.output.data) + n * p.output.stride_n;
         for_each_seer(turned, launch.sample, spot.p, [&](const auto& at, T weight) {
-          const Element* from = values + offset_of(at, p.output.stride);
           Values value[kSteps] = {};
-          STN_UNROLL
-          for (int s = 0; s < kSteps; ++s) {
-            const int64_t c = begin + s * step;
-            if (c < place.channel_end) {
-              value[s] = *reinterpret_cast<const Values*>(from + c * p.output.stride_c);
+          with_elements<Element>(p.output, [&](const auto* elements) {
+            const auto* from = elements + n * p.output.stride_n + offset_of(at, p.output.stride);
+            STN_UNROLL
+            for (int s = 0; s < kSteps; ++s) {
+              const int64_t c = begin + s * step;
+              if (c < place.channel_end) read(from + c * p.output.stride_c, value[s]);
             }
-          }
+          });
           STN_UNROLL
           for (int s = 0; s < kSteps; ++s) {
             STN_UNROLL
@@ -201,9 +200,9 @@ STN_HD void gather_thread(const GatherLaunch<T, D, Sums>& launch, const Place& p
         STN_UNROLL
         for (int j = 0; j < N; ++j) {
           if (pending) sum[s][j] += reader.value(at + j);
-          result.of[j] = Narrow<Element>::from(sum[s][j]);
+          result.of[j] = Narrow<HeldAs<Element>>::from(sum[s][j]);
         }
-        *reinterpret_cast<Values*>(static_cast<Element*>(p.input.data) + at) = result;
+        with_elements<Element>(p.input, [&](auto* elements) { write(elements + at, result); });
       }
     }
   }
@@ -250,10 +249,10 @@ struct TurnKernel {
 
 // Whether maps are turned round: affine ones, for linear interpolation. (A bicubic look mixes
 // inside and outside, and has four times as many candidates.)
-template <class Chosen>
-constexpr bool kTurns =
-    std::is_same_v<typename Chosen::Map, AffineMap<typename Chosen::T, Chosen::D>> &&
-    Chosen::K == 2 && !Chosen::along;
+inline bool is_turned(const SampleParams& p) {
+  return p.map == MapKind::affine && p.interpolation == Interpolation::bilinear &&
+         p.direction == Direction::none;
+}
 
 // The launch of the pixels, in steps of `pack` channels.
 template <class T, int D, class Sums>

@@ -116,11 +116,12 @@ void check_parameters(const char* op, const char* name, const Tensor& warp, cons
   }
   const int step = facts.rows_per_point;
   const bool fits = flat && warp.sym_size(1) >= facts.rows + step * facts.least_points &&
-                    warp.sym_size(1) <= facts.rows + step * facts.most_points &&
-                    (warp.sym_size(1) - facts.rows) % step == 0;
+                    warp.sym_size(1) <= facts.rows + step * facts.most_points + 1 &&
+                    (warp.sym_size(1) - facts.rows) % step <= 1;
   TORCH_CHECK_VALUE(fits, op, ": ", name, " must have shape (N, ", step, " K + ", facts.rows, ", ",
                     facts.columns, ") for K points, of which there are ", facts.least_points,
-                    " to ", facts.most_points, ", got shape ", shape_text(warp));
+                    " to ", facts.most_points, ", or a row more if these are fixed, got shape ",
+                    shape_text(warp));
 }
 
 // What a map's tensor is called.

@@ -48,9 +48,9 @@ def projective_grid(theta: Tensor, size: Sequence[int], in_size, align_corners: 
 
 
 def spline_grid(parameters: Tensor, size: Sequence[int], in_size, align_corners: bool) -> Tensor:
-    """parameters (N, 2 K + 3, 2): weights of r^2 log r^2, theta, control points."""
+    """parameters (N, 2 K + 3 or 4, 2): weights of r^2 log r^2, theta, control points."""
     count = (parameters.shape[1] - 3) // 2
-    weights, theta, places = parameters.split((count, 3, count), 1)
+    weights, theta, places = parameters[:, : 2 * count + 3].split((count, 3, count), 1)
     identity = torch.eye(2, 3, dtype=theta.dtype, device=theta.device)[None]
     positions = affine_grid(identity, size, in_size, align_corners)[..., None, :]  # (1, H, W, 1, 2)
     squared = (positions - places[:, None, None]).square().sum(-1)

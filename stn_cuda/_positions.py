@@ -183,7 +183,7 @@ def _spline(step: _Step, looks: Tensor) -> Tensor:
         moved = ops.warp_grid(step.parameters, step.stage.map, step.size, step.align_corners)
         return _by_axis(moved.movedim(-1, 1), step.per_unit())
     count = (step.parameters.shape[1] - 3) // 2
-    weights, theta, places = step.parameters.split((count, 3, count), 1)
+    weights, theta, places = step.parameters[:, : 2 * count + 3].split((count, 3, count), 1)
     affine = step._replace(parameters=theta.reshape(-1, 2, 3))
     place = _by_axis(looks, step.units()).movedim(1, -1).unsqueeze(-2)  # (N, H, W, 1, 2)
     squared = (place - places[:, None, None]).square().sum(-1)

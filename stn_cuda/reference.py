@@ -246,7 +246,7 @@ def thin_plate_spline(targets, control_points, regularization=0.0):
 
 
 def thin_plate_spline_grid(parameters, size, align_corners=False):
-    """The grid (N, H, W, 2) of splines (N, 2 K + 3, 2), in float64."""
+    """The grid (N, H, W, 2) of splines (N, 2 K + 3 or 4, 2), in float64."""
     base = base_coordinates(size, align_corners).to(parameters.device)[None]
     return thin_plate_spline_at(parameters, base)
 
@@ -255,7 +255,7 @@ def thin_plate_spline_at(parameters, base):
     """The same at base (N or 1, H, W, 3)."""
     parameters = parameters.double()
     count = (parameters.shape[1] - 3) // 2
-    weights, theta, points = parameters.split((count, 3, count), 1)
+    weights, theta, points = parameters[:, : 2 * count + 3].split((count, 3, count), 1)
     distance = (base[..., None, :2] - points[:, None, None]).square().sum(-1)
     apart = distance > 0
     radial = torch.where(apart, distance * torch.where(apart, distance, 1).log(), 0.0)

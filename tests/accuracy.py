@@ -101,7 +101,7 @@ def _spline_reach(call, parameters):
     1 it is (3 * 17 + 4 * 32 + 17 K) / 8.
     """
     count = (parameters.shape[1] - 3) // 2
-    weights, theta, _ = parameters.abs().split((count, 3, count), 1)
+    weights, theta, _ = parameters[:, : 2 * count + 3].abs().split((count, 3, count), 1)
     rows = theta.reshape(-1, 2, 3).sum(-1) + weights.sum(1) * (180 + 17 * count) / 8
     return (rows + 1).reshape(-1, 1, 1, 2).expand(-1, *call.output_size, 2)
 

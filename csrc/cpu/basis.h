@@ -11,7 +11,8 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// A tile's: for each control point a row of kRoom values and, if they were asked for, of slopes.
+// A tile's: for each control point a row of kRoom values and, if they were asked for and it is not
+// fixed, of slopes.
 template <class T>
 struct BasisRows {
   const T* values = nullptr;
@@ -69,13 +70,14 @@ class Basis {
   template <class Map, int D, class T = typename Map::coordinate_type>
   STN_HD BasisRows<T> of(const Map& map, int64_t n, const Tile<D>& tile) {
     if (slots_ == 0) return {};
-    const int64_t rows = int64_t(map.points) * kRoom, size = slopes_ ? 2 * rows : rows;
+    const bool with_slopes = slopes_ && !map.fixed;
+    const int64_t rows = int64_t(map.points) * kRoom, size = with_slopes ? 2 * rows : rows;
     if (!room_) room_.reset(new unsigned char[slots_ * size * sizeof(T) + kAlign]);
     const int64_t slot = tile.index % slots_, wanted = (shared_ ? 0 : n) * tiles_ + tile.index;
     T* values =
         reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(room_.get()) / kAlign * kAlign + kAlign) +
         slot * size;
-    T* slopes = slopes_ ? values + rows : nullptr;
+    T* slopes = with_slopes ? values + rows : nullptr;
     took(held_[slot] == wanted ? Path::basis_kept : Path::basis_found);
     if (held_[slot] != wanted) find_basis(map, tile, values, slopes);
     held_[slot] = wanted;

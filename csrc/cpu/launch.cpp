@@ -104,12 +104,15 @@ int64_t control_points(const SampleParams& p) {
   return is_parametric(p.map) ? points_of(facts_of(p.map, p.dims), p.warp.count) : 0;
 }
 
-// Whether several warps have the same control points, the last of their parameters; to the bit.
+// Whether several warps have the same control points, which come after the other parameters; to the
+// bit.
 bool share_points(const SampleParams& p) {
-  const int64_t element = element_size(p.warp.type), number = control_points(p) * p.dims;
-  const char* last = static_cast<const char*>(p.warp.data) + (p.warp.count - number) * element;
+  const int64_t element = element_size(p.warp.type), points = control_points(p);
+  const int64_t others = (points + facts_of(p.map, p.dims).rows) * p.dims;
+  const char* places = static_cast<const char*>(p.warp.data) + others * element;
   for (int64_t n = 1; n < p.warp.batch; ++n) {
-    if (std::memcmp(last, last + n * p.warp.stride_n * element, number * element)) return false;
+    const char* of_other = places + n * p.warp.stride_n * element;
+    if (std::memcmp(places, of_other, points * p.dims * element)) return false;
   }
   return true;
 }
@@ -296,7 +299,8 @@ void splat_together(const SampleParams& p, int64_t together) {
 void run_sums(decltype(Kernels::grad_warp) kernel, const SampleParams& p, bool sums, Plan plan) {
   if (control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's are wanted twice; the next tile's come in between
-    if (share_points(p)) share_basis(p, 2, plan);
+    const bool fixed = are_fixed(facts_of(p.map, p.dims), p.warp.count);
+    if (share_points(p)) share_basis(p, fixed ? 1 : 2, plan);
   }
   std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
   plan.partial = sums ? partial.data() : nullptr;

@@ -90,10 +90,18 @@ STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const T (&grad)[D][k
     if constexpr (kHasBasis<Map>) {
       if (basis && map.has_place(group)) {
         const auto point = map.control_point(group);
-        const T *value = basis.values + group * kRoom, *slope = basis.slopes + group * kRoom;
-        over_points([&](int i, const V(&here)[D], const V(&of)[D]) __attribute__((always_inline)) {
-          map.accumulate(point, load<V>(value + i), load<V>(slope + i), here, of, sums);
-        });
+        const T* value = basis.values + group * kRoom;
+        if (map.fixed) {
+          over_points([&](int i, const V(&)[D], const V(&of)[D]) __attribute__((always_inline)) {
+            map.accumulate(load<V>(value + i), of, sums);
+          });
+        } else {
+          const T* slope = basis.slopes + group * kRoom;
+          over_points(
+              [&](int i, const V(&here)[D], const V(&of)[D]) __attribute__((always_inline)) {
+                map.accumulate(point, load<V>(value + i), load<V>(slope + i), here, of, sums);
+              });
+        }
         done = true;
       }
     }

@@ -43,6 +43,10 @@ STN_HD int64_t points_of(const MapFacts& facts, int64_t count) {
   if (facts.rows_per_point == 0) return 0;
   return (count / facts.columns - facts.rows) / facts.rows_per_point;
 }
+// Whether these are fixed: a row more says so.
+STN_HD bool are_fixed(const MapFacts& facts, int64_t count) {
+  return count / facts.columns > facts.rows + facts.rows_per_point * points_of(facts, count);
+}
 
 STN_HD MapFacts facts_of(MapKind kind, int64_t dims) {
   return dims == 2 ? facts_of<2>(kind) : facts_of<3>(kind);

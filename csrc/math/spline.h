@@ -26,7 +26,8 @@ struct Radial {
 
 // normalised input = theta * (normalised output q, 1) + sum over k of weight_k U(|q - control_k|^2)
 // Parameters, in float32 or float64 as the coordinates: the weights of K control points, D numbers
-// each; theta, as the affine map's; the control points, normalised positions in the output.
+// each; theta, as the affine map's; the control points, normalised positions in the output. If
+// these are fixed, D numbers more, which say that and nothing else: neither has a gradient.
 template <class T, int D>
 struct ThinPlateSplineMap {
   static constexpr bool parametric = true;
@@ -43,13 +44,15 @@ struct ThinPlateSplineMap {
   T unit[D];  // d normalised output / d output pixel
   const T *weights, *controls;
   int points;
+  bool fixed;
 
   STN_HD ThinPlateSplineMap(const Warp& warp, int64_t n, const Frame<T, D>& frame,
                             const int64_t (&output_size)[3], bool align_corners)
       : affine(warp, n, frame, output_size, align_corners, points_in(warp) * D),
         weights(nullptr),
         controls(nullptr),
-        points(points_in(warp)) {
+        points(points_in(warp)),
+        fixed(warp.count / D > rows + rows_per_point * points) {
     for (int d = 0; d < D; ++d) {
       const int64_t extent = align_corners ? output_size[d] - 1 : output_size[d];
       unit[d] = extent > 0 ? T(2) / static_cast<T>(extent) : T(0);
@@ -90,7 +93,8 @@ struct ThinPlateSplineMap {
 
   // The parameter of a group's sum j; -1: none.
   STN_HD int place(int group, int j) const {
-    if (group < points) return j < D ? group * D + j : (points + D + 1 + group) * D + j - D;
+    if (group < points && j < D) return group * D + j;
+    if (group < points) return fixed ? -1 : (points + D + 1 + group) * D + j - D;
     return j <= D ? points * D + (group - points) * (D + 1) + j : -1;
   }
 
@@ -99,6 +103,7 @@ struct ThinPlateSplineMap {
     if (group >= points) return affine.accumulate_row(p, g[group - points], s);
     const ControlPoint point = control_point(group);
     const Radial<V> u = basis(point.place, p);
+    if (fixed) return accumulate(u.value(), g, s);
     accumulate(point, u.value(), u.slope(), p, g, s);
   }
 
@@ -121,10 +126,14 @@ struct ThinPlateSplineMap {
   STN_HD void accumulate(const ControlPoint& point, V value, V slope, const V (&p)[D],
                          const V (&g)[D], V (&s)[sums]) const {
     const V pull = pulled(point, g) * slope;
-    for (int d = 0; d < D; ++d) {
-      s[d] += g[d] * value;
-      s[D + d] += pull * distance(d, point.place[d], p);
-    }
+    accumulate(value, g, s);
+    for (int d = 0; d < D; ++d) s[D + d] += pull * distance(d, point.place[d], p);
+  }
+
+  // The same for one that is fixed.
+  template <class V>
+  STN_HD void accumulate(V value, const V (&g)[D], V (&s)[sums]) const {
+    for (int d = 0; d < D; ++d) s[d] += g[d] * value;
   }
 
   // Whether a group is of a control point whose position is no NaN.
@@ -167,7 +176,8 @@ struct ThinPlateSplineMap {
   STN_HD S finish(int k, S sum) const {
     const int of_theta = k - points * D;
     if (of_theta < 0) return sum * static_cast<S>(affine.half[k % D]);
-    return of_theta < AffineMap<T, D>::sums ? affine.finish(of_theta, sum) : sum;
+    if (of_theta < AffineMap<T, D>::sums) return affine.finish(of_theta, sum);
+    return fixed ? S(0) : sum;
   }
 
  private:

@@ -225,7 +225,8 @@ def _squared_distances(points: Tensor) -> Tensor:
 
 
 def _solve(targets: Tensor, places: Tensor, regularization: float, on_grid: bool) -> Tensor:
-    """What the kernels read (csrc/math/spline.h), (N, 2 K + 3, 2): weights, theta, control points.
+    """What the kernels read (csrc/math/spline.h), (N, 2 K + 3, 2): weights, theta, control points;
+    of a grid, which has no gradient, a row more.
 
     Solved for where the targets are from the control points, so that a spline that moves nothing is
     exact: all weights are 0 and theta is the identity.
@@ -250,7 +251,9 @@ def _solve(targets: Tensor, places: Tensor, regularization: float, on_grid: bool
         solution = torch.linalg.solve_ex(_system(places, regularization), wanted)[0]
     weights, linear = solution[:, :count], solution[:, count:]
     theta = linear.mT + torch.eye(2, 3, dtype=linear.dtype, device=linear.device)
-    parts = (weights / 2, theta.reshape(-1, 3, 2), places.expand_as(weights))
+    parts = [weights / 2, theta.reshape(-1, 3, 2), places.expand_as(weights)]
+    if on_grid:
+        parts.append(torch.zeros_like(weights[:, :1]))
     return torch.cat(parts, 1).to(dtype)
 
 

@@ -56,6 +56,41 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const T (&grad)[D]
   add_sums(sums, first, total);
 }
 
+// Adds a group's to the task's own.
+template <class Map, class V, int N>
+STN_HD void add_group(const Map& map, int group, const V (&sums)[N], LaneSums& kept) {
+  for (int j = 0; j < N; ++j) {
+    const int k = map.place(group, j);
+    if (k >= 0) kept.task[k] += static_cast<double>(total(sums[j]));
+  }
+}
+
+// The sums of fixed control points, four at once, for whom the gradients g are read once. Returns
+// how many it has summed: all from one on whose position is NaN are left.
+template <class Map, class T, int D>
+STN_HD int sum_weights(const Map& map, const Tile<D>& tile, const T (&g)[D][kRoom],
+                       const BasisRows<T>& basis, LaneSums& kept) {
+  using V = Native<T>;
+  int group = 0, places = 0;
+  while (places < map.points && map.has_place(places)) ++places;
+  const auto sum = [&](auto count) __attribute__((always_inline)) {
+    constexpr int N = decltype(count)::value;
+    const T* values = basis.values + group * kRoom;
+    V sums[N][Map::sums] = {};
+    for (int i = 0; i < tile.slots(); i += kLanes<T>) {
+      V of[D];
+      for (int d = 0; d < D; ++d) of[d] = load<V>(&g[d][i]);
+      for (int k = 0; k < N; ++k) {
+        map.accumulate(load<V>(values + k * kRoom + i), of, sums[k]);
+      }
+    }
+    for (const auto& of_one : sums) add_group(map, group++, of_one, kept);
+  };
+  while (group + 4 <= places) sum(std::integral_constant<int, 4>{});
+  while (group < places) sum(std::integral_constant<int, 1>{});
+  return group;
+}
+
 // The same of a grouped map: group by group over all of the tile's points, from its basis functions
 // where they are at hand.
 template <class Map, class T, int D>
@@ -84,24 +119,20 @@ STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const T (&grad)[D][k
       add(i, here, of);
     }
   };
-  for (int group = 0; group < map.groups(); ++group) {
+  int group = 0;
+  if constexpr (kHasBasis<Map>) {
+    if (basis && map.fixed) group = sum_weights(map, tile, g, basis, kept);
+  }
+  for (; group < map.groups(); ++group) {
     V sums[Map::sums] = {};
     bool done = false;
     if constexpr (kHasBasis<Map>) {
-      if (basis && map.has_place(group)) {
+      if (basis && !map.fixed && map.has_place(group)) {
         const auto point = map.control_point(group);
-        const T* value = basis.values + group * kRoom;
-        if (map.fixed) {
-          over_points([&](int i, const V(&)[D], const V(&of)[D]) __attribute__((always_inline)) {
-            map.accumulate(load<V>(value + i), of, sums);
-          });
-        } else {
-          const T* slope = basis.slopes + group * kRoom;
-          over_points(
-              [&](int i, const V(&here)[D], const V(&of)[D]) __attribute__((always_inline)) {
-                map.accumulate(point, load<V>(value + i), load<V>(slope + i), here, of, sums);
-              });
-        }
+        const T *value = basis.values + group * kRoom, *slope = basis.slopes + group * kRoom;
+        over_points([&](int i, const V(&here)[D], const V(&of)[D]) __attribute__((always_inline)) {
+          map.accumulate(point, load<V>(value + i), load<V>(slope + i), here, of, sums);
+        });
         done = true;
       }
     }
@@ -109,10 +140,7 @@ STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const T (&grad)[D][k
       over_points([&](int, const V(&here)[D], const V(&of)[D])
                       __attribute__((always_inline)) { map.accumulate(here, of, sums, group); });
     }
-    for (int j = 0; j < Map::sums; ++j) {
-      const int k = map.place(group, j);
-      if (k >= 0) kept.task[k] += static_cast<double>(total(sums[j]));
-    }
+    add_group(map, group, sums, kept);
   }
 }
 

@@ -59,17 +59,16 @@ STN_HD void coordinate_gradient(const SampleLaunch<T, D>& launch, const Map& map
       with_elements<Element>(p.output, [&](const auto* elements) {
         read(elements + n * p.output.stride_n + point + c * p.output.stride_c, value);
       });
-      Values pixel[kTaps<K, D>];
       with_elements<Element>(p.input, [&](const auto* elements) {
         const auto* plane = elements + n * p.input.stride_n + c * p.input.stride_c;
         STN_UNROLL
-        for (int k = 0; k < kTaps<K, D>; ++k) read(plane + tap_offset(taps, k), pixel[k]);
+        for (int k = 0; k < kTaps<K, D>; ++k) {
+          Values pixel;
+          read(plane + tap_offset(taps, k), pixel);
+          STN_UNROLL
+          for (int j = 0; j < N; ++j) dot[k] += widen(value.of[j]) * widen(pixel.of[j]);
+        }
       });
-      STN_UNROLL
-      for (int k = 0; k < kTaps<K, D>; ++k) {
-        STN_UNROLL
-        for (int j = 0; j < N; ++j) dot[k] += widen(value.of[j]) * widen(pixel[k].of[j]);
-      }
     }
   }
   if constexpr (Chosen::along) {

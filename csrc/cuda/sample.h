@@ -107,7 +107,7 @@ struct SampleKernel {
   using Map = typename Chosen::Map;
   using Launch = SampleLaunch<typename Chosen::T, Chosen::D>;
   using Shared = BlockMap<Map>;
-  static constexpr int kBlocks = !Map::linear || (Chosen::K == 4 && N > 1) ? 1 : 0;
+  static constexpr int kBlocks = !Chosen::fast || !Map::linear || (Chosen::K == 4 && N > 1) ? 1 : 0;
 
   template <class Block>
   STN_HD static void run(const Launch& launch, const Block& block, Shared& shared) {

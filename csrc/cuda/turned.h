@@ -212,7 +212,8 @@ template <class Element, int N, class T, int D, class Sums>
 struct GatherKernel {
   using Launch = GatherLaunch<T, D, Sums>;
   struct Shared {};
-  static constexpr bool kWide = sizeof(T) == 8 || sizeof(Element) == 8;
+  static constexpr bool kWide =
+      sizeof(T) == 8 || sizeof(Element) == 8 || std::is_same<Element, AnyFloat>::value;
   static constexpr int kBlocks = kWide ? 2 : (D == 3 ? 3 : 4);
 
   template <class Block>

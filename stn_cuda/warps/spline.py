@@ -37,7 +37,8 @@ class ThinPlateSpline(Warp):
             float16 or bfloat16. K is 3 to 256. A batch of 1 serves every image.
         control_points (Tensor[K, 2] or Tensor[N, K, 2], optional): positions in the output, not all
             on one line, and no two the same unless there is a regularization. Default: a square
-            grid of K points over the whole output, row by row, :meth:`control_grid`.
+            grid of K points over the whole output, row by row, :meth:`control_grid`, to which no
+            gradient is computed (which is quicker).
         regularization (float): lambda, which is added to the diagonal of the system. Default: 0, by
             which every control point looks at its target.
 

@@ -91,7 +91,8 @@ class ThinPlateSpline(Warp):
             )
         if control_points is not None and _has_values(places):
             _check_places(places, regularization)
-        super().__init__(_solve(targets, places, regularization, control_points is None))
+        self._on_grid = control_points is None
+        super().__init__(_solve(targets, places, regularization, self._on_grid))
         self.targets = targets
         self.control_points = places
         self.regularization = regularization
@@ -144,7 +145,8 @@ class ThinPlateSpline(Warp):
 
     def __reduce__(self):
         # Solved anew, so that the parameters depend on the copy's own points.
-        return type(self), (self.targets, self.control_points, self.regularization)
+        given = None if self._on_grid else self.control_points
+        return type(self), (self.targets, given, self.regularization)
 
     def __repr__(self) -> str:
         targets, places = tuple(self.targets.shape), tuple(self.control_points.shape)

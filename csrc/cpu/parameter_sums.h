@@ -91,8 +91,8 @@ STN_HD int sum_weights(const Map& map, const Tile<D>& tile, const T (&g)[D][kRoo
   return group;
 }
 
-// The same of a grouped map: group by group over all of the tile's points, from its basis functions
-// where they are at hand.
+// What sum_gradient does, for a grouped map: group by group over all of the tile's points, from its
+// basis functions where they are at hand.
 template <class Map, class T, int D>
 STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const T (&grad)[D][kRoom],
                        LaneSums& kept, const BasisRows<T>& basis = {}) {

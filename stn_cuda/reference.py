@@ -9,8 +9,10 @@ reverse of the tensor's (..., H, W). `tests/test_reference.py` holds this file a
 float64 kernels.
 """
 
+import functools
 import itertools
 import math
+import operator
 
 import torch
 
@@ -113,20 +115,20 @@ def all_taps(coordinates, sizes, mode, padding_mode, align_corners):
     coordinates (N, *out, dims) are in pixels; sizes is (W, H[, D]).
     """
     paddings = paddings_of(padding_mode, len(sizes))
-    per_axis = [
-        axis_taps(coordinates[..., axis], size, mode, paddings[axis], align_corners)
-        for axis, size in enumerate(sizes)
-    ]
+    per_axis, stride = [], 1
+    for axis, size in enumerate(sizes):
+        taps = axis_taps(coordinates[..., axis], size, mode, paddings[axis], align_corners)
+        per_axis.append(
+            [
+                (index.clamp(0, size - 1).long() * stride, (index >= 0) & (index < size), weight)
+                for index, weight in taps
+            ]
+        )
+        stride *= size
     result = []
     for combination in itertools.product(*per_axis):
-        flat, stride = 0, 1
-        inside, weight = True, 1.0
-        for (index, w), size in zip(combination, sizes, strict=True):
-            inside = ((index >= 0) & (index < size)) & inside
-            flat = index.clamp(0, size - 1).long() * stride + flat
-            weight = w * weight
-            stride *= size
-        result.append((flat, inside, weight))
+        flat, inside, weight = zip(*combination, strict=True)
+        result.append((sum(flat), functools.reduce(operator.and_, inside), math.prod(weight)))
     return result
 
 

@@ -19,6 +19,7 @@ Points closer to a kink (a whole pixel; for nearest a half) than delta may see o
 their gradients (for nearest, their values) say nothing: `smooth_points` leaves them out.
 """
 
+import functools
 import math
 
 import torch
@@ -42,6 +43,19 @@ S2 = {"nearest": 0.0, "bilinear": 0.0, "bicubic": 12.0}
 ROUNDINGS = {"nearest": 0, "bilinear": 16, "bicubic": 96}
 
 
+def once(of_call):
+    """What follows from a call, computed once for all that ask for it."""
+
+    @functools.wraps(of_call)
+    def kept(call):
+        known = vars(call)
+        if of_call not in known:
+            known[of_call] = of_call(call)
+        return known[of_call]
+
+    return kept
+
+
 def weight_roundoff(call):
     """u: of the weights and of the sums, whichever is coarser."""
     return max(coordinate_roundoff(call), UNIT_ROUNDOFF[accumulation_dtype(call)])
@@ -55,6 +69,7 @@ def accumulation_dtype(call):
     return torch.float64 if call.input.dtype == torch.float64 else torch.float32
 
 
+@once
 def coordinate_error(call):
     """delta (N, *out, dims) in pixels.
 
@@ -106,14 +121,16 @@ def _spline_reach(call, parameters):
     return (rows + 1).reshape(-1, 1, 1, 2).expand(-1, *call.output_size, 2)
 
 
-def _pixels(call):
+@once
+def pixels_of(call):
+    """(N, *out, dims), float64: where the points look."""
     sizes = reference.sizes_of(call.input)
-    return reference.pixel_coordinates(call.grid64(), sizes, call.align_corners)
+    return reference.pixel_coordinates(call.grid64().detach(), sizes, call.align_corners)
 
 
 def _out_of_reach(call, delta):
     """(N, *out, dims) bool: so far outside that the coordinate's exact value does not matter."""
-    pixel = _pixels(call)
+    pixel = pixels_of(call)
     last = torch.tensor(reference.sizes_of(call.input)) - 1
     paddings = reference.paddings_of(call.padding_mode, call.dims)
     fixed = torch.tensor([padding in ("zeros", "border") for padding in paddings])
@@ -123,7 +140,7 @@ def _out_of_reach(call, delta):
 def smooth_points(call, margin=2.0):
     """(N, *out) bool: the points farther from every kink than `margin` coordinate errors."""
     kinks = 0.5 if call.mode == "nearest" else 0.0
-    x = _pixels(call) - kinks
+    x = pixels_of(call) - kinks
     distance = (x - x.round()).abs()
     delta = coordinate_error(call)
     fixed = [size == 1 and call.align_corners for size in reference.sizes_of(call.input)]
@@ -169,7 +186,7 @@ def _spread(call, values):
     total = torch.zeros(batch, kinds, math.prod(sizes), dtype=torch.float64)
     flat_values = values.reshape(batch, kinds, -1)
     taps = reference.all_taps(
-        _pixels(call), sizes, call.mode, call.padding_mode, call.align_corners
+        pixels_of(call), sizes, call.mode, call.padding_mode, call.align_corners
     )
     for flat, inside, _ in taps:
         index = flat.reshape(flat.shape[0], 1, -1).expand(batch, kinds, -1)

@@ -187,12 +187,13 @@ def poisoned_memory(device):
 
     A side effect of deterministic algorithms, which on CUDA would choose other kernels.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    # (use_deterministic_algorithms would import the compiler.)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else before)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
 
 
 def homographies(batch, dims, dtype=torch.float32, key=0, spread=0.4):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,18 +69,6 @@ class ThinPlateSpline(Warp):
         regularization: float = 0.0,
     ) -> None:
         _check_points("targets", targets, (3,))
-        if control_points is None:
-            side = math.isqrt(targets.shape[1])
-            if side**2 != targets.shape[1] or side < 2:
-                raise ValueError(
-                    f"ThinPlateSpline: control_points must be given with {targets.shape[1]} "
-                    "targets, which are no square grid's"
-                )
-            places = self.control_grid((side, side), dtype=targets.dtype, device=targets.device)
-        else:
-            places = control_points
-            _check_points("control_points", places, (2, 3))
-            _check_fit(targets, places)
         if isinstance(regularization, bool) or not isinstance(regularization, (int, float)):
             raise TypeError(
                 f"ThinPlateSpline: regularization must be a number, got {regularization!r}"
@@ -89,10 +78,19 @@ class ThinPlateSpline(Warp):
                 "ThinPlateSpline: regularization must be finite and not negative, "
                 f"got {regularization!r}"
             )
-        if control_points is not None and _has_values(places):
-            _check_places(places, regularization)
         self._on_grid = control_points is None
-        super().__init__(_solve(targets, places, regularization, self._on_grid))
+        if self._on_grid:
+            places, parameters = _on_grid(targets, regularization)
+        else:
+            places = control_points
+            _check_points("control_points", places, (2, 3))
+            _check_fit(targets, places)
+            if _has_values(places):
+                _check_places(places, regularization)
+            dtype = torch.promote_types(targets.dtype, places.dtype)
+            solved = _laid_out(_solve(targets, places, regularization))
+            parameters = _packed(solved + _at_rest(places), places.double(), dtype)
+        super().__init__(parameters)
         self.targets = targets
         self.control_points = places
         self.regularization = regularization
@@ -227,37 +225,95 @@ def _squared_distances(points: Tensor) -> Tensor:
     return (points.unsqueeze(-2) - points.unsqueeze(-3)).square().sum(-1)
 
 
-def _solve(targets: Tensor, places: Tensor, regularization: float, on_grid: bool) -> Tensor:
-    """What the kernels read (csrc/math/spline.h), (N, 2 K + 3, 2): weights, theta, control points;
-    of a grid, which has no gradient, a row more.
-
-    Solved for where the targets are from the control points, so that a spline that moves nothing is
-    exact: all weights are 0 and theta is the identity.
-    """
-    dtype = torch.promote_types(torch.promote_types(targets.dtype, places.dtype), torch.float32)
+def _on_grid(targets: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
+    """The square grid of as many control points, and the parameters of the spline of it."""
     count = targets.shape[1]
-    places = places.double()
-    moved = targets.double() - places
-    wanted = torch.nn.functional.pad(moved, (0, 0, 0, 3))
-    # (Without its look at the outcome, for which the host would wait for the device.)
-    exporting = torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export()
-    if exporting and on_grid:  # ONNX has no operator that solves systems
-        solution = onnx.constant(lambda: _inverse_of_grid(count, regularization)) @ wanted
-    elif on_grid and type(targets) in (Tensor, torch.nn.Parameter) and _has_values(targets):
-        inverse = _kept_inverse(count, regularization, targets.dtype, targets.device)
-        solution = inverse @ wanted
-    elif places.dim() == 2:  # one factorisation for all
-        wanted = wanted.movedim(0, 1).flatten(1)
-        solution = torch.linalg.solve_ex(_system(places, regularization), wanted)[0]
-        solution = solution.unflatten(1, (-1, 2)).movedim(0, 1)
+    if math.isqrt(count) ** 2 != count:
+        raise ValueError(
+            f"ThinPlateSpline: control_points must be given with {count} targets, which are no "
+            "square grid's"
+        )
+    if type(targets) in (Tensor, torch.nn.Parameter) and _has_values(targets):
+        grid = _kept_grid(count, regularization, targets.dtype, targets.device)
+        moved = (targets.double() - grid.last[:-1]).flatten(1)
+        solved = torch.addmm(grid.at_rest, moved, grid.change).unflatten(1, (-1, 2))
+        return grid.places.clone(), _packed(solved, grid.last, targets.dtype)
+    places = _grid_of(count, targets.dtype, targets.device)
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        # ONNX has no operator that solves systems.
+        inverse = onnx.constant(lambda: _inverse_of_grid(count, regularization))
+        solution = inverse @ _wanted(targets, places)
     else:
-        solution = torch.linalg.solve_ex(_system(places, regularization), wanted)[0]
-    weights, linear = solution[:, :count], solution[:, count:]
-    theta = linear.mT + torch.eye(2, 3, dtype=linear.dtype, device=linear.device)
-    parts = [weights / 2, theta.reshape(-1, 3, 2), places.expand_as(weights)]
-    if on_grid:
-        parts.append(torch.zeros_like(weights[:, :1]))
-    return torch.cat(parts, 1).to(dtype)
+        solution = _solve(targets, places, regularization)
+    solved = _laid_out(solution) + _at_rest(places)
+    return places, _packed(solved, _last_of_grid(places), targets.dtype)
+
+
+def _packed(solved: Tensor, last: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the kernels read (csrc/math/spline.h), (N, 2 K + 3, 2): weights, theta and, last, the
+    control points; of a grid, which has no gradient, a row more."""
+    parts = (solved, last.expand(solved.shape[0], -1, -1))
+    return torch.cat(parts, 1).to(torch.promote_types(dtype, torch.float32))
+
+
+def _laid_out(solution: Tensor) -> Tensor:
+    """(N, K + 3, 2): weights and theta of a solution, but for what they are at rest."""
+    weights, linear = solution[:, :-3], solution[:, -3:]
+    return torch.cat((weights / 2, linear.mT.reshape(-1, 3, 2)), 1)
+
+
+def _at_rest(places: Tensor) -> Tensor:
+    """(K + 3, 2): those of the spline that moves nothing. Its theta is the identity."""
+    theta = torch.eye(2, 3, dtype=torch.float64, device=places.device).reshape(3, 2)
+    return torch.nn.functional.pad(theta, (0, 0, places.shape[-2], 0))
+
+
+def _last_of_grid(places: Tensor) -> Tensor:
+    return torch.nn.functional.pad(places.double(), (0, 0, 0, 1))
+
+
+def _wanted(targets: Tensor, places: Tensor) -> Tensor:
+    """What the system's solution is to make: solved for where the targets are from the control
+    points, so that a spline that moves nothing is exact."""
+    return torch.nn.functional.pad(targets.double() - places.double(), (0, 0, 0, 3))
+
+
+def _solve(targets: Tensor, places: Tensor, regularization: float) -> Tensor:
+    """(N, K + 3, 2), float64."""
+    wanted, system = _wanted(targets, places), _system(places.double(), regularization)
+    # (Without a look at the outcome, for which the host would wait for the device.)
+    if places.dim() == 3:
+        return torch.linalg.solve_ex(system, wanted)[0]
+    together = wanted.movedim(0, 1).flatten(1)  # one factorisation for all
+    solution = torch.linalg.solve_ex(system, together)[0]
+    return solution.unflatten(1, (-1, 2)).movedim(0, 1)
+
+
+class _Grid(NamedTuple):
+    """A square grid of control points, and what parameters of a spline of it are, in float64."""
+
+    places: Tensor  # (K, 2)
+    last: Tensor  # (K + 1, 2)
+    at_rest: Tensor  # (2 K + 6)
+    change: Tensor  # (2 K, 2 K + 6): of those, with each coordinate of a target
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_grid(
+    count: int, regularization: float, dtype: torch.dtype, device: torch.device
+) -> _Grid:
+    """For the next call, too."""
+    with torch.inference_mode(False), torch.no_grad():
+        places = _grid_of(count, dtype, device)
+        moved = torch.eye(2 * count, dtype=torch.float64, device=device).unflatten(1, (count, 2))
+        wanted = torch.nn.functional.pad(moved, (0, 0, 0, 3))
+        change = _laid_out(_inverse_of_grid(count, regularization, dtype, device) @ wanted)
+        at_rest = _at_rest(places).flatten()
+        return _Grid(places, _last_of_grid(places), at_rest, change.flatten(1))
+
+
+def _grid_of(count: int, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+    return ThinPlateSpline.control_grid([math.isqrt(count)] * 2, dtype=dtype, device=device)
 
 
 def _inverse_of_grid(
@@ -267,18 +323,7 @@ def _inverse_of_grid(
     device: torch.device | None = None,
 ) -> Tensor:
     """Of the system of a square grid of control points of that dtype, float64."""
-    shape = [math.isqrt(count)] * 2
-    places = ThinPlateSpline.control_grid(shape, dtype=dtype, device=device).double()
-    return torch.linalg.inv(_system(places, regularization))
-
-
-@functools.lru_cache(maxsize=16)
-def _kept_inverse(
-    count: int, regularization: float, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """The same, for the next call, too."""
-    with torch.inference_mode(False), torch.no_grad():
-        return _inverse_of_grid(count, regularization, dtype, device)
+    return torch.linalg.inv(_system(_grid_of(count, dtype, device).double(), regularization))
 
 
 def _system(places: Tensor, regularization: float) -> Tensor:

@@ -34,6 +34,47 @@ def test_control_grid():
     assert warp.targets.shape == (3, 6, 2) and warp.parameters.dtype == F64
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("regularization", (0.0, 0.3))
+@pytest.mark.parametrize("side", (2, 4, 5))
+def test_a_default_grid_is_one_that_is_given(side, regularization, dtype):
+    """But for the row more, whose parameters and gradients are those of the system solved anew."""
+    random = generator("default grid", side)
+    for batch in (3, 0):
+        targets = torch.rand(batch, side**2, 2, generator=random, dtype=F64).to(dtype)
+        leaves = [targets.clone().requires_grad_() for _ in range(2)]
+        points = ThinPlateSpline.control_grid((side, side), dtype=dtype)
+        ours = ThinPlateSpline(leaves[0], regularization=regularization)
+        given = ThinPlateSpline(leaves[1], points, regularization)
+        assert torch.equal(ours.control_points, points)
+        assert ours.parameters.dtype == given.parameters.dtype
+        assert not ours.parameters[:, -1:].any()
+        close = 1e-10 if dtype == F64 else 1e-5
+        rows = (ours.parameters[:, :-1], given.parameters)
+        torch.testing.assert_close(*rows, rtol=0, atol=close)
+        cotangent = torch.rand(given.parameters.shape, generator=random, dtype=F64)
+        gradients = [
+            torch.autograd.grad(r, leaf, cotangent.to(r.dtype))[0]
+            for r, leaf in zip(rows, leaves, strict=True)
+        ]
+        # Of bfloat16, what is rounded to it in the end may fall to either side.
+        torch.testing.assert_close(*gradients, rtol=2 * torch.finfo(dtype).eps, atol=close)
+
+
+@pytest.mark.quick
+def test_what_is_kept_of_a_default_grid_is_nobodys():
+    """Whoever changes the points of one spline in place changes no other one's."""
+    targets = torch.rand(1, 16, 2, generator=generator("kept"))
+    one = ThinPlateSpline(targets)
+    before = one.parameters.clone()
+    one.control_points.add_(1)
+    one.parameters.add_(1)
+    again = ThinPlateSpline(targets)
+    assert torch.equal(again.control_points, ThinPlateSpline.control_grid())
+    assert torch.equal(again.parameters, before)
+
+
 SQUARE = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
 LINE = torch.stack((torch.linspace(-0.9, 0.8, 5), 0.3 * torch.linspace(-0.9, 0.8, 5) + 0.1), 1)
 ERRORS = {

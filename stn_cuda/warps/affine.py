@@ -249,24 +249,27 @@ class Affine(MatrixWarp):
         dims = matrix.shape[1]
         if size is not None:
             size = pixels.spatial(op, "size", size, dims)
+        centre = None  # the middle: 0
         if "centre" in values:
             centre = _vectors(op, "centre", values["centre"])
         elif size is not None:
             centre = matrix.new_tensor([[(extent - 1) / 2 for extent in reversed(size)]])
-        else:
-            centre = matrix.new_zeros(1, dims)
         shift = matrix.new_zeros(1, dims) if shift is None else shift
-        if centre.shape[1] != dims or shift.shape[1] != dims:
+        vectors = [vector for vector in (centre, shift) if vector is not None]
+        if any(vector.shape[1] != dims for vector in vectors):
+            given = " and ".join(str(vector.shape[1]) for vector in vectors)
             raise ValueError(
-                f"{op}: centre and translation must have {dims} components, got "
-                f"{centre.shape[1]} and {shift.shape[1]}"
+                f"{op}: centre and translation must have {dims} components, got {given}"
             )
-        sizes = {len(tensor) for tensor in (matrix, centre, shift)} - {1}
+        sizes = {len(tensor) for tensor in (matrix, *vectors)} - {1}
         if len(sizes) > 1:
             raise ValueError(
                 f"{op}: batches must be equal or 1, got {', '.join(map(str, sorted(sizes)))}"
             )
-        offset = centre + shift - (matrix @ centre[..., None])[..., 0]
+        if centre is None:
+            offset = shift.expand(len(matrix), -1) if len(shift) == 1 else shift
+        else:
+            offset = centre + shift - (matrix @ centre[..., None])[..., 0]
         matrix = matrix.expand(len(offset), -1, -1)
         warp = cls(torch.cat((matrix, offset[..., None]), 2))
         return warp if size is None else cls.from_pixels(warp.theta, size, None, align_corners)

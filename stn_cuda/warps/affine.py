@@ -255,7 +255,7 @@ class Affine(MatrixWarp):
         elif size is not None:
             centre = matrix.new_tensor([[(extent - 1) / 2 for extent in reversed(size)]])
         shift = matrix.new_zeros(1, dims) if shift is None else shift
-        vectors = [vector for vector in (centre, shift) if vector is not None]
+        vectors = (shift,) if centre is None else (centre, shift)
         if any(vector.shape[1] != dims for vector in vectors):
             given = " and ".join(str(vector.shape[1]) for vector in vectors)
             raise ValueError(

@@ -80,7 +80,7 @@ class ThinPlateSpline(Warp):
             )
         self._on_grid = control_points is None
         if self._on_grid:
-            places, parameters = _on_grid(targets, regularization)
+            places, parameters = _spline_on_grid(targets, regularization)
         else:
             places = control_points
             _check_points("control_points", places, (2, 3))
@@ -225,7 +225,7 @@ def _squared_distances(points: Tensor) -> Tensor:
     return (points.unsqueeze(-2) - points.unsqueeze(-3)).square().sum(-1)
 
 
-def _on_grid(targets: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
+def _spline_on_grid(targets: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
     """The square grid of as many control points, and the parameters of the spline of it."""
     count = targets.shape[1]
     if math.isqrt(count) ** 2 != count:
@@ -242,7 +242,7 @@ def _on_grid(targets: Tensor, regularization: float) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
         # ONNX has no operator that solves systems.
         inverse = onnx.constant(lambda: _inverse_of_grid(count, regularization))
-        solution = inverse @ _wanted(targets, places)
+        solution = inverse @ _wanted(targets.double() - places.double())
     else:
         solution = _solve(targets, places, regularization)
     solved = _laid_out(solution) + _at_rest(places)
@@ -272,15 +272,16 @@ def _last_of_grid(places: Tensor) -> Tensor:
     return torch.nn.functional.pad(places.double(), (0, 0, 0, 1))
 
 
-def _wanted(targets: Tensor, places: Tensor) -> Tensor:
+def _wanted(moved: Tensor) -> Tensor:
     """What the system's solution is to make: solved for where the targets are from the control
-    points, so that a spline that moves nothing is exact."""
-    return torch.nn.functional.pad(targets.double() - places.double(), (0, 0, 0, 3))
+    points, float64, so that a spline that moves nothing is exact."""
+    return torch.nn.functional.pad(moved, (0, 0, 0, 3))
 
 
 def _solve(targets: Tensor, places: Tensor, regularization: float) -> Tensor:
     """(N, K + 3, 2), float64."""
-    wanted, system = _wanted(targets, places), _system(places.double(), regularization)
+    places = places.double()
+    wanted, system = _wanted(targets.double() - places), _system(places, regularization)
     # (Without a look at the outcome, for which the host would wait for the device.)
     if places.dim() == 3:
         return torch.linalg.solve_ex(system, wanted)[0]
@@ -306,8 +307,8 @@ def _kept_grid(
     with torch.inference_mode(False), torch.no_grad():
         places = _grid_of(count, dtype, device)
         moved = torch.eye(2 * count, dtype=torch.float64, device=device).unflatten(1, (count, 2))
-        wanted = torch.nn.functional.pad(moved, (0, 0, 0, 3))
-        change = _laid_out(_inverse_of_grid(count, regularization, dtype, device) @ wanted)
+        inverse = _inverse_of_grid(count, regularization, dtype, device)
+        change = _laid_out(inverse @ _wanted(moved))
         at_rest = _at_rest(places).flatten()
         return _Grid(places, _last_of_grid(places), at_rest, change.flatten(1))
 

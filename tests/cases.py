@@ -47,8 +47,8 @@ def configuration_id(configuration):
     return f"{dims}d-{mode}-{padding}-{'corners' if align else 'edges'}"
 
 
-# ((N, C, *input size), output size). Rows around the vector lengths 16 and the tile of 256 output
-# points, single pixels, odd sizes, channel counts around 4 and 16, output unlike input.
+# ((N, C, *input size), output size). Rows around the vector length 16 and tiles of 256 and 512
+# output points, single pixels, odd sizes, channel counts around 4 and 16, output unlike input.
 SHAPES_2D = [
     ((1, 1, 1, 1), (1, 1)),
     ((2, 3, 1, 1), (4, 5)),
@@ -60,7 +60,7 @@ SHAPES_2D = [
     ((2, 17, 11, 8), (16, 16)),
     ((1, 3, 40, 37), (33, 31)),
     ((3, 1, 28, 28), (28, 28)),
-    ((1, 1, 2, 2), (1, 257)),
+    ((1, 1, 2, 2), (1, 513)),
     ((3, 4, 13, 18), (19, 1)),
 ]
 SHAPES_3D = [

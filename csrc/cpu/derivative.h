@@ -51,8 +51,7 @@ STN_HD void derive_marked(const SampleParams& p, const Written& written,
   const auto put = [&](int g, int which, const V(&values)[C]) __attribute__((always_inline)) {
     const Image& image = written.image[which];
     Element* plane = plane_of<Element>(image, n, c);
-#pragma GCC unroll 4
-    for (int k = 0; k < C; ++k) groups.store(g, values[k], plane + k * image.stride_c);
+    groups.store(g, values, plane, image.stride_c);
     return any_nan(values);
   };
   for (int g = 0; g < groups.count; ++g) {
@@ -90,7 +89,7 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
         announce<Element>(p, next, n, c, channels.value);
         derive_marked<Element, K, channels.value>(
             p, written, groups, n, c, direction, windows.used,
-            [&](int g) { return WindowView<reach.value, Element, K, D>(p, windows, g, plane); });
+            WindowViews<reach.value, Element, K, D>(p, windows, plane));
       });
     }
   };

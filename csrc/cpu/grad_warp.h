@@ -125,7 +125,7 @@ STN_HD void keep_marked(const SampleParams& p, const Groups<Accumulate<Element>,
     if (!marks[g]) continue;
     V value[1], slope[D];
     value_and_slopes_seen<D, K>(view(g), value, slope);
-    groups.store(g, value[0], output);
+    groups.store(g, value, output, 0);
     for (int d = 0; d < D; ++d) store<L>(&grad[d][g * L], slope[d]);
     if (any_nan(value) || any_nan(slope)) marks[g] = 0;
   }
@@ -146,9 +146,7 @@ STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Elem
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         const bool first = n == images.begin && c == 0;
-        const auto view = [&](int g) {
-          return WindowView<reach.value, Element, K, D>(p, windows, g, plane);
-        };
+        const WindowViews<reach.value, Element, K, D> view(p, windows, plane);
         if constexpr (channels.value == 1) {
           if (p.keeps) return keep_marked<Element, K>(p, groups, n, windows.used, view, grad);
         }

@@ -26,16 +26,21 @@ struct Groups {
   int64_t offset[kRoom / L];
   int32_t lanes[kRoom / L];  // that are points, not padding
   int32_t width;
-  bool streams;  // whether values are written past the caches
+  int32_t at_once;  // the lanes of a group that is simply stored: not past the caches, all of them
 
   STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3], bool stream = false)
-      : count(tile.slots() / L), stride(strides[0]), width(tile.width), streams(stream) {
-    int g = 0;
+      : count(tile.slots() / L), stride(strides[0]), width(tile.width), at_once(stream ? -1 : L) {
+    int64_t* at = offset;
+    int32_t* of = lanes;
     tile.for_each_row([&](int, const int32_t (&p)[D]) {
-      const int64_t row = offset_of<D>(p, strides);
-      for (int j = 0; j < tile.pitch; j += L, ++g) {
-        offset[g] = row + j * stride;
-        lanes[g] = std::max(0, std::min(L, tile.width - j));
+      int64_t from = offset_of<D>(p, strides);
+      int left = tile.width;
+      for (int j = 0; j < tile.pitch; j += L) {
+        *at++ = from;
+        *of++ = std::max(0, std::min(L, left));
+        from += L * stride;
+        left -= L;
+        __asm__("" : "+r"(from));  // no vectors, which take longer over so few numbers
       }
     });
   }
@@ -54,13 +59,27 @@ struct Groups {
     return v;
   }
 
-  // Points next to each other only.
-  template <class Element>
-  STN_HD void store(int g, Native<A> v, Element* plane) const {
-    if constexpr (kStreams<Element>) {
-      if (streams && lanes[g] == L) return stream_pixels(plane + offset[g], v);
+  // A group's values in planes `stride_c` apart; of points next to each other only. (The usual
+  // case is kept short: how many instructions there are is what limits the loops around it.)
+  template <class Element, int C>
+  STN_HD void store(int g, const Native<A> (&v)[C], Element* plane, int64_t stride_c) const {
+    Element* to = plane + offset[g];
+    if (__builtin_expect(lanes[g] != at_once, 0)) {
+      Native<A> others[C];  // a copy: v itself is to stay in registers
+      for (int k = 0; k < C; ++k) others[k] = v[k];
+      return store_others(lanes[g], others, to, stride_c);
     }
-    store_pixels(plane + offset[g], v, lanes[g]);
+#pragma GCC unroll 8
+    for (int k = 0; k < C; ++k) store_pixels(to + k * stride_c, v[k], L);
+  }
+
+ private:
+  template <class Element, int C>
+  STN_SHARED void store_others(int32_t count, const Native<A> (&v)[C], Element* to,
+                               int64_t stride_c) const {
+    for (int k = 0; k < C; ++k, to += stride_c) {
+      kStreams<Element>&& count == L ? stream_pixels(to, v[k]) : store_pixels(to, v[k], count);
+    }
   }
 };
 

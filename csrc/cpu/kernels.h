@@ -11,9 +11,14 @@
 namespace stn_cuda {
 namespace cpu {
 
-// Output points that are processed together, a rectangle of them: their taps (up to 14 KiB) stay in
-// the L1 cache while the channels pass by.
-constexpr int kTile = 256;
+// Output points that are processed together, a rectangle of up to so many: enough for what a tile
+// waits for before its first point (where it looks, what windows it has) to be little beside the
+// rest, few enough for all of that to stay in the L1 cache.
+constexpr int kTile = 512;
+
+// The same where each point's taps (up to 56 bytes) are kept while the channels pass by, and for
+// splat, which adds in the order of tiles: what a tile adds to is to be in the L1 cache, too.
+constexpr int kSmallTile = 256;
 
 // Room for an array over a tile's points whose last vector is not full.
 constexpr int kRoom = kTile + 16;

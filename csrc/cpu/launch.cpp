@@ -7,7 +7,7 @@
 
 #include "backend.h"
 #include "cpu/apart.h"
-#include "cpu/kernels.h"
+#include "cpu/plan.h"
 #include "math/parametric.h"
 
 namespace stn_cuda {
@@ -16,12 +16,6 @@ namespace {
 
 // Elements of work below which a task is not worth a thread of its own.
 constexpr int64_t kGrain = 16384;
-
-// Groups of tiles whose sums are kept apart: enough for a machine's threads to share one image, few
-// enough that the partial sums stay small.
-constexpr int64_t kGroups = 64;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class Params>
 void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Params& p,
@@ -55,48 +49,6 @@ bool columns_collide(const Image& image, int64_t parts) {
   constexpr int64_t kAll = 4096;
   const int64_t bytes = image.stride[1] * (image.type == ElementType::f64 ? 8 : 4);
   return std::gcd(bytes, kAll) * parts >= kAll;
-}
-
-// The points that tiles are cut from.
-struct Points {
-  int64_t size[3];
-  int32_t fold;
-};
-
-Points rows_of(const int64_t (&size)[3], int dims) {
-  return {{size[0], size[1], dims == 3 ? size[2] : 1}, 0};
-}
-
-// Tasks of one tile each. A tile is cut from equal parts of a row; more rows where the output is
-// narrow, fewer where it has no more.
-Plan tile_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool padded = false) {
-  Plan plan{};
-  const auto& size = points.size;
-  std::copy(size, size + 3, plan.size);
-  plan.fold = points.fold;
-  plan.padded = padded;
-  const int64_t unit = padded ? kRowAlign : 1;
-  const int64_t units = std::max<int64_t>(1, ceil_div(size[0], unit));
-  const int64_t rows = std::max<int64_t>(1, std::min(size[1], most_rows));
-  const int64_t across = ceil_div(units, kTile / unit / rows);
-  plan.tile_width = static_cast<int32_t>(ceil_div(units, across) * unit);
-  plan.tile_rows = static_cast<int32_t>(
-      std::max<int64_t>(1, std::min<int64_t>(size[1], kTile / plan.tile_width)));
-  plan.across = ceil_div(size[0], plan.tile_width);
-  plan.down = ceil_div(size[1], plan.tile_rows);
-  plan.tiles = plan.across * plan.down * size[2];
-  plan.tiles_per_task = 1;
-  plan.tasks = plan.tiles * warps;
-  return plan;
-}
-
-// Tasks of several tiles, each with its own partial sums.
-Plan group_plan(const Points& points, int64_t warps, int64_t most_rows = 4, bool padded = false) {
-  Plan plan = tile_plan(points, warps, most_rows, padded);
-  plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, ceil_div(kGroups, warps)));
-  if (plan.tiles_per_task > 1) took(Path::tiles_in_groups);
-  plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
-  return plan;
 }
 
 // The control points of a spline, or 0 of other maps.
@@ -221,18 +173,23 @@ bool wants_padding(const SampleParams& p) {
   return !has_channels_inside(p) || p.map == MapKind::chain;
 }
 
+// The points of a tile for looks at the image.
+int64_t points_together(const SampleParams& p) {
+  return has_channels_inside(p) ? kSmallTile : kTile;
+}
+
 void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
   const bool windows = !scattered && use_windows(p, high);
   const Points points = points_of(p, high, windows);
   const int64_t rows = rows_per_tile(p, high, scattered);
-  Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p));
+  Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
   plan.scattered = scattered;
   plan.windows = windows;
   plan.streams = kernel == kernels().sample && is_too_large(p);
-  int64_t work = kTile * p.channels * images_per_warp(p);
+  int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (kernel == kernels().sample && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
     if (share_points(p)) {
@@ -304,7 +261,7 @@ void run_sums(decltype(Kernels::grad_warp) kernel, const SampleParams& p, bool s
   }
   std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
   plan.partial = sums ? partial.data() : nullptr;
-  run(kernel, p, plan, kTile * plan.tiles_per_task * p.channels * images_per_warp(p));
+  run(kernel, p, plan, tile_points(plan) * plan.tiles_per_task * p.channels * images_per_warp(p));
   if (sums) kernels().finish_grad_warp(p, plan);
 }
 
@@ -314,8 +271,9 @@ void grad_warp_together(const SampleParams& p, bool add) {
   const bool windows = !scattered && use_windows(p, high);
   const int64_t rows = rows_per_tile(p, high, scattered);
   const Points points = points_of(p, high, windows);
-  Plan plan = sums ? group_plan(points, p.warp.batch, rows, padded)
-                   : tile_plan(points, p.warp.batch, rows, padded);
+  const int64_t most = points_together(p);
+  Plan plan = sums ? group_plan(points, p.warp.batch, rows, padded, most)
+                   : tile_plan(points, p.warp.batch, rows, padded, most);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
   plan.scattered = scattered;
@@ -366,7 +324,7 @@ void sample_derivative(const SampleParams& p) {
 
 void cover(const SampleParams& p) {
   const Plan plan = tile_plan(rows_of(p.output_size, p.dims), p.warp.batch, 4, true);
-  run(kernels().cover, p, plan, kTile * images_per_warp(p));
+  run(kernels().cover, p, plan, tile_points(plan) * images_per_warp(p));
 }
 
 void splat(const SampleParams& p) { splat_together(p, channels_together(p)); }
@@ -380,14 +338,15 @@ void grad_warp(const SampleParams& p) {
 }
 
 void warp_grid(const GridParams& p) {
-  run(kernels().warp_grid, p, tile_plan(rows_of(p.output_size, p.dims), p.batch), kTile);
+  const Plan plan = tile_plan(rows_of(p.output_size, p.dims), p.batch);
+  run(kernels().warp_grid, p, plan, tile_points(plan));
 }
 
 void warp_grid_backward(const GridParams& p) {
   Plan plan = group_plan(rows_of(p.output_size, p.dims), p.batch);
   std::vector<double> partial(plan.tasks * p.warp.count);
   plan.partial = partial.data();
-  run(kernels().warp_grid_backward, p, plan, kTile * plan.tiles_per_task);
+  run(kernels().warp_grid_backward, p, plan, tile_points(plan) * plan.tiles_per_task);
   kernels().finish_warp_grid_backward(p, plan);
 }
 

@@ -14,28 +14,32 @@ inline namespace STN_ISA {
 template <class T, int D, class Look>
 STN_HD void coordinates_by(const Tile<D>& tile, T (&x)[D][kRoom], Look&& look) {
   using V = Native<T>;
-  tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
-    int j = 0;
-    for (; j < tile.width; j += kLanes<T>) {
-      V at[D], found[D];
-      positions(tile, p, j, at);
-      look(slot + j, at, found);
-      for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], found[d]);
-    }
-    for (; j < tile.pitch; j += kLanes<T>) {
-      for (int d = 0; d < D; ++d) {
-        store<kLanes<T>>(&x[d][slot + j], all<V>(x[d][slot + tile.width - 1]));
+  const auto find = [&](auto folded) __attribute__((always_inline)) {
+    tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+      int j = 0;
+      for (; j < tile.width; j += kLanes<T>) {
+        V at[D], found[D];
+        positions<folded.value>(tile, p, j, at);
+        look(slot + j, at, found);
+        for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot + j], found[d]);
       }
-    }
-  });
+      for (; j < tile.pitch; j += kLanes<T>) {
+        for (int d = 0; d < D; ++d) {
+          store<kLanes<T>>(&x[d][slot + j], all<V>(x[d][slot + tile.width - 1]));
+        }
+      }
+    });
+  };
+  tile.fold > 0 ? find(std::true_type{}) : find(std::false_type{});
 }
 
 // By a parametric map.
 template <class Map, class T, int D>
 STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
   using V = Native<T>;
+  const Map own = map;  // a copy, which stores cannot touch
   coordinates_by(tile, x, [&](int, const V(&at)[D], V(&look)[D]) __attribute__((always_inline)) {
-    map.coordinate(at, look);
+    own.coordinate(at, look);
   });
 }
 

@@ -142,21 +142,23 @@ STN_SHARED void sample_channels(const SampleParams& p, bool streams, const Tile<
 // them. After a NaN, which may be a weight of 0 times a pixel that is not finite, a group loses its
 // mark.
 template <class Element, int K, int C, int D, class View>
-STN_HD void sample_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                          Around<Element> around, int64_t n, int64_t c, int32_t* marks,
-                          View&& view) {
+STN_SHARED void sample_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                              Around<Element> around, int64_t n, int64_t c, int32_t* marks,
+                              View&& view) {
   using V = Native<Accumulate<Element>>;
   Element* output = plane_of<Element>(p.output, n, c);
+  const int64_t stride_c = p.output.stride_c;
+  const typename std::decay<View>::type see = view;  // a copy, which stores cannot touch
   for (int g = 0; g < groups.count; ++g) {
     if (!marks[g]) continue;
     V values[C];
-    values_seen<D, K>(view(g), values);
+    values_seen<D, K>(see(g), values);
+    if (K > 1 && any_nan(values)) marks[g] = 0;
 #pragma GCC unroll 4
     for (int k = 0; k < C; ++k) {
-      const V value = around.at_points(values[k], g * groups.L, n, c + k);
-      groups.store(g, value, output + k * p.output.stride_c);
+      values[k] = around.at_points(values[k], g * groups.L, n, c + k);
     }
-    if (K > 1 && any_nan(values)) marks[g] = 0;
+    groups.store(g, values, output, stride_c);
   }
 }
 
@@ -175,7 +177,7 @@ STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<El
         announce<Element>(p, next, n, c, channels.value);
         sample_marked<Element, K, channels.value>(
             p, groups, around, n, c, windows.used,
-            [&](int g) { return WindowView<reach.value, Element, K, D>(p, windows, g, plane); });
+            WindowViews<reach.value, Element, K, D>(p, windows, plane));
       });
     }
   };

@@ -71,6 +71,13 @@ STN_HD V select_lanes(V low, V high, Integer<V> index) {
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
 STN_HD FloatVector absolute(FloatVector x) { return (FloatVector)_mm512_abs_ps((__m512)x); }
 STN_HD DoubleVector absolute(DoubleVector x) { return (DoubleVector)_mm512_abs_pd((__m512d)x); }
+constexpr int kMagnitudes = 0b1010;  // the smaller of two, without a sign
+STN_HD FloatVector smaller_magnitude(FloatVector x, FloatVector y) {
+  return (FloatVector)_mm512_range_ps((__m512)x, (__m512)y, kMagnitudes);
+}
+STN_HD DoubleVector smaller_magnitude(DoubleVector x, DoubleVector y) {
+  return (DoubleVector)_mm512_range_pd((__m512d)x, (__m512d)y, kMagnitudes);
+}
 STN_HD FloatVector floor_of(FloatVector x) {
   return (FloatVector)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }

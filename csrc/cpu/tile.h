@@ -145,15 +145,20 @@ class AnyMap {
 // The positions in the output of a row's points as vectors: x runs, the rest is the same in all
 // lanes, unless the row is many laid end to end. (Then there are few enough points for the product
 // to be on the right side of a whole number: launch.cpp.)
-template <class V, int D>
+template <bool Folded, class V, int D>
 STN_HD void positions(const Tile<D>& tile, const int32_t (&p)[D], int j, V (&at)[D]) {
   at[0] = counting<V>() + static_cast<Scalar<V>>(p[0] + j);
   for (int d = 1; d < D; ++d) at[d] = all<V>(static_cast<Scalar<V>>(p[d]));
-  if (tile.fold > 0) {
+  if (Folded) {
     const Scalar<V> length = static_cast<Scalar<V>>(tile.fold);
     at[1] = floor_of(V((at[0] + Scalar<V>(0.5)) * (1 / length)));
     at[0] -= at[1] * length;
   }
+}
+
+template <class V, int D>
+STN_HD void positions(const Tile<D>& tile, const int32_t (&p)[D], int j, V (&at)[D]) {
+  tile.fold > 0 ? positions<true>(tile, p, j, at) : positions<false>(tile, p, j, at);
 }
 
 // The taps of a tile. A: the type in which the image's values accumulate.

@@ -122,23 +122,32 @@ struct alignas(64) TurnedRows {
   }
 };
 
+// The values of an output, and the map that they were seen through: what a loop over pixels keeps
+// at hand, which its own stores cannot touch.
+template <class Element>
+struct TurnedValues {
+  const Element* plane;
+  int64_t stride_c, stride_y;
+  int width;
+  Turned<Accumulate<Element>> turned;
+};
+
 // What a vector of pixels gathers in `Channels` planes of values. With Careful, a weight of 0
 // counts 0 whatever the value.
 template <bool Narrow, bool Careful, int Candidates, int Channels, class Element>
-STN_HD void gather_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turned,
-                          const TurnedRows<Accumulate<Element>>& rows, int g, const Element* plane,
+STN_HD void gather_turned(const TurnedValues<Element>& values,
+                          const TurnedRows<Accumulate<Element>>& rows, int g,
                           Native<Accumulate<Element>> (&total)[Channels]) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
-  const auto& m = turned.map.matrix;
-  const int width = static_cast<int>(p.output_size[0]);
-  const int low_lanes = std::min(width, L), high_lanes = width - low_lanes;
+  const auto& m = values.turned.map.matrix;
+  const int low_lanes = std::min(values.width, L), high_lanes = values.width - low_lanes;
   const V pixel = counting<V>();
-  const V offset = pixel * turned.along;
+  const V offset = pixel * values.turned.along;
   for (int c = 0; c < Channels; ++c) total[c] = V{};
-  const Element* at = plane + rows.first[g] * p.output.stride[1];
-  for (int r = 0; r < turned.rows; ++r) {
+  const Element* at = values.plane + rows.first[g] * values.stride_y;
+  for (int r = 0; r < values.turned.rows; ++r) {
     V candidate = floor_of(V(offset + rows.start[r][g]));
     candidate = larger(smaller(candidate, all<V>(rows.last[r][g])), all<V>(rows.column[r][g]));
     const Integer<V> index = truncate(V(candidate - rows.column[r][g]));
@@ -162,52 +171,77 @@ STN_HD void gather_turned(const SampleParams& p, const Turned<Accumulate<Element
       }
       // What the pixels of later rows see: along a row of pixels that is aslant, nothing announces
       // it. (Reading past the end is no error of a prefetch.)
-      if (r + 1 == turned.rows) __builtin_prefetch(from + 4 * p.output.stride[1] + L);
-      from += p.output.stride_c;
+      if (r + 1 == values.turned.rows) __builtin_prefetch(from + 4 * values.stride_y + L);
+      from += values.stride_c;
     }
-    at += p.output.stride[1];
+    at += values.stride_y;
   }
 }
 
-// The rows [low, high) of `Channels` planes of an image, from the values of output n. With `add`,
-// on top of what is there.
+template <bool Narrow, int Candidates, int Channels, class Element>
+STN_SHARED void gather_carefully(const TurnedValues<Element>& values,
+                                 const TurnedRows<Accumulate<Element>>& rows, int g,
+                                 Native<Accumulate<Element>> (&total)[Channels]) {
+  gather_turned<Narrow, true, Candidates>(values, rows, g, total);
+}
+
+// Adds the first lanes of a vector to each plane.
+template <class V, int Channels, class To>
+STN_SHARED void add_vectors(int lanes, const V (&total)[Channels], To* to, int64_t stride_c) {
+  for (int c = 0; c < Channels; ++c, to += stride_c) {
+    store_pixels(to, V(total[c] + load_pixels<V>(to, lanes)), lanes);
+  }
+}
+
+// The rows [low, high) of `Channels` planes of an image, from an output's values. With `add`, on
+// top of what is there.
 template <bool Narrow, int Candidates, int Channels, class Element, class To>
-void splat_turned(const SampleParams& p, const Turned<Accumulate<Element>>& turned, bool add,
-                  int low, int high, const Element* values, To* image, int64_t stride_c,
-                  int64_t stride_y) {
+void splat_turned(const SampleParams& p, const TurnedValues<Element>& all_values, bool add, int low,
+                  int high, To* image, int64_t stride_c, int64_t stride_y) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
   const int width = static_cast<int>(p.input_size[0]);
   const int across = (width + L - 1) / L;
   const int64_t count = static_cast<int64_t>(high - low) * across;
+  const TurnedValues<Element> values = all_values;
   TurnedRows<A> rows;
   int x = 0, y = low;  // of the next vector of pixels
   for (int64_t begin = 0; begin < count; begin += L) {
     const int groups = static_cast<int>(std::min<int64_t>(L, count - begin));
     To* to[L];
+    int lanes[L];
     for (int g = 0; g < L; ++g) {
       rows.x[g] = static_cast<A>(x);
       rows.y[g] = static_cast<A>(y);
       to[g] = image + y * stride_y + x;
+      lanes[g] = std::min(L, width - x);
       x += L;
       if (x >= width) x = 0, ++y;
     }
-    rows.find(turned, p, Candidates);
+    rows.find(values.turned, p, Candidates);
     for (int g = 0; g < groups; ++g) {
       V total[Channels];
-      gather_turned<Narrow, false, Candidates>(p, turned, rows, g, values, total);
-      if (any_nan(total)) {
-        gather_turned<Narrow, true, Candidates>(p, turned, rows, g, values, total);
+      gather_turned<Narrow, false, Candidates>(values, rows, g, total);
+      if (__builtin_expect(any_nan(total), 0)) {
+        V others[Channels];
+        gather_carefully<Narrow, Candidates>(all_values, rows, g, others);
+        for (int c = 0; c < Channels; ++c) total[c] = others[c];
       }
-      const int lanes = std::min(L, width - static_cast<int>(rows.x[g]));
-#pragma GCC unroll 8
-      for (int c = 0; c < Channels; ++c) {
-        To* pixel = to[g] + c * stride_c;
-        if constexpr (std::is_same<To, A>::value) {
-          if (add) total[c] += load_pixels<V>(pixel, lanes);
+      if constexpr (std::is_same<To, A>::value) {
+        if (__builtin_expect(add, 0)) {
+          V others[Channels];  // a copy: the total itself is to stay in registers
+          for (int c = 0; c < Channels; ++c) others[c] = total[c];
+          add_vectors(lanes[g], others, to[g], stride_c);
+          continue;
         }
-        store_pixels(pixel, total[c], lanes);
+      }
+      if (lanes[g] == L) {
+#pragma GCC unroll 8
+        for (int c = 0; c < Channels; ++c) store_pixels(to[g] + c * stride_c, total[c], L);
+      } else {
+#pragma GCC unroll 8
+        for (int c = 0; c < Channels; ++c) store_pixels(to[g] + c * stride_c, total[c], lanes[g]);
       }
     }
   }
@@ -248,8 +282,11 @@ STN_SHARED bool splat_by_turning(const SampleParams& p, int64_t image, int low, 
     for_each_channel_block<kWideBlock<2, 2>>(p.channels, [&](auto channels, int64_t c) {
       const auto run = [&](auto is_narrow, auto candidates) {
         splat_turned<is_narrow.value, candidates.value, channels.value>(
-            p, turned, n > image, low, high, plane_of<const Element>(p.output, n, c),
-            plane_of<Element>(p.input, image, c), p.input.stride_c, p.input.stride[1]);
+            p,
+            TurnedValues<Element>{plane_of<const Element>(p.output, n, c), p.output.stride_c,
+                                  p.output.stride[1], static_cast<int>(p.output_size[0]), turned},
+            n > image, low, high, plane_of<Element>(p.input, image, c), p.input.stride_c,
+            p.input.stride[1]);
       };
       const auto with_candidates = [&](auto is_narrow) {
         if (turned.candidates <= 2) return run(is_narrow, std::integral_constant<int, 2>{});

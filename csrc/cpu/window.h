@@ -57,6 +57,9 @@ struct alignas(64) WindowTile {
   int32_t rows[D - 1];        // of every window: y's, z's
   const A (*x)[kRoom];        // where the points look
   alignas(64) A bounded[D][kRoom];
+  // Along x: the column in its window of a point's first tap, and the distance from that pixel.
+  alignas(64) Scalar<Integer<Native<A>>> left[kRoom];
+  alignas(64) A across[kRoom];
 
   STN_SHARED bool complete(int groups) const {
     return std::find(used, used + groups, 0) == used + groups;
@@ -194,6 +197,23 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limi
   return !all_lanes(any == 0);
 }
 
+// Finds the first taps of the points of each window.
+template <int K, class A, int D>
+STN_HD void place_points(int groups, WindowTile<A, D>& windows) {
+  using V = Native<A>;
+  constexpr int L = kLanes<A>;
+  for (int g = 0; g < groups; ++g) {
+    const V at = load<V>(&windows.x[0][g * L]);
+    // A tap that the boundary puts outside the image is not among those in the window, and its
+    // neighbours there are too far away to count.
+    V base = floor_of(at) - A((K - 1) / 2);
+    base = larger(smaller(base, all<V>(windows.last[g])), all<V>(windows.column[g]));
+    const Integer<V> left = truncate(V(base - windows.column[g]));
+    std::memcpy(&windows.left[g * L], &left, sizeof left);
+    store<L>(&windows.across[g * L], V(at - base));
+  }
+}
+
 // Finds the windows of a tile. Whether there are any.
 template <int K, class T, class A, int D>
 STN_SHARED bool find_windows(const SampleParams& p, const Plan& plan, const Tile<D>& tile,
@@ -210,8 +230,10 @@ STN_SHARED bool find_windows(const SampleParams& p, const Plan& plan, const Tile
     }
     const auto place = [&](int vectors) {
       windows.vectors = vectors;
-      return place_windows<K>(p, looks.frame, most_rows<D>(p, plan, vectors), monotonic,
-                              tile.slots(), windows);
+      const bool any = place_windows<K>(p, looks.frame, most_rows<D>(p, plan, vectors), monotonic,
+                                        tile.slots(), windows);
+      if (any) place_points<K>(tile.slots() / kLanes<A>, windows);
+      return any;
     };
     // A first look at a group tells whether two vectors will do.
     const bool wide =
@@ -253,6 +275,21 @@ STN_HD void with_reach(const SampleParams& p, const WindowTile<A, D>& windows, F
   p.input_size[0] < 2 * kLanes<A> ? f(ReachTag<Reach::narrow>{}) : f(ReachTag<Reach::plain>{});
 }
 
+// Where the rows of a tile's windows are in memory.
+template <int D>
+struct WindowRows {
+  int64_t stride_c, stride[D];
+  int32_t width;         // of the image
+  int32_t count[D - 1];  // of rows: along y, z
+
+  template <class A>
+  STN_HD WindowRows(const SampleParams& p, const WindowTile<A, D>& windows)
+      : stride_c(p.input.stride_c), width(static_cast<int32_t>(p.input_size[0])) {
+    std::copy(p.input.stride, p.input.stride + D, stride);
+    std::copy(windows.rows, windows.rows + D - 1, count);
+  }
+};
+
 // What group g's points see through their window, in planes that begin at `plane`. A view has the
 // distances from the first of the pixels that count, and rows(row, end), which calls
 //   row(channel, distance)  for each row, with the points' distance from it along y, where
@@ -265,40 +302,33 @@ struct WindowView {
   using V = Native<A>;
   static constexpr int L = kLanes<A>;
 
-  const SampleParams& p;
-  const WindowTile<A, D>& windows;
+  WindowRows<D> in;
   const Element* slice;
   Integer<V> left;  // the column in the window of the first tap along x
   V across;         // the distance from that pixel
   V down[D - 1];    // the distance from the window's first row: y, z
 
-  STN_HD WindowView(const SampleParams& params, const WindowTile<A, D>& tile, int g,
+  STN_HD WindowView(const WindowRows<D>& rows, const WindowTile<A, D>& windows, int g,
                     const Element* plane)
-      : p(params), windows(tile), slice(plane + tile.start[g]) {
+      : in(rows), slice(plane + windows.start[g]) {
     const int i = g * L;
-    const V at = load<V>(&windows.x[0][i]);
-    // A tap that the boundary puts outside the image is not among those in the window, and its
-    // neighbours there are too far away to count.
-    V base = floor_of(at) - A((K - 1) / 2);
-    base = larger(smaller(base, all<V>(windows.last[g])), all<V>(windows.column[g]));
-    left = truncate(V(base - windows.column[g]));
-    across = at - base;
+    left = load<Integer<V>>(&windows.left[i]);
+    across = load<V>(&windows.across[i]);
     for (int d = 1; d < D; ++d) down[d - 1] = load<V>(&windows.x[d][i]) - windows.row[d - 1][g];
   }
 
   template <class Row, class End>
   STN_HD void rows(Row&& row, End&& end) const {
-    const int first = std::min<int>(static_cast<int>(p.input_size[0]), L);
-    const int second = static_cast<int>(p.input_size[0]) - first;
-    const int depth = D == 3 ? windows.rows[D - 2] : 1;
+    const int first = std::min<int>(in.width, L), second = in.width - first;
+    const int depth = D == 3 ? in.count[D - 2] : 1;
     const Element* begin = slice;
     V behind = down[D - 2];
     for (int z = 0; z < depth; ++z) {
       const Element* at = begin;
       V distance = down[0];
-      for (int y = 0; y < windows.rows[0]; ++y) {
+      for (int y = 0; y < in.count[0]; ++y) {
         const auto channel = [&](int c, auto&& use) __attribute__((always_inline)) {
-          const Element* from = at + c * p.input.stride_c;
+          const Element* from = at + c * in.stride_c;
           constexpr bool kNarrow = R == Reach::narrow;
           V low = kNarrow ? load_pixels<V>(from, first) : load_pixels<V>(from);
           V high = kNarrow ? load_pixels<V>(from + first, second) : load_pixels<V>(from + L);
@@ -321,17 +351,29 @@ struct WindowView {
           }
         };
         row(channel, distance);
-        if (D == 2 && y + 1 == windows.rows[0]) {
-          __builtin_prefetch(at + 4 * p.input.stride[1] + L);
-        }
-        at += p.input.stride[1];
+        if (D == 2 && y + 1 == in.count[0]) __builtin_prefetch(at + 4 * in.stride[1] + L);
+        at += in.stride[1];
         distance -= 1;
       }
       end(behind);
       behind -= 1;
-      if (D == 3) begin += p.input.stride[2];
+      if (D == 3) begin += in.stride[D - 1];
     }
   }
+};
+
+// Each group's view of the same planes.
+template <Reach R, class Element, int K, int D>
+struct WindowViews {
+  using Windows = WindowTile<Accumulate<Element>, D>;
+  WindowRows<D> rows;
+  const Windows& windows;
+  const Element* plane;
+
+  STN_HD WindowViews(const SampleParams& p, const Windows& tile, const Element* from)
+      : rows(p, tile), windows(tile), plane(from) {}
+
+  STN_HD WindowView<R, Element, K, D> operator()(int g) const { return {rows, windows, g, plane}; }
 };
 
 }  // namespace STN_ISA

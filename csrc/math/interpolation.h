@@ -96,9 +96,9 @@ STN_HD V kernel(V d) {
   if constexpr (K == 1) {
     return d == 0 ? all<V>(1) : V{};
   } else if constexpr (K == 2) {
-    return larger(V(1 - absolute(d)), V{});
+    return 1 - smaller_magnitude(d, all<V>(1));
   } else {
-    const V distance = smaller(absolute(d), all<V>(2));
+    const V distance = smaller_magnitude(d, all<V>(2));
     return distance < 1 ? cubic_near(distance) : cubic_far(distance);
   }
 }
@@ -110,7 +110,7 @@ STN_HD V kernel_slope(V d) {
   } else if constexpr (K == 2) {
     return tent_slope(d);
   } else {
-    const V distance = smaller(absolute(d), all<V>(2));
+    const V distance = smaller_magnitude(d, all<V>(2));
     const V slope = distance < 1 ? cubic_near_slope(distance) : cubic_far_slope(distance);
     return d < 0 ? -slope : slope;
   }
@@ -122,7 +122,7 @@ STN_HD V kernel_curve(V d) {
   if constexpr (K < 4) {
     return V{};
   } else {
-    const V distance = smaller(absolute(d), all<V>(2));
+    const V distance = smaller_magnitude(d, all<V>(2));
     const V curve = distance < 1 ? cubic_near_curve(distance) : cubic_far_curve(distance);
     const V left = d >= -2 ? curve : V{};
     return d < 2 ? left : V{};

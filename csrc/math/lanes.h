@@ -56,6 +56,12 @@ STN_HD V absolute(V x) {
   return larger(x, V(-x));
 }
 
+// min(|x|, y), of y >= 0.
+template <class V>
+STN_HD V smaller_magnitude(V x, V y) {
+  return smaller(absolute(x), y);
+}
+
 // Conversions; cpu/simd.h overloads them for vectors.
 STN_HD int32_t truncate(float x) { return static_cast<int32_t>(x); }
 STN_HD int32_t truncate(double x) { return static_cast<int32_t>(x); }

@@ -173,8 +173,8 @@ bool wants_padding(const SampleParams& p) {
   return !has_channels_inside(p) || p.map == MapKind::chain;
 }
 
-// The points of a tile for looks at the image. (Bicubic ones keep four taps along each axis wherever
-// points are too far apart for windows.)
+// The points of a tile for looks at the image. (Bicubic ones keep four taps along each axis
+// wherever points are too far apart for windows.)
 int64_t points_together(const SampleParams& p) {
   const bool keeps_taps = has_channels_inside(p) || p.interpolation == Interpolation::bicubic;
   return keeps_taps ? kSmallTile : kTile;

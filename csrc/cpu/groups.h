@@ -77,8 +77,9 @@ struct Groups {
   template <class Element, int C>
   STN_SHARED void store_others(int32_t count, const Native<A> (&v)[C], Element* to,
                                int64_t stride_c) const {
+    constexpr bool past_caches = kStreams<Element>;
     for (int k = 0; k < C; ++k, to += stride_c) {
-      kStreams<Element>&& count == L ? stream_pixels(to, v[k]) : store_pixels(to, v[k], count);
+      count == L && past_caches ? stream_pixels(to, v[k]) : store_pixels(to, v[k], count);
     }
   }
 };

@@ -56,7 +56,7 @@ STN_HD V absolute(V x) {
   return larger(x, V(-x));
 }
 
-// min(|x|, y), of y >= 0.
+// min(|x|, y), of y >= 0; y where x is NaN.
 template <class V>
 STN_HD V smaller_magnitude(V x, V y) {
   return smaller(absolute(x), y);

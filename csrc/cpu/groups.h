@@ -77,9 +77,12 @@ struct Groups {
   template <class Element, int C>
   STN_SHARED void store_others(int32_t count, const Native<A> (&v)[C], Element* to,
                                int64_t stride_c) const {
-    constexpr bool past_caches = kStreams<Element>;
     for (int k = 0; k < C; ++k, to += stride_c) {
-      count == L && past_caches ? stream_pixels(to, v[k]) : store_pixels(to, v[k], count);
+      if (kStreams<Element> && count == L) {
+        stream_pixels(to, v[k]);
+      } else {
+        store_pixels(to, v[k], count);
+      }
     }
   }
 };

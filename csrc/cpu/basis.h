@@ -11,10 +11,11 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// A tile's: for each control point a row of kRoom values and, if they were asked for and it is not
-// fixed, of slopes.
+// A tile's: for each control point a row of so many values and, if they were asked for and it is
+// not fixed, of slopes.
 template <class T>
 struct BasisRows {
+  int64_t row = 0;
   const T* values = nullptr;
   const T* slopes = nullptr;
   explicit operator bool() const { return values; }
@@ -35,14 +36,14 @@ STN_HD void find_positions(const Tile<D>& tile, T (&at)[D][kRoom]) {
 }
 
 template <class Map, class T, int D>
-__attribute__((noinline)) void find_basis(const Map& map, const Tile<D>& tile, T* values,
-                                          T* slopes) {
+__attribute__((noinline)) void find_basis(const Map& map, const Tile<D>& tile, int64_t row,
+                                          T* values, T* slopes) {
   using V = Native<T>;
   constexpr int L = kLanes<T>;
   const Map of = map;  // a copy, which the stores cannot touch
   alignas(64) T at[D][kRoom];
   find_positions(tile, at);
-  for (int k = 0; k < of.points; ++k, values += kRoom) {
+  for (int k = 0; k < of.points; ++k, values += row) {
     T place[D];
     for (int d = 0; d < D; ++d) place[d] = of.controls[k * D + d];
     for (int i = 0; i < tile.slots(); i += L) {
@@ -52,7 +53,7 @@ __attribute__((noinline)) void find_basis(const Map& map, const Tile<D>& tile, T
       store<L>(values + i, u.value());
       if (slopes) store<L>(slopes + i, u.slope());
     }
-    if (slopes) slopes += kRoom;
+    if (slopes) slopes += row;
   }
 }
 
@@ -61,7 +62,11 @@ class Basis {
  public:
   Basis() = default;
   Basis(const Plan& plan, bool slopes)
-      : tiles_(plan.tiles), slots_(plan.basis_tiles), shared_(plan.basis_shared), slopes_(slopes) {
+      : tiles_(plan.tiles),
+        slots_(plan.basis_tiles),
+        row_(basis_row(plan)),
+        shared_(plan.basis_shared),
+        slopes_(slopes) {
     std::fill(held_, held_ + kMostBasisTiles, -1);
   }
 
@@ -71,7 +76,7 @@ class Basis {
   STN_HD BasisRows<T> of(const Map& map, int64_t n, const Tile<D>& tile) {
     if (slots_ == 0) return {};
     const bool with_slopes = slopes_ && !map.fixed;
-    const int64_t rows = int64_t(map.points) * kRoom, size = with_slopes ? 2 * rows : rows;
+    const int64_t rows = map.points * row_, size = with_slopes ? 2 * rows : rows;
     if (!room_) room_.reset(new unsigned char[slots_ * size * sizeof(T) + kAlign]);
     const int64_t slot = tile.index % slots_, wanted = (shared_ ? 0 : n) * tiles_ + tile.index;
     T* values =
@@ -79,15 +84,15 @@ class Basis {
         slot * size;
     T* slopes = with_slopes ? values + rows : nullptr;
     took(held_[slot] == wanted ? Path::basis_kept : Path::basis_found);
-    if (held_[slot] != wanted) find_basis(map, tile, values, slopes);
+    if (held_[slot] != wanted) find_basis(map, tile, row_, values, slopes);
     held_[slot] = wanted;
-    return {values, slopes};
+    return {row_, values, slopes};
   }
 
  private:
   static constexpr uintptr_t kAlign = 64;
 
-  int64_t tiles_ = 0, slots_ = 0;
+  int64_t tiles_ = 0, slots_ = 0, row_ = 0;
   bool shared_ = false, slopes_ = false;
   int64_t held_[kMostBasisTiles];  // by the tile's index and, unless they are shared, its warp's
   std::unique_ptr<unsigned char[]> room_;

@@ -32,51 +32,56 @@ struct Written {
 
 // Channels whose values and derivatives are computed together: as many as the vector registers have
 // room for, of which jet_seen takes as many as there are sums for each.
-template <int K, int D>
+template <bool Along, int K, int D>
 constexpr int kDerivedBlock = []() {
   constexpr int registers = STN_VECTOR_BYTES == 64 ? 32 : 16;
-  constexpr int sums = D == 2 ? 2 * K : 5 * K;
+  constexpr int sums = Along ? 2 * (D - 1) : K == 4 ? 3 : D == 2 ? 2 * K : 5 * K;
   return std::max(1, std::min(kChannelBlock, (registers - 8) / sums));
 }();
 
 // Planar: the marked groups in a block of C channels, from what view(g) shows of them. After a NaN,
 // which may be a weight of 0 times a pixel that is not finite, a group loses its mark.
-template <class Element, int K, int C, int D, class View>
-STN_HD void derive_marked(const SampleParams& p, const Written& written,
-                          const Groups<Accumulate<Element>, D>& groups, int64_t n, int64_t c,
-                          const Accumulate<Element> (&direction)[D][kRoom], int32_t* marks,
-                          View&& view) {
+template <bool Along, class Element, int K, int C, int D, class View>
+STN_SHARED void derive_marked(const Written& written, const Groups<Accumulate<Element>, D>& groups,
+                              int64_t n, int64_t c,
+                              const Accumulate<Element> (&direction)[D][kRoom], int32_t* marks,
+                              View&& view) {
   using A = Accumulate<Element>;
   using V = Native<A>;
-  const auto put = [&](int g, int which, const V(&values)[C]) __attribute__((always_inline)) {
-    const Image& image = written.image[which];
-    Element* plane = plane_of<Element>(image, n, c);
-    groups.store(g, values, plane, image.stride_c);
-    return any_nan(values);
-  };
-  for (int g = 0; g < groups.count; ++g) {
+  const typename std::decay<View>::type see = view;  // a copy, which stores cannot touch
+  const int count = groups.count;
+  Element* plane[4];
+  int64_t stride_c[4];
+  for (int k = 0; k < written.count; ++k) {
+    plane[k] = plane_of<Element>(written.image[k], n, c);
+    stride_c[k] = written.image[k].stride_c;
+  }
+  const int values = written.values;
+  for (int g = 0; g < count; ++g) {
     if (!marks[g]) continue;
-    V value[C], slope[D][C];
-    jet_seen<D, K>(view(g), value, slope);
-    for (int d = 0; d < D; ++d) {
-      const V along = load<V>(&direction[d][g * kLanes<A>]);
-      for (int k = 0; k < C; ++k) slope[d][k] *= along;
-    }
-    bool nan = written.values && put(g, 0, value);
-    if (p.direction != Direction::none) {
-      for (int d = 1; d < D; ++d) {
-        for (int k = 0; k < C; ++k) slope[0][k] += slope[d][k];
-      }
-      nan |= put(g, written.values, slope[0]);
+    V along[D], value[C];
+    for (int d = 0; d < D; ++d) along[d] = load<V>(&direction[d][g * kLanes<A>]);
+    const auto put = [&](int which, const V(&of)[C]) __attribute__((always_inline)) {
+      groups.store(g, of, plane[which], stride_c[which]);
+      return any_nan(of);
+    };
+    bool nan = false;
+    if constexpr (Along) {
+      V change[C];
+      change_seen<D, K>(see(g), along, value, change);
+      nan = put(values, change);
     } else {
-      for (int d = 0; d < D; ++d) nan |= put(g, written.values + d, slope[d]);
+      V slope[D][C];
+      jet_seen<D, K>(see(g), along, value, slope);
+      for (int d = 0; d < D; ++d) nan |= put(values + d, slope[d]);
     }
+    if (values) nan |= put(0, value);
     if (nan) marks[g] = 0;
   }
 }
 
 // Planar: the groups that have a window.
-template <class Element, int K, int D>
+template <bool Along, class Element, int K, int D>
 STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
                                const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                                const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
@@ -84,11 +89,11 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
   took(Path::derive_windows);
   const auto all = [&](auto reach) {
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block<kDerivedBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
+      for_each_channel_block<kDerivedBlock<Along, K, D>>(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
-        derive_marked<Element, K, channels.value>(
-            p, written, groups, n, c, direction, windows.used,
+        derive_marked<Along, Element, K, channels.value>(
+            written, groups, n, c, direction, windows.used,
             WindowViews<reach.value, Element, K, D>(p, windows, plane));
       });
     }
@@ -97,18 +102,19 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
 }
 
 // Planar: the groups that have no window yet.
-template <class Element, int K, int D>
+template <bool Along, class Element, int K, int D>
 STN_SHARED void derive_runs(const SampleParams& p, const Written& written, const Plan& plan,
                             const RunStarts<Accumulate<Element>, K, D>& starts,
                             const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                             const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                             WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_runs);
-  look_at_runs<Element, kDerivedBlock<K, D>>(
+  look_at_runs<Element, kDerivedBlock<Along, K, D>>(
       p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         announce<Element>(p, next, n, c, channels.value);
-        derive_marked<Element, K, channels.value>(p, written, groups, n, c, direction, marks, view);
+        derive_marked<Along, Element, K, channels.value>(written, groups, n, c, direction, marks,
+                                                         view);
       });
 }
 
@@ -181,7 +187,7 @@ STN_SHARED void derive_gaps(const SampleParams& p, const Image& image, const Til
   }
 }
 
-template <class Element, int K, class T, int D>
+template <bool Along, class Element, int K, class T, int D>
 void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t warp,
                  BatchRange images, const Tile<D>& tile, const Looks<T, D>& looks,
                  const Box<D>& next) {
@@ -204,13 +210,14 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
     through_boundary<K>(looks, !looks.ranged, slots, direction);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        derive_windows<Element, K>(p, written, groups, images, next, direction, windows);
+        derive_windows<Along, Element, K>(p, written, groups, images, next, direction, windows);
       }
     }
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
       find_runs<false>(p, looks, slots, starts);
-      derive_runs<Element>(p, written, plan, starts, groups, images, next, direction, windows);
+      derive_runs<Along, Element>(p, written, plan, starts, groups, images, next, direction,
+                                  windows);
     }
     if (windows.complete(groups.count)) return;
   }
@@ -222,7 +229,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
        : layout == Layout::planar ? Path::derive_taps
                                   : Path::derive_strided);
   for (int k = 0; k < written.count; ++k) {
-    if (k >= written.values && p.direction != Direction::none) {
+    if (Along && k >= written.values) {
       weigh_along(taps, direction, slots, weights);
     } else {
       weigh(taps, k - written.values, slots, weights);
@@ -238,7 +245,8 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
 }
 
 // Tasks: (warp, tile). The derivative of nearest is 0: ops.cpp returns zeros.
-inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+template <bool Along>
+void derive(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
@@ -250,13 +258,18 @@ inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t b
         const int64_t last = std::min(plan.tiles, first + end - task);
         const BatchRange images = images_of_warp(p, n);
         for_each_tile<D>(p, plan, none, n, first, last, [&](const auto& tiles) {
-          derive_tile<decltype(element), K>(p, plan, layout, n, images, tiles.tile(), tiles.looks(),
-                                            tiles.next());
+          derive_tile<Along, decltype(element), K>(p, plan, layout, n, images, tiles.tile(),
+                                                   tiles.looks(), tiles.next());
         });
         task += last - first;
       }
     }
   });
+}
+
+inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+  p.direction != Direction::none ? derive<true>(p, plan, begin, end)
+                                 : derive<false>(p, plan, begin, end);
 }
 
 }  // namespace STN_ISA

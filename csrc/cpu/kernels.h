@@ -63,6 +63,12 @@ struct Plan {
   double* partial;         // parametric maps: (tasks, parameters) sums; null where none are made
 };
 
+// The slots for which a row of basis functions has room: a tile's, and so many more that rows do
+// not all meet in the same places of a cache.
+STN_HD int32_t basis_row(const Plan& plan) {
+  return (plan.tile_width * plan.tile_rows + kRowAlign - 1) / kRowAlign * kRowAlign + kRowAlign;
+}
+
 struct Kernels {
   const char* name;
   int vector_bytes;                           // of one register

@@ -74,7 +74,7 @@ bool share_points(const SampleParams& p) {
 void share_basis(const SampleParams& p, int arrays, Plan& plan) {
   constexpr int64_t kCache = int64_t(3) << 16;
   took(Path::basis_shared);
-  const int64_t tile = control_points(p) * kRoom * element_size(p.warp.type) * arrays;
+  const int64_t tile = control_points(p) * basis_row(plan) * element_size(p.warp.type) * arrays;
   const int64_t tiles = std::clamp<int64_t>(kCache / tile, 1, kMostBasisTiles);
   plan.basis_shared = true;
   plan.basis_tiles = static_cast<int>(tiles > plan.across ? tiles - tiles % plan.across : tiles);

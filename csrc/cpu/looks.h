@@ -46,11 +46,12 @@ STN_HD void coordinates(const Map& map, const Tile<D>& tile, T (&x)[D][kRoom]) {
 // What the basis functions of `Vectors` vectors of points, from slot i on, make of them. (One would
 // wait for each sum to be ready for the next.)
 template <int Vectors, class Map, class T, int D>
-STN_HD void add_moves(const Map& map, const T* values, int i, T (&moved)[D][kRoom]) {
+STN_HD void add_moves(const Map& map, const BasisRows<T>& basis, int i, T (&moved)[D][kRoom]) {
   using V = Native<T>;
   constexpr int L = kLanes<T>;
   V sum[Vectors][D] = {};
-  for (int k = 0; k < map.points; ++k, values += kRoom) {
+  const T* values = basis.values;
+  for (int k = 0; k < map.points; ++k, values += basis.row) {
     for (int m = 0; m < Vectors; ++m) map.add_move(k, load<V>(values + i + m * L), sum[m]);
   }
   for (int m = 0; m < Vectors; ++m) {
@@ -67,9 +68,9 @@ STN_HD void coordinates(const Map& map, const Tile<D>& tile, const BasisRows<T>&
   alignas(64) T moved[D][kRoom];
   int i = 0;
   for (; i + (kTogether - 1) * L < tile.slots(); i += kTogether * L) {
-    add_moves<kTogether>(map, basis.values, i, moved);
+    add_moves<kTogether>(map, basis, i, moved);
   }
-  for (; i < tile.slots(); i += L) add_moves<1>(map, basis.values, i, moved);
+  for (; i < tile.slots(); i += L) add_moves<1>(map, basis, i, moved);
   coordinates_by(tile, x, [&](int at, const V(&p)[D], V(&look)[D]) __attribute__((always_inline)) {
     V by[D];
     for (int d = 0; d < D; ++d) by[d] = load<V>(&moved[d][at]);

@@ -75,13 +75,13 @@ STN_HD int sum_weights(const Map& map, const Tile<D>& tile, const T (&g)[D][kRoo
   while (places < map.points && map.has_place(places)) ++places;
   const auto sum = [&](auto count) __attribute__((always_inline)) {
     constexpr int N = decltype(count)::value;
-    const T* values = basis.values + group * kRoom;
+    const T* values = basis.values + group * basis.row;
     V sums[N][Map::sums] = {};
     for (int i = 0; i < tile.slots(); i += kLanes<T>) {
       V of[D];
       for (int d = 0; d < D; ++d) of[d] = load<V>(&g[d][i]);
       for (int k = 0; k < N; ++k) {
-        map.accumulate(load<V>(values + k * kRoom + i), of, sums[k]);
+        map.accumulate(load<V>(values + k * basis.row + i), of, sums[k]);
       }
     }
     for (const auto& of_one : sums) add_group(map, group++, of_one, kept);
@@ -129,7 +129,8 @@ STN_HD void sum_groups(const Map& map, const Tile<D>& tile, const T (&grad)[D][k
     if constexpr (kHasBasis<Map>) {
       if (basis && !map.fixed && map.has_place(group)) {
         const auto point = map.control_point(group);
-        const T *value = basis.values + group * kRoom, *slope = basis.slopes + group * kRoom;
+        const T *value = basis.values + group * basis.row,
+                *slope = basis.slopes + group * basis.row;
         over_points([&](int i, const V(&here)[D], const V(&of)[D]) __attribute__((always_inline)) {
           map.accumulate(point, load<V>(value + i), load<V>(slope + i), here, of, sums);
         });

@@ -229,8 +229,8 @@ struct RunView {
   V down[D - 1];
 
   STN_HD RunView(const RunStarts<A, K, D>& s, const Source& from, int g)
-      : starts(s), source(from), first(g * kLanes<A>), across(load<V>(&s.distance[0][first])) {
-    for (int d = 1; d < D; ++d) down[d - 1] = load<V>(&s.distance[d][first]);
+      : starts(s), source(from), first(g * kLanes<A>), across(load<V>(&s.distance[0][first]) + 0) {
+    for (int d = 1; d < D; ++d) down[d - 1] = load<V>(&s.distance[d][first]) + 0;
   }
 
   template <class Row, class End>

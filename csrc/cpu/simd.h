@@ -68,6 +68,19 @@ STN_HD V select_lanes(V low, V high, Integer<V> index) {
 #endif
 }
 
+// By its sign bit: two operations.
+template <class V>
+STN_HD V turn_by_sign(V d, V x) {
+  const Integer<V> sign = (Integer<V>)V(-V{});
+  return V((Integer<V>)x ^ (~(Integer<V>)d & sign));
+}
+STN_HD FloatVector turned_unless_negative(FloatVector d, FloatVector x) {
+  return turn_by_sign(d, x);
+}
+STN_HD DoubleVector turned_unless_negative(DoubleVector d, DoubleVector x) {
+  return turn_by_sign(d, x);
+}
+
 #if defined(__x86_64__) && STN_VECTOR_BYTES == 64
 STN_HD FloatVector absolute(FloatVector x) { return (FloatVector)_mm512_abs_ps((__m512)x); }
 STN_HD DoubleVector absolute(DoubleVector x) { return (DoubleVector)_mm512_abs_pd((__m512d)x); }

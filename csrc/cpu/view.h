@@ -50,34 +50,67 @@ STN_HD void values_seen(const View& view, V (&total)[Channels]) {
   }
 }
 
-// The same, and their derivatives with respect to the coordinates. A pixel of a row takes one
-// multiplication with the row's weight and one with its slope; the columns' come once, at the end.
+// The same, and their derivatives with respect to the coordinates, times `along`. Of a cubic look,
+// its four pixels of a row come first.
+template <int K, int Channels, class View, class V>
+STN_HD void cubic_jet_seen(const View& view, const V (&along)[2], V (&value)[Channels],
+                           V (&slope)[2][Channels]) {
+  using A = Scalar<V>;
+  V weight[K], turn[K];  // of the columns
+  for (int k = 0; k < K; ++k) {
+    weight[k] = kernel<K>(V(view.across - A(k)));
+    turn[k] = kernel_slope_times<K>(V(view.across - A(k)), along[0]);
+  }
+  for (int c = 0; c < Channels; ++c) value[c] = slope[0][c] = slope[1][c] = V{};
+  view.rows(
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        const V here = kernel<K>(distance), rise = kernel_slope_times<K>(distance, along[1]);
+        for (int c = 0; c < Channels; ++c) {
+          V level{}, turned{};
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            for (int k = 0; k < K; ++k) {
+              const V pixel = tap(k);
+              level += weight[k] * pixel;
+              turned += turn[k] * pixel;
+            }
+          });
+          value[c] += here * level;
+          slope[0][c] += here * turned;
+          slope[1][c] += rise * level;
+        }
+      },
+      [](V) {});
+}
+
+// Of a linear look, a pixel of a row takes one multiplication with the row's weight and one with
+// its slope; the columns' come once, at the end.
 template <int D, int K, int Channels, class View, class V>
-STN_HD void jet_seen(const View& view, V (&value)[Channels], V (&slope)[D][Channels]) {
+STN_HD void linear_jet_seen(const View& view, const V (&along)[D], V (&value)[Channels],
+                            V (&slope)[D][Channels]) {
   using A = Scalar<V>;
   V slice[2][K][Channels] = {};   // the columns' sums, with the weights and the slopes along y
   V volume[D][K][Channels] = {};  // of the slices; at last with the slopes along z
   view.rows(
       [&](auto&& channel, V distance) __attribute__((always_inline)) {
-        const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
+        const V here = kernel<K>(distance), rise = kernel_slope_times<K>(distance, along[1]);
         for (int c = 0; c < Channels; ++c) {
           channel(c, [&](auto&& tap) __attribute__((always_inline)) {
             for (int k = 0; k < K; ++k) {
               const V pixel = tap(k);
               slice[0][k][c] += here * pixel;
-              slice[1][k][c] += here_rise * pixel;
+              slice[1][k][c] += rise * pixel;
             }
           });
         }
       },
       [&](V distance) __attribute__((always_inline)) {
         if (D == 2) return;
-        const V here = kernel<K>(distance), here_rise = kernel_slope<K>(distance);
+        const V here = kernel<K>(distance), rise = kernel_slope_times<K>(distance, along[D - 1]);
         for (int k = 0; k < K; ++k) {
           for (int c = 0; c < Channels; ++c) {
             volume[0][k][c] += here * slice[0][k][c];
             volume[1][k][c] += here * slice[1][k][c];
-            volume[D - 1][k][c] += here_rise * slice[0][k][c];
+            volume[D - 1][k][c] += rise * slice[0][k][c];
             slice[0][k][c] = slice[1][k][c] = V{};
           }
         }
@@ -95,12 +128,74 @@ STN_HD void jet_seen(const View& view, V (&value)[Channels], V (&slope)[D][Chann
   }
   for (int k = 0; k < K; ++k) {
     const V weight = kernel<K>(V(view.across - A(k)));
-    const V rise = kernel_slope<K>(V(view.across - A(k)));
+    const V turn = kernel_slope_times<K>(V(view.across - A(k)), along[0]);
     for (int c = 0; c < Channels; ++c) {
       value[c] += weight * seen[0][k][c];
-      slope[0][c] += rise * seen[0][k][c];
+      slope[0][c] += turn * seen[0][k][c];
       for (int d = 1; d < D; ++d) slope[d][c] += weight * seen[d][k][c];
     }
+  }
+}
+
+template <int D, int K, int Channels, class View, class V>
+STN_HD void jet_seen(const View& view, const V (&along)[D], V (&value)[Channels],
+                     V (&slope)[D][Channels]) {
+  if constexpr (K == 4) {
+    static_assert(D == 2, "a cubic volume is not here");
+    cubic_jet_seen<K>(view, along, value, slope);
+  } else {
+    linear_jet_seen<D, K>(view, along, value, slope);
+  }
+}
+
+// The values, and how they change where the coordinates move in a direction: per row, or of the
+// four pixels of a cubic look's row first.
+template <int D, int K, int Channels, class View, class V>
+STN_HD void change_seen(const View& view, const V (&direction)[D], V (&value)[Channels],
+                        V (&change)[Channels]) {
+  static_assert(K == 2 || D == 2, "a cubic volume is not here");
+  using A = Scalar<V>;
+  V weight[K], turn[K];  // of the columns, and their changes
+  for (int k = 0; k < K; ++k) {
+    weight[k] = kernel<K>(V(view.across - A(k)));
+    turn[k] = kernel_slope_times<K>(V(view.across - A(k)), direction[0]);
+  }
+  V slice[Channels], moved[Channels];
+  for (int c = 0; c < Channels; ++c) value[c] = change[c] = slice[c] = moved[c] = V{};
+  view.rows(
+      [&](auto&& channel, V distance) __attribute__((always_inline)) {
+        const V here = kernel<K>(distance), rise = kernel_slope_times<K>(distance, direction[1]);
+        V first[K], second[K];
+        for (int k = 0; k < K; ++k) {
+          first[k] = K == 4 ? weight[k] : here * weight[k];
+          second[k] = K == 4 ? turn[k] : here * turn[k] + rise * weight[k];
+        }
+        for (int c = 0; c < Channels; ++c) {
+          V level = K == 4 ? V{} : slice[c], turned = K == 4 ? V{} : moved[c];
+          channel(c, [&](auto&& tap) __attribute__((always_inline)) {
+            for (int k = 0; k < K; ++k) {
+              const V pixel = tap(k);
+              level += first[k] * pixel;
+              turned += second[k] * pixel;
+            }
+          });
+          slice[c] = K == 4 ? V(slice[c] + here * level) : level;
+          moved[c] = K == 4 ? V(moved[c] + here * turned + rise * level) : turned;
+        }
+      },
+      [&](V distance) __attribute__((always_inline)) {
+        if (D == 2) return;
+        const V here = kernel<K>(distance),
+                rise = kernel_slope_times<K>(distance, direction[D - 1]);
+        for (int c = 0; c < Channels; ++c) {
+          value[c] += here * slice[c];
+          change[c] += here * moved[c] + rise * slice[c];
+          slice[c] = moved[c] = V{};
+        }
+      });
+  for (int c = 0; D == 2 && c < Channels; ++c) {
+    value[c] = slice[c];
+    change[c] = moved[c];
   }
 }
 

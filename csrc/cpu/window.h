@@ -291,7 +291,8 @@ struct WindowRows {
 };
 
 // What group g's points see through their window, in planes that begin at `plane`. A view has the
-// distances from the first of the pixels that count, and rows(row, end), which calls
+// distances from the first of the pixels that count, none of them -0, and rows(row, end), which
+// calls
 //   row(channel, distance)  for each row, with the points' distance from it along y, where
 //                           channel(c, use) calls use(tap) with the pixels tap(k) under each
 //                           point's k-th tap there, c planes on;
@@ -313,8 +314,8 @@ struct WindowView {
       : in(rows), slice(plane + windows.start[g]) {
     const int i = g * L;
     left = load<Integer<V>>(&windows.left[i]);
-    across = load<V>(&windows.across[i]);
-    for (int d = 1; d < D; ++d) down[d - 1] = load<V>(&windows.x[d][i]) - windows.row[d - 1][g];
+    across = load<V>(&windows.across[i]) + 0;
+    for (int d = 1; d < D; ++d) down[d - 1] = load<V>(&windows.x[d][i]) - windows.row[d - 1][g] + 0;
   }
 
   template <class Row, class End>

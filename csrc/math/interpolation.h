@@ -116,6 +116,16 @@ STN_HD V kernel_slope(V d) {
   }
 }
 
+// The slope times x, of a d that is no -0; 0 where there is no slope, whatever x.
+template <int K, class V>
+STN_HD V kernel_slope_times(V d, V x) {
+  if constexpr (K == 2) {
+    return (d >= -1) & (d < 1) ? turned_unless_negative(d, x) : V{};
+  } else {
+    return kernel_slope<K>(d) * x;
+  }
+}
+
 // Not continuous at the ends: there, too, the side that floor(x) takes.
 template <int K, class V>
 STN_HD V kernel_curve(V d) {

@@ -62,6 +62,12 @@ STN_HD V smaller_magnitude(V x, V y) {
   return smaller(absolute(x), y);
 }
 
+// x where d is negative, -x where it is not. d is no -0.
+template <class V>
+STN_HD V turned_unless_negative(V d, V x) {
+  return d < 0 ? x : -x;
+}
+
 // Conversions; cpu/simd.h overloads them for vectors.
 STN_HD int32_t truncate(float x) { return static_cast<int32_t>(x); }
 STN_HD int32_t truncate(double x) { return static_cast<int32_t>(x); }

@@ -11,8 +11,9 @@ from stn_cuda import reference
 
 # Vectors that are long enough for it.
 COLLECTING = TURNING
-COLLECTED = {"splat_collected": COLLECTING, "splat_inside": ALL - COLLECTING}
+COLLECTED = {"splat_collected": COLLECTING, "splat_patched": ALL - COLLECTING}
 ADDED = {"splat_collected": set(), "splat_inside": ALL}
+PATCHED = {"splat_collected": set(), "splat_patched": ALL}
 
 
 def rough(grid, pixels):
@@ -63,7 +64,7 @@ def collected_cases():
         label = f"collected, inside, {rule}"
         yield case(label, pixels, inside, None, COLLECTED, padding_mode=rule)
         # What a rule bends is no straight line.
-        beyond = {"splat_collected": COLLECTING, "splat_inside": ALL}
+        beyond = {"splat_collected": COLLECTING, "splat_patched": ALL}
         grid = grid_of(diagonal(1.3, 1.3), (80, 160))
         pixels = image((1, 8, 60, 130))
         yield case(f"collected, beyond, {rule}", pixels, grid, None, beyond, padding_mode=rule)
@@ -100,18 +101,18 @@ def collected_cases():
 def _not_collected(size):
     pixels = image((1, 8, *size))
     straight = smooth_grid(1, size, spread=0.05)
-    yield case("not collected, C=3", image((1, 3, *size)), straight, None, ADDED)
+    yield case("not collected, C=3", image((1, 3, *size)), straight, None, PATCHED)
     wide = straight.double()
-    yield case("not collected, float64", pixels.double(), wide, None, ADDED)
-    yield case("not collected, float64 grid", pixels, wide, None, ADDED)
+    yield case("not collected, float64", pixels.double(), wide, None, PATCHED)
+    yield case("not collected, float64 grid", pixels, wide, None, PATCHED)
     # More stretches than a tile may have; an image that goes round.
     rows = smooth_grid(2, (30, 9), spread=0.05)
-    yield case("not collected, rows of 9", image((2, 8, 30, 9)), rows, None, ADDED)
+    yield case("not collected, rows of 9", image((2, 8, 30, 9)), rows, None, PATCHED)
     ways = {"splat_collected": set()}
     yield case("not collected, wrap", pixels, straight, None, ways, padding_mode="wrap")
     steep = grid_of(turn(60), size)
-    yield case("not collected, steep", pixels, steep, None, ADDED)
-    yield case("not collected, near", pixels, grid_of(diagonal(0.2, 0.2), size), None, ADDED)
+    yield case("not collected, steep", pixels, steep, None, PATCHED)
+    yield case("not collected, near", pixels, grid_of(diagonal(0.2, 0.2), size), None, PATCHED)
     yield case("not collected, rough", pixels, rough(straight, 2), None, ADDED)
     # A look that is no number, or far away, leaves its tile to the others' way.
     for value in (math.nan, math.inf, 1e6):

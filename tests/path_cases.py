@@ -13,6 +13,7 @@ from cases import (
     thetas,
 )
 from collected_path_cases import collected_cases
+from patched_path_cases import patched_cases
 from seam_cases import seam_cases
 from splat_path_cases import splat_cases
 from spline_path_cases import spline_cases
@@ -321,5 +322,5 @@ def layout_cases():
 
 def path_cases():
     parts = (affine_cases, volume_cases, grid_cases, large_cases, mode_cases, layout_cases)
-    parts += (splat_cases, collected_cases, seam_cases, spline_cases)
+    parts += (splat_cases, collected_cases, patched_cases, seam_cases, spline_cases)
     return [one for part in parts for one in part()]

@@ -5,6 +5,11 @@ from cases import IMAGE_LAYOUTS, PADDINGS, Call, image, scattered_grid, smooth_g
 from ways import ALL, TURNING, TURNING_FLOAT, PathCase, case, diagonal, turn, turning
 
 
+def added(channels):
+    """The way of tiles whose points are added, not turned round."""
+    return "splat_patched" if channels >= 3 else "splat_inside"
+
+
 def splat_cases():
     for k, scale in ((2, 1.05), (3, 0.9), (4, 0.65)):
         for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
@@ -13,7 +18,7 @@ def splat_cases():
                 warp[0, 0, 1] = 0.05
                 turned = turning(channels, dtype)
                 ways = {f"turned_{n}": turned if n == k else set() for n in (2, 3, 4)}
-                ways |= {"splat_inside": ALL - turned, "turned_narrow": set()}
+                ways |= {added(channels): ALL - turned, "turned_narrow": set()}
                 pixels = image((2, channels, 35, 47)).to(dtype)
                 yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
     ways = {"turned_by_y": TURNING_FLOAT, "turned_3": TURNING_FLOAT}
@@ -32,19 +37,20 @@ def splat_cases():
         "one image, three warps", image((1, 5, 30, 40)), turn(3, 0.9, batch=3), (30, 40), onto
     )
     ways = {"turned_onto": set(), "turned_3": set()}
-    ways |= {"splat_collected": TURNING, "splat_inside": ALL - TURNING}
+    ways |= {"splat_collected": TURNING, "splat_patched": ALL - TURNING}
     pixels = image((1, 5, 30, 40)).half()
     yield case("one half image, three warps", pixels, turn(3, 0.9, batch=3), (30, 40), ways)
     ways = {"turned_onto": set(), "turned_3": TURNING_FLOAT}
     yield case("three images, one warp", image((3, 5, 30, 40)), turn(3, 0.9), (30, 40), ways)
     falls = {"turned_2": set(), "turned_3": set(), "turned_4": set(), "splat_inside": ALL}
     yield case("large image", image((1, 3, 60, 60)), diagonal(0.9, 0.9), (30, 30), falls)
-    yield case("zoomed in", image((1, 3, 40, 40)), diagonal(0.4, 0.4), (40, 40), falls)
+    near = falls | {"splat_inside": set(), "splat_patched": ALL}
+    yield case("zoomed in", image((1, 3, 40, 40)), diagonal(0.4, 0.4), (40, 40), near)
     yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
     few = {"turned_3": TURNING, "splat_inside": ALL - TURNING}
     yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), few)
     for channels, turned in ((1, set()), (4, TURNING)):
-        ways = {"turned_3": turned, "splat_inside": ALL - turned}
+        ways = {"turned_3": turned, added(channels): ALL - turned}
         pixels = image((1, channels, 40, 40))
         yield case(f"aslant, C={channels}", pixels, turn(15), (40, 40), ways)
     cubic = falls | {"splat_inside": set(), "splat_taps": ALL}
@@ -53,7 +59,7 @@ def splat_cases():
     for rule in ("border", "reflection"):
         for dtype in (torch.float32, torch.float64):
             turned = turning(6, dtype)
-            ways = {"turned_3": turned, "splat_beyond": turned, "splat_inside": ALL - turned}
+            ways = {"turned_3": turned, "splat_beyond": turned, "splat_patched": ALL - turned}
             warp = turn(6, 0.95, dtype, batch=2)
             for size, output in (((40, 45), (40, 45)), ((31, 20), (30, 22))):
                 pixels = image((2, 6, *size)).to(dtype)
@@ -61,7 +67,7 @@ def splat_cases():
                 yield case(label, pixels, warp, output, ways, padding_mode=rule)
         for channels, dtype in ((2, torch.float32), (6, torch.float16)):
             pixels = image((1, channels, 40, 40)).to(dtype)
-            ways = {"turned_3": set(), "splat_beyond": set(), "splat_inside": ALL}
+            ways = {"turned_3": set(), "splat_beyond": set(), added(channels): ALL}
             label = f"{rule}, C={channels}, {dtype}"
             yield case(label, pixels, turn(6), (40, 40), ways, padding_mode=rule)
         ways = {"turned_onto": TURNING_FLOAT, "splat_beyond": TURNING_FLOAT}
@@ -76,15 +82,15 @@ def splat_cases():
         label = f"slabs, {rule}"
         yield case(label, pixels, turn(6), (70, 70), cut, threads=2, padding_mode=rule)
     # Slabs: one image among two threads.
-    cut = {"slabs": ALL, "turned_3": TURNING_FLOAT, "splat_across": ALL - TURNING_FLOAT}
+    cut = {"slabs": ALL, "turned_3": TURNING_FLOAT, "splat_patched": ALL - TURNING_FLOAT}
     yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
     # They are cut where the points are, and told from them what they do not see.
     by_points = {"slabs": ALL, "slabs_by_points": ALL, "splat_passed_over": ALL}
     cut = by_points | {"splat_across": ALL, "splat_inside": ALL}
-    grid = smooth_grid(1, (120, 110), spread=0.05)
-    yield case("slabs, runs", image((1, 3, 110, 120)), grid, None, cut, threads=2)
+    grid = smooth_grid(1, (150, 140), spread=0.05)
+    yield case("slabs, runs", image((1, 2, 140, 150)), grid, None, cut, threads=2)
     planar = grid.movedim(-1, 1).contiguous().movedim(1, -1)
-    yield case("slabs, planar grid", image((1, 3, 110, 120)), planar, None, cut, threads=2)
+    yield case("slabs, planar grid", image((1, 2, 140, 150)), planar, None, cut, threads=2)
     grid = smooth_grid(1, (70, 70), spread=0.05)
     # What a rule folds back, or a map that bends, is told from where the points look.
     folded = {"slabs_by_points": ALL, "splat_passed_over": set(), "splat_elsewhere": ALL}

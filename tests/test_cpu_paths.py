@@ -262,6 +262,24 @@ def test_values_that_are_not_finite(value):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("channels", (1, 3, 6))
+def test_a_channel_that_is_not_finite(channels):
+    """The others, which may be summed together with it, have the sums that they have without it."""
+    grid = smooth_grid(1, (40, 50), spread=0.05)
+    call = Call(image((1, channels, 41, 52)), grid, "grid", None)
+    values = call.cotangent()
+    clean = call.gradients(values)[1]
+    with Checks() as checks:
+        for channel in range(channels):
+            spoilt = values.clone()
+            spoilt[0, channel, 20, 20] = math.inf
+            grad = call.gradients(spoilt)[1]
+            checks.true(not grad[0, channel].isfinite().all(), f"channel {channel} of {call}")
+            grad[0, channel] = clean[0, channel]
+            checks.same(grad, clean, f"beside channel {channel} of {call}")
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("rule", ("border", "reflection"))
 @pytest.mark.parametrize("value", (math.nan, math.inf))
 def test_values_beyond_the_image_that_are_not_finite(value, rule):

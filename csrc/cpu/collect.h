@@ -17,9 +17,6 @@ inline namespace STN_ISA {
 template <class A>
 constexpr bool kCollects = STN_VECTOR_BYTES == 64 && std::is_same<A, float>::value;
 
-// The channels from which on it may gain.
-constexpr int64_t kFewestCollected = 4;
-
 // Points of one stretch that may see a pixel, at most.
 constexpr int kMostCollected = 6;
 

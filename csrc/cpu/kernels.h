@@ -27,6 +27,14 @@ constexpr int kRoom = kTile + 16;
 // points of two rows.
 constexpr int kRowAlign = 16;
 
+// The channels from which on splat's tiles may be summed in patches (cpu/patch.h), and the rows of
+// tiles that see little more pixels than they have points, of which a row takes two vectors.
+constexpr int64_t kFewestPatched = 3;
+constexpr int64_t kPatchedRows = 9;
+
+// Those from which on pixels may collect (cpu/collect.h), from long rows of points.
+constexpr int64_t kFewestCollected = 4;
+
 // The tiles whose basis functions (cpu/basis.h) a thread keeps, at most.
 constexpr int kMostBasisTiles = 16;
 

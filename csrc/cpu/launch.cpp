@@ -218,13 +218,25 @@ std::vector<int32_t> cut_slabs(const SampleParams& p, int64_t slabs) {
   return cuts;
 }
 
+// Whether splat's tiles may be summed in patches, and are not likely to be collected.
+bool may_patch(const SampleParams& p) {
+  const bool linear = p.interpolation == Interpolation::bilinear;
+  const bool collects = kernels().vector_bytes == 64 && p.channels >= kFewestCollected &&
+                        p.input.type != ElementType::f64;
+  return p.dims == 2 && linear && p.channels >= kFewestPatched && p.input.stride_c != 1 &&
+         p.direction == Direction::none && !collects;
+}
+
 void splat_together(const SampleParams& p, int64_t together) {
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
   const bool padded = p.map == MapKind::chain;
-  // A free map's points are added one by one, in whatever rows.
-  const Points cut = points_of(p, high, is_parametric(p.map) && use_windows(p, high));
-  Plan plan = tile_plan(cut, p.warp.batch, rows_per_tile(p, high), padded);
+  const bool patched = may_patch(p) && !high;
+  const int64_t rows = patched ? kPatchedRows : rows_per_tile(p, high);
+  // A free map's points are added one by one, in whatever rows, where no patch is to be small.
+  const Points cut = patched ? rows_of(p.output_size, p.dims)
+                             : points_of(p, high, is_parametric(p.map) && use_windows(p, high));
+  Plan plan = tile_plan(cut, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
   constexpr int64_t kZeros = 32;  // pixels are zeroed in the time of one addition
   const int64_t added = points(p.output_size, p.dims) * (p.batch / p.input.batch);

@@ -83,6 +83,7 @@
   F(splat_by_plane)       /* one channel after another */                                      \
   F(splat_elsewhere)      /* all taps are in other slabs */                                    \
   F(splat_collected)      /* blocks of a tile: pixels collect, from points in order */         \
+  F(splat_patched)        /* blocks of a tile: summed in a patch */                            \
   F(splat_inside)         /* blocks of a tile: pairs of pixels, all of them in the slab */     \
   F(splat_across)         /* blocks of a tile: pairs of pixels, some of them in other slabs */ \
   F(splat_points)         /* blocks of a tile: values that are not finite */                   \

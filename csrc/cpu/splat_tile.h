@@ -3,6 +3,7 @@
 
 #include "cpu/beyond.h"
 #include "cpu/collect.h"
+#include "cpu/patch.h"
 #include "cpu/tap_weights.h"
 
 namespace stn_cuda {
@@ -211,6 +212,45 @@ STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const S
   return true;
 }
 
+// Linear, planar, two dimensions: the same by patches.
+template <class A, class T>
+STN_SHARED void splat_patched(const SampleParams& p, const Slab<A>& slab, Zeros<A>& zeros,
+                              int64_t warp, const Tile<2>& tile, const Looks<T, 2>& looks,
+                              const Box<2>& next, const RunStarts<A, 2, 2>& runs,
+                              const PatchBox<A>& box, int64_t n, int64_t first_channel,
+                              int64_t channels) {
+  const Touched touched{box.top, box.top + box.height - 1};
+  if (!touched.any_in(slab)) return took(Path::splat_elsewhere);
+  zeros.reach(touched);
+  const int slots = tile.slots();
+  Patch<A> patch;
+  const PatchPoints<A> points(box, runs, slots, slab.stride[1], Patch<A>::second(box));
+  alignas(64) A together[(kRoom + 1) * kPatchChannels];
+  for_each_channel_block<kPatchChannels>(channels, [&](auto block, int64_t c) {
+    constexpr int C = decltype(block)::value;
+    A* plane = slab.data + c * slab.stride_c;
+    bool finite[C], all = true;
+    load_together(tile, p.output, n, first_channel + c, together, finite);
+    for (bool one : finite) all &= one;
+    if (next.known && next.low[1] >= slab.low && next.high[1] < slab.high) {
+      for (int k = 0; k < C; ++k) next.announce(slab.stride, plane + k * slab.stride_c);
+    }
+    took(Path::splat_patched);
+    for (int k = 0; !all && k < C; ++k) {
+      for (int i = 0; !finite[k] && i < slots; ++i) together[i * kPatchChannels + k] = 0;
+    }
+    patch.clear(box);
+    patch.add(box, points, together, slots);
+    patch.template give<C>(box, slab, plane);
+    for (int k = 0; !all && k < C; ++k) {
+      if (finite[k]) continue;
+      alignas(64) A values[kRoom];
+      load_tile(tile, p.output, n, first_channel + c + k, values);
+      splat_not_finite<false>(p, warp, tile, looks, slab, plane + k * slab.stride_c, values);
+    }
+  });
+}
+
 // The same, in any way. False, and nothing is done, where the image wraps under one of its points.
 template <bool Along, class A, class T, int D>
 bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, const Rows& rows,
@@ -224,8 +264,25 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, co
       return true;
     }
   }
-  Near<T, D> near;
   const int slots = tile.slots();
+  RunStarts<A, 2, D> runs;
+  bool found = false, any_nan = false;
+  if constexpr (!Along && D == 2) {
+    if (p.channels >= kFewestPatched && !spread.scattered && !spread.alone && p.input_size[1] > 1 &&
+        p.output.stride[0] == 1) {
+      any_nan = find_runs<true>(p, looks, slots, runs);
+      found = true;
+      if (any_needs_room<2>(looks.frame) && !runs.all_whole(slots)) return false;
+      const PatchBox<A> box(runs, slots, slab.stride[1]);
+      const bool crowded = slab.stride[1] * sizeof(A) % 1024 == 0;
+      if (box.pays(slots, crowded)) {
+        splat_patched(p, slab, zeros, warp, tile, looks, next, runs, box, n, first_channel,
+                      channels);
+        return true;
+      }
+    }
+  }
+  Near<T, D> near;
   order.fit(spread.scattered, tile.width, tile.rows, tile.pitch);
   // Of a tile that may see other slabs, too, only the points that see this one.
   const bool cut = share == Share::some && near.can_find(looks);
@@ -233,8 +290,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, co
   const Looks<T, D>& seen = cut ? near.looks : looks;
   const Order& in_order = cut ? near.order : order;
   const int count = cut ? near.count : slots;
-  RunStarts<A, 2, D> runs;
-  const bool any_nan = find_runs<true>(p, seen, count, runs);
+  if (cut || !found) any_nan = find_runs<true>(p, seen, count, runs);
   if (any_needs_room<2>(seen.frame) && !runs.all_whole(count)) return false;
   Touched touched;
   touched.add(runs.outermost, p.input_size[D - 1] > 1 ? 1 : 0, count);

@@ -233,9 +233,11 @@ void splat_together(const SampleParams& p, int64_t together) {
   const bool padded = p.map == MapKind::chain;
   const bool patched = may_patch(p) && !high;
   const int64_t rows = patched ? kPatchedRows : rows_per_tile(p, high);
-  // A free map's points are added one by one, in whatever rows, where no patch is to be small.
-  const Points cut = patched ? rows_of(p.output_size, p.dims)
-                             : points_of(p, high, is_parametric(p.map) && use_windows(p, high));
+  // A free map's points are added one by one, in whatever rows; of wide ones patches see less where
+  // they are a rectangle's.
+  const bool rectangles = patched && p.output_size[0] * kPatchedRows > kSmallTile;
+  const Points cut = rectangles ? rows_of(p.output_size, p.dims)
+                                : points_of(p, high, is_parametric(p.map) && use_windows(p, high));
   Plan plan = tile_plan(cut, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
   constexpr int64_t kZeros = 32;  // pixels are zeroed in the time of one addition

@@ -20,17 +20,16 @@ def patched_cases():
         several = {"splat_patched": ALL}
         yield case(f"patched, one image, {dtype}", pixels[:1], smooth, None, several)
     # Channels that fill a patch, or leave some of it empty; of float64 none is collected.
-    for channels in (3, 4, 5, 6, 7, 8):
+    for channels in (8, 9, 10, 11):
         pixels = image((2, channels, *size)).double()
         yield case(f"patched, C={channels}", pixels, smooth.double(), None, PATCHED)
     yield case("patched, float64 grid", image((2, 3, *size)), smooth.double(), None, PATCHED)
     yield case("patched, one warp", image((3, 3, *size)), smooth[:1], None, PATCHED)
     # Many points to a pixel, and as few as pay; where the image's rows are crowded, fewer.
-    yield case(
-        "patched, near", image((1, 3, *size)), grid_of(diagonal(0.1, 0.1), size), None, PATCHED
-    )
-    several = {"splat_patched": ALL}
-    yield case("patched, turned", image((1, 3, 60, 60)), grid_of(turn(35), (60, 60)), None, several)
+    near = grid_of(diagonal(0.1, 0.1), size)
+    yield case("patched, near", image((1, 3, *size)), near, None, PATCHED)
+    turned = grid_of(turn(35), (60, 60))
+    yield case("patched, turned", image((1, 3, 60, 60)), turned, None, PATCHED)
     for width, pixels in ((66, 0.5), (256, 1.0)):
         shape = (64, width)
         grid = rough(smooth_grid(1, shape, spread=0.02), pixels)
@@ -51,7 +50,7 @@ def patched_cases():
     yield PathCase(replace(call, label="patched, a spline"), PATCHED)
     # Slabs, and pixels that are zeroed on the way.
     cut = PATCHED | {"slabs": ALL, "slabs_by_points": ALL, "splat_across": set()}
-    for channels, dtype in ((3, torch.float32), (7, torch.float64), (3, torch.bfloat16)):
+    for channels, dtype in ((3, torch.float32), (9, torch.float64), (3, torch.bfloat16)):
         coordinates = torch.promote_types(dtype, torch.float32)
         grid = smooth_grid(1, (120, 110), spread=0.05).to(coordinates)
         pixels = image((1, channels, 110, 120)).to(dtype)
@@ -66,6 +65,8 @@ def patched_cases():
 def _not_patched(size):
     smooth = smooth_grid(1, size, spread=0.05)
     yield case("not patched, C=2", image((1, 2, *size)), smooth, None, ADDED)
+    several = image((1, 7, *size)).double()
+    yield case("not patched, C=7, float64", several, smooth.double(), None, ADDED)
     pixels = image((1, 3, *size))
     yield case("not patched, rough", pixels, rough(smooth, 5), None, ADDED)
     wide = {"splat_patched": set(), "splat_inside": ALL}

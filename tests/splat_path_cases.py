@@ -5,9 +5,10 @@ from cases import IMAGE_LAYOUTS, PADDINGS, Call, image, scattered_grid, smooth_g
 from ways import ALL, TURNING, TURNING_FLOAT, PathCase, case, diagonal, turn, turning
 
 
-def added(channels):
+def added(channels, dtype=torch.float32):
     """The way of tiles whose points are added, not turned round."""
-    return "splat_patched" if channels >= 3 else "splat_inside"
+    fewest = 8 if dtype == torch.float64 else 3
+    return "splat_patched" if channels >= fewest else "splat_inside"
 
 
 def splat_cases():
@@ -18,7 +19,7 @@ def splat_cases():
                 warp[0, 0, 1] = 0.05
                 turned = turning(channels, dtype)
                 ways = {f"turned_{n}": turned if n == k else set() for n in (2, 3, 4)}
-                ways |= {added(channels): ALL - turned, "turned_narrow": set()}
+                ways |= {added(channels, dtype): ALL - turned, "turned_narrow": set()}
                 pixels = image((2, channels, 35, 47)).to(dtype)
                 yield case(f"{k} candidates, {dtype}, C={channels}", pixels, warp, (35, 47), ways)
     ways = {"turned_by_y": TURNING_FLOAT, "turned_3": TURNING_FLOAT}
@@ -59,7 +60,8 @@ def splat_cases():
     for rule in ("border", "reflection"):
         for dtype in (torch.float32, torch.float64):
             turned = turning(6, dtype)
-            ways = {"turned_3": turned, "splat_beyond": turned, "splat_patched": ALL - turned}
+            ways = {"turned_3": turned, "splat_beyond": turned}
+            ways[added(6, dtype)] = ALL - turned
             warp = turn(6, 0.95, dtype, batch=2)
             for size, output in (((40, 45), (40, 45)), ((31, 20), (30, 22))):
                 pixels = image((2, 6, *size)).to(dtype)

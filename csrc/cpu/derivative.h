@@ -18,10 +18,12 @@ inline namespace STN_ISA {
 struct Written {
   Image image[4];
   int count = 0, values;
+  bool along;  // one direction, not each axis
 
-  STN_HD explicit Written(const SampleParams& p) : values(p.output.data ? 1 : 0) {
+  STN_HD explicit Written(const SampleParams& p)
+      : values(p.output.data ? 1 : 0), along(p.direction != Direction::none) {
     if (values) image[count++] = p.output;
-    const int derivatives = p.direction == Direction::none ? p.dims : 1;
+    const int derivatives = along ? 1 : p.dims;
     const int64_t bytes = p.axis_stride * element_size(p.derivative.type);
     for (int d = 0; d < derivatives; ++d) {
       image[count] = p.derivative;
@@ -32,16 +34,16 @@ struct Written {
 
 // Channels whose values and derivatives are computed together: as many as the vector registers have
 // room for, of which jet_seen takes as many as there are sums for each.
-template <bool Along, int K, int D>
+template <int K, int D>
 constexpr int kDerivedBlock = []() {
   constexpr int registers = STN_VECTOR_BYTES == 64 ? 32 : 16;
-  constexpr int sums = Along ? 2 * (D - 1) : K == 4 ? 3 : D == 2 ? 2 * K : 5 * K;
+  constexpr int sums = K == 4 ? 3 : D == 2 ? 2 * K : 5 * K;
   return std::max(1, std::min(kChannelBlock, (registers - 8) / sums));
 }();
 
 // Planar: the marked groups in a block of C channels, from what view(g) shows of them. After a NaN,
 // which may be a weight of 0 times a pixel that is not finite, a group loses its mark.
-template <bool Along, class Element, int K, int C, int D, class View>
+template <class Element, int K, int C, int D, class View>
 STN_SHARED void derive_marked(const Written& written, const Groups<Accumulate<Element>, D>& groups,
                               int64_t n, int64_t c,
                               const Accumulate<Element> (&direction)[D][kRoom], int32_t* marks,
@@ -49,39 +51,46 @@ STN_SHARED void derive_marked(const Written& written, const Groups<Accumulate<El
   using A = Accumulate<Element>;
   using V = Native<A>;
   const typename std::decay<View>::type see = view;  // a copy, which stores cannot touch
-  const int count = groups.count;
+  const int count = groups.count, values = written.values;
   Element* plane[4];
   int64_t stride_c[4];
   for (int k = 0; k < written.count; ++k) {
     plane[k] = plane_of<Element>(written.image[k], n, c);
     stride_c[k] = written.image[k].stride_c;
   }
-  const int values = written.values;
-  for (int g = 0; g < count; ++g) {
-    if (!marks[g]) continue;
-    V along[D], value[C];
-    for (int d = 0; d < D; ++d) along[d] = load<V>(&direction[d][g * kLanes<A>]);
-    const auto put = [&](int which, const V(&of)[C]) __attribute__((always_inline)) {
-      groups.store(g, of, plane[which], stride_c[which]);
-      return any_nan(of);
-    };
-    bool nan = false;
-    if constexpr (Along) {
+  const auto each = [&](auto&& derive) __attribute__((always_inline)) {
+    for (int g = 0; g < count; ++g) {
+      if (!marks[g]) continue;
+      V along[D], value[C];
+      for (int d = 0; d < D; ++d) along[d] = load<V>(&direction[d][g * kLanes<A>]);
+      const auto put = [&](int which, const V(&of)[C]) __attribute__((always_inline)) {
+        groups.store(g, of, plane[which], stride_c[which]);
+        return any_nan(of);
+      };
+      bool nan = derive(g, along, value, put);
+      if (values) nan |= put(0, value);
+      if (nan) marks[g] = 0;
+    }
+  };
+  if (written.along) {
+    each([&](int g, const V(&along)[D], V(&value)[C], auto&& put) __attribute__((always_inline)) {
       V change[C];
       change_seen<D, K>(see(g), along, value, change);
-      nan = put(values, change);
-    } else {
+      return put(values, change);
+    });
+  } else {
+    each([&](int g, const V(&along)[D], V(&value)[C], auto&& put) __attribute__((always_inline)) {
       V slope[D][C];
       jet_seen<D, K>(see(g), along, value, slope);
+      bool nan = false;
       for (int d = 0; d < D; ++d) nan |= put(values + d, slope[d]);
-    }
-    if (values) nan |= put(0, value);
-    if (nan) marks[g] = 0;
+      return nan;
+    });
   }
 }
 
 // Planar: the groups that have a window.
-template <bool Along, class Element, int K, int D>
+template <class Element, int K, int D>
 STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
                                const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                                const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
@@ -89,10 +98,10 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
   took(Path::derive_windows);
   const auto all = [&](auto reach) {
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block<kDerivedBlock<Along, K, D>>(p.channels, [&](auto channels, int64_t c) {
+      for_each_channel_block<kDerivedBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
-        derive_marked<Along, Element, K, channels.value>(
+        derive_marked<Element, K, channels.value>(
             written, groups, n, c, direction, windows.used,
             WindowViews<reach.value, Element, K, D>(p, windows, plane));
       });
@@ -102,19 +111,18 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
 }
 
 // Planar: the groups that have no window yet.
-template <bool Along, class Element, int K, int D>
+template <class Element, int K, int D>
 STN_SHARED void derive_runs(const SampleParams& p, const Written& written, const Plan& plan,
                             const RunStarts<Accumulate<Element>, K, D>& starts,
                             const Groups<Accumulate<Element>, D>& groups, BatchRange images,
                             const Box<D>& next, const Accumulate<Element> (&direction)[D][kRoom],
                             WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_runs);
-  look_at_runs<Element, kDerivedBlock<Along, K, D>>(
+  look_at_runs<Element, kDerivedBlock<K, D>>(
       p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         announce<Element>(p, next, n, c, channels.value);
-        derive_marked<Along, Element, K, channels.value>(written, groups, n, c, direction, marks,
-                                                         view);
+        derive_marked<Element, K, channels.value>(written, groups, n, c, direction, marks, view);
       });
 }
 
@@ -187,7 +195,7 @@ STN_SHARED void derive_gaps(const SampleParams& p, const Image& image, const Til
   }
 }
 
-template <bool Along, class Element, int K, class T, int D>
+template <class Element, int K, class T, int D>
 void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t warp,
                  BatchRange images, const Tile<D>& tile, const Looks<T, D>& looks,
                  const Box<D>& next) {
@@ -210,13 +218,13 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
     through_boundary<K>(looks, !looks.ranged, slots, direction);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        derive_windows<Along, Element, K>(p, written, groups, images, next, direction, windows);
+        derive_windows<Element, K>(p, written, groups, images, next, direction, windows);
       }
     }
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
       find_runs<false>(p, looks, slots, starts);
-      derive_runs<Along, Element>(p, written, plan, starts, groups, images, next, direction,
+      derive_runs<Element>(p, written, plan, starts, groups, images, next, direction,
                                   windows);
     }
     if (windows.complete(groups.count)) return;
@@ -229,7 +237,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
        : layout == Layout::planar ? Path::derive_taps
                                   : Path::derive_strided);
   for (int k = 0; k < written.count; ++k) {
-    if (Along && k >= written.values) {
+    if (written.along && k >= written.values) {
       weigh_along(taps, direction, slots, weights);
     } else {
       weigh(taps, k - written.values, slots, weights);
@@ -245,8 +253,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
 }
 
 // Tasks: (warp, tile). The derivative of nearest is 0: ops.cpp returns zeros.
-template <bool Along>
-void derive(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   with_types(p, p.input.type, [&](auto element, auto interpolation, auto dims) {
     constexpr int K = TapCount<decltype(interpolation)::value>::value;
     constexpr int D = decltype(dims)::value;
@@ -258,18 +265,13 @@ void derive(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end)
         const int64_t last = std::min(plan.tiles, first + end - task);
         const BatchRange images = images_of_warp(p, n);
         for_each_tile<D>(p, plan, none, n, first, last, [&](const auto& tiles) {
-          derive_tile<Along, decltype(element), K>(p, plan, layout, n, images, tiles.tile(),
-                                                   tiles.looks(), tiles.next());
+          derive_tile<decltype(element), K>(p, plan, layout, n, images, tiles.tile(), tiles.looks(),
+                                            tiles.next());
         });
         task += last - first;
       }
     }
   });
-}
-
-inline void sample_derivative(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
-  p.direction != Direction::none ? derive<true>(p, plan, begin, end)
-                                 : derive<false>(p, plan, begin, end);
 }
 
 }  // namespace STN_ISA

@@ -27,9 +27,13 @@ constexpr int kRoom = kTile + 16;
 // points of two rows.
 constexpr int kRowAlign = 16;
 
-// The channels from which on splat's tiles may be summed in patches (cpu/patch.h), and the rows of
-// tiles that see little more pixels than they have points, of which a row takes two vectors.
-constexpr int64_t kFewestPatched = 3;
+// Whether splat's tiles may be summed in patches (cpu/patch.h): measured, benchmarks/README.md. And
+// the rows of tiles that see little more pixels than they have points, of which a row takes two
+// vectors.
+STN_HD bool has_patches(const SampleParams& p) {
+  const int64_t fewest = p.input.type == ElementType::f64 ? 8 : 3;
+  return p.dims == 2 && p.channels >= fewest && p.input_size[1] > 1;
+}
 constexpr int64_t kPatchedRows = 9;
 
 // Those from which on pixels may collect (cpu/collect.h), from long rows of points.

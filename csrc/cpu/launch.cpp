@@ -223,8 +223,8 @@ bool may_patch(const SampleParams& p) {
   const bool linear = p.interpolation == Interpolation::bilinear;
   const bool collects = kernels().vector_bytes == 64 && p.channels >= kFewestCollected &&
                         p.input.type != ElementType::f64;
-  return p.dims == 2 && linear && p.channels >= kFewestPatched && p.input.stride_c != 1 &&
-         p.direction == Direction::none && !collects;
+  return has_patches(p) && linear && p.input.stride_c != 1 && p.direction == Direction::none &&
+         !collects;
 }
 
 void splat_together(const SampleParams& p, int64_t together) {

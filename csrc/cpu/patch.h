@@ -115,21 +115,34 @@ STN_HD void load_together(const Tile<2>& tile, const Element* plane, const int64
   constexpr int L = kLanes<A>;
   V none[C];
   for (V& v : none) v = V{};
-  tile.for_each_row([&](int slot, const int32_t (&p)[2]) {
-    const Element* row = plane + offset_of<2>(p, stride);
-    for (int j = 0; j < tile.pitch; j += L) {
-      const int left = std::max(0, tile.width - j);
-      V of[kPatchChannels] = {};
+  const auto put = [&](int slot, V(&of)[kPatchChannels]) __attribute__((always_inline)) {
+    for (int c = 0; c < C; ++c) none[c] += of[c] - of[c];
+    interleave<A>(of, to + slot * kPatchChannels);
+  };
+  if (stride[0] == 1) {
+    tile.for_each_row([&](int slot, const int32_t (&p)[2]) {
+      const Element* row = plane + offset_of<2>(p, stride);
+      for (int j = 0; j < tile.pitch; j += L) {
+        const int left = std::max(0, tile.width - j);
+        V of[kPatchChannels] = {};
 #pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) {
-        const Element* from = row + c * stride_c + j;
-        __builtin_prefetch(from + tile.width);
-        of[c] = left >= L ? load_pixels<V>(from) : load_pixels<V>(from, left);
-        none[c] += of[c] - of[c];
+        for (int c = 0; c < C; ++c) {
+          const Element* from = row + c * stride_c + j;
+          __builtin_prefetch(from + tile.width);
+          of[c] = left >= L ? load_pixels<V>(from) : load_pixels<V>(from, left);
+        }
+        put(slot + j, of);
       }
-      interleave<A>(of, to + (slot + j) * kPatchChannels);
+    });
+  } else {
+    alignas(64) A values[C][kRoom] = {};
+    for (int c = 0; c < C; ++c) load_tile(tile, plane + c * stride_c, stride, values[c]);
+    for (int i = 0; i < tile.slots(); i += L) {
+      V of[kPatchChannels] = {};
+      for (int c = 0; c < C; ++c) of[c] = load<V>(values[c] + i);
+      put(i, of);
     }
-  });
+  }
   for (int c = 0; c < C; ++c) finite[c] = !any_nan(none[c], none[c]);
 }
 

@@ -268,8 +268,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, co
   RunStarts<A, 2, D> runs;
   bool found = false, any_nan = false;
   if constexpr (!Along && D == 2) {
-    if (p.channels >= kFewestPatched && !spread.scattered && !spread.alone && p.input_size[1] > 1 &&
-        p.output.stride[0] == 1) {
+    if (has_patches(p) && !spread.scattered && !spread.alone) {
       any_nan = find_runs<true>(p, looks, slots, runs);
       found = true;
       if (any_needs_room<2>(looks.frame) && !runs.all_whole(slots)) return false;

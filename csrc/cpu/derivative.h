@@ -224,8 +224,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
     if (!windows.complete(groups.count) && has_runs<K, D>(p)) {
       RunStarts<A, K, D> starts;
       find_runs<false>(p, looks, slots, starts);
-      derive_runs<Element>(p, written, plan, starts, groups, images, next, direction,
-                                  windows);
+      derive_runs<Element>(p, written, plan, starts, groups, images, next, direction, windows);
     }
     if (windows.complete(groups.count)) return;
   }

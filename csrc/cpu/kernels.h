@@ -36,7 +36,7 @@ STN_HD bool has_patches(const SampleParams& p) {
 }
 constexpr int64_t kPatchedRows = 9;
 
-// Those from which on pixels may collect (cpu/collect.h), from long rows of points.
+// The channels from which on pixels may collect (cpu/collect.h), from long rows of points.
 constexpr int64_t kFewestCollected = 4;
 
 // The tiles whose basis functions (cpu/basis.h) a thread keeps, at most.

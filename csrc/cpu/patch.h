@@ -208,7 +208,9 @@ struct alignas(64) Patch {
       Pair value, weight;
       std::memcpy(&value, values + i * kPatchChannels, sizeof value);
       std::memcpy(&weight, points.across[i], sizeof weight);
-      value = first_four_twice(value) * first_two_by_four(weight);
+      select<0, 1, 2, 3, 0, 1, 2, 3>(value);
+      select<0, 0, 0, 0, 1, 1, 1, 1>(weight);
+      value *= weight;
       Pair& above = *reinterpret_cast<Pair*>(at);
       Pair& below = *reinterpret_cast<Pair*>(at + row);
       above += value * points.down[i][0];
@@ -249,18 +251,13 @@ struct alignas(64) Patch {
   typedef std::conditional_t<sizeof(A) == 4, int32_t, int64_t> I;
   typedef I Lanes __attribute__((vector_size(8 * sizeof(I))));
 
-  STN_HD static Pair first_four_twice(Pair v) {
+  // (In place: as a value, it would be passed in registers that not every processor has.)
+  template <I... Lane>
+  STN_HD static void select(Pair& v) {
 #if defined(__clang__)
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 0, 1, 2, 3);
+    v = __builtin_shufflevector(v, v, Lane...);
 #else
-    return __builtin_shuffle(v, Lanes{0, 1, 2, 3, 0, 1, 2, 3});
-#endif
-  }
-  STN_HD static Pair first_two_by_four(Pair v) {
-#if defined(__clang__)
-    return __builtin_shufflevector(v, v, 0, 0, 0, 0, 1, 1, 1, 1);
-#else
-    return __builtin_shuffle(v, Lanes{0, 0, 0, 0, 1, 1, 1, 1});
+    v = __builtin_shuffle(v, Lanes{Lane...});
 #endif
   }
 };

@@ -36,6 +36,7 @@ LONGEST = (
     *(f"csrc/cuda/{name}.cu" for name in ("splat", "grad_warp", "sample", "derivative")),
     *(f"csrc/cpu/kernels_{name}.cpp" for name in ("avx512", "avx2", "baseline")),
     WALK,
+    *(f"csrc/units/torch_{name}.cpp" for name in ("autograd", "ops")),
 )
 
 # One per generation of GPUs: a binary also runs on the later minor versions (8.0 on 8.6 and 8.9),
@@ -208,7 +209,7 @@ def write_config(path, facts):
 
 
 def sources(cuda, walk):
-    patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"]
+    patterns = ["csrc/units/*.cpp", "csrc/cpu/*.cpp"]  # units: of csrc/*.cpp
     patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"] if cuda else []
     root = Path(__file__).resolve().parent
     files = {str(p.relative_to(root)) for pattern in patterns for p in root.glob(pattern)}

@@ -32,14 +32,14 @@ struct Parts {
 };
 
 // What a chain's kernels are told, and the memory that they read. Stays where it was made.
-struct Call {
+struct ChainCall {
   SampleParams p;
   Chain chain{};
   int64_t warps;
   Tensor field, outer, inner;
 
-  Call(const char* op, const Tensor& image, const Parts& parts, Name mode, Name padding_mode,
-       bool align_corners)
+  ChainCall(const char* op, const Tensor& image, const Parts& parts, Name mode, Name padding_mode,
+            bool align_corners)
       : p(make_params(op, image, "flow", mode, padding_mode, align_corners)),
         warps(parts.field.size(0)),
         field(parts.field.movedim(1, -1)) {
@@ -61,7 +61,7 @@ struct Call {
     p.warp.count = chain.outer.count + chain.inner.count;
     p.warp.chain = &chain;
   }
-  Call(const Call&) = delete;
+  ChainCall(const ChainCall&) = delete;
 };
 
 std::vector<int64_t> shape_of(int64_t batch, int64_t channels, at::IntArrayRef size) {
@@ -92,7 +92,7 @@ std::tuple<Tensor, std::optional<Tensor>> sample_chain(const Tensor& input, Matr
     check_sample(op, input, **matrix, "projective", c10::fromIntArrayRefSlow(size), mode,
                  padding_mode);
   }
-  Call call(op, input, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
+  ChainCall call(op, input, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
   SampleParams& p = call.p;
   Tensor output = empty_like_image(shape_of(p.batch, p.channels, size), input);
   if (output.numel() == 0) return {output, std::nullopt};
@@ -118,7 +118,7 @@ Tensor splat_chain(const Tensor& grad, Matrix outer, const Tensor& field, Matrix
                    bool normalized, Size shape, bool channels_last, Name mode, Name padding_mode,
                    bool align_corners) {
   const char* op = "splat";
-  Call call(op, grad, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
+  ChainCall call(op, grad, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
   SampleParams& p = call.p;
   p.batch = grad.size(0);
   const auto format = format_of(channels_last, p.dims);
@@ -143,7 +143,7 @@ std::tuple<std::optional<Tensor>, Tensor, std::optional<Tensor>> sample_grad_cha
     bool normalized, Name mode, Name padding_mode, bool align_corners,
     const std::optional<Tensor>& slopes, bool ours) {
   const char* op = "sample_grad_warp";
-  Call call(op, input, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
+  ChainCall call(op, input, {outer, field, inner, normalized}, mode, padding_mode, align_corners);
   SampleParams& p = call.p;
   const int64_t order = p.dims + 1;
   const auto empty_matrix = [&](Matrix matrix, Warp& grad_matrix) -> std::optional<Tensor> {

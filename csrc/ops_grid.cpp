@@ -12,16 +12,15 @@ namespace stn_cuda {
 namespace {
 
 using at::Tensor;
-using Name = c10::string_view;
 
 // What the ops have in common; the arguments are checked. The tensors keep what the kernels read.
-struct Call {
+struct GridCall {
   const Backend& backend;
   GridParams p{};
   Tensor parameters, moves;
 
-  Call(const char* op, const Tensor& warp, const Tensor* tangent, Name map, at::IntArrayRef size,
-       bool align_corners)
+  GridCall(const char* op, const Tensor& warp, const Tensor* tangent, c10::string_view map,
+           at::IntArrayRef size, bool align_corners)
       : backend(backend_of(op, warp)) {
     p.dims = static_cast<int32_t>(size.size());
     p.map = parse_map(op, map);
@@ -38,11 +37,11 @@ struct Call {
   }
 };
 
-Tensor write_grid(const char* op, const Tensor& warp, const Tensor* tangent, Name map,
+Tensor write_grid(const char* op, const Tensor& warp, const Tensor* tangent, c10::string_view map,
                   at::IntArrayRef size, bool align_corners) {
   check_warp_grid(op, warp, map, c10::fromIntArrayRefSlow(size));
   if (tangent) check_direction(op, warp, *tangent, -1, static_cast<int64_t>(size.size()));
-  Call call(op, warp, tangent, map, size, align_corners);
+  GridCall call(op, warp, tangent, map, size, align_corners);
   std::vector<int64_t> shape{call.p.batch};
   shape.insert(shape.end(), size.begin(), size.end());
   shape.push_back(call.p.dims);
@@ -55,11 +54,11 @@ Tensor write_grid(const char* op, const Tensor& warp, const Tensor* tangent, Nam
 }
 
 Tensor sum_grid(const char* op, const Tensor& grad, const Tensor& warp, const Tensor* tangent,
-                Name map, bool align_corners) {
+                c10::string_view map, bool align_corners) {
   check_warp_grid_backward(op, grad, warp, map);
   const at::IntArrayRef size = grad.sizes().slice(1, grad.dim() - 2);
   if (tangent) check_direction(op, warp, *tangent, -1, static_cast<int64_t>(size.size()));
-  Call call(op, warp, tangent, map, size, align_corners);
+  GridCall call(op, warp, tangent, map, size, align_corners);
   Tensor grad_warp = empty_result(warp.sizes(), warp.options());
   if (grad_warp.numel() == 0) return grad_warp;
   if (grad.numel() == 0) return grad_warp.zero_();
@@ -70,21 +69,23 @@ Tensor sum_grid(const char* op, const Tensor& grad, const Tensor& warp, const Te
   return grad_warp;
 }
 
-Tensor warp_grid(const Tensor& warp, Name map, at::IntArrayRef size, bool align_corners) {
+Tensor warp_grid(const Tensor& warp, c10::string_view map, at::IntArrayRef size,
+                 bool align_corners) {
   return write_grid("warp_grid", warp, nullptr, map, size, align_corners);
 }
 
-Tensor warp_grid_derivative(const Tensor& warp, const Tensor& tangent, Name map,
+Tensor warp_grid_derivative(const Tensor& warp, const Tensor& tangent, c10::string_view map,
                             at::IntArrayRef size, bool align_corners) {
   return write_grid("warp_grid_derivative", warp, &tangent, map, size, align_corners);
 }
 
-Tensor warp_grid_backward(const Tensor& grad, const Tensor& warp, Name map, bool align_corners) {
+Tensor warp_grid_backward(const Tensor& grad, const Tensor& warp, c10::string_view map,
+                          bool align_corners) {
   return sum_grid("warp_grid_backward", grad, warp, nullptr, map, align_corners);
 }
 
 Tensor warp_grid_backward_derivative(const Tensor& grad, const Tensor& warp, const Tensor& tangent,
-                                     Name map, bool align_corners) {
+                                     c10::string_view map, bool align_corners) {
   return sum_grid("warp_grid_backward_derivative", grad, warp, &tangent, map, align_corners);
 }
 

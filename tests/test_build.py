@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,17 @@ def test_sources(build):
         assert walked[: len(longest)] == longest
         assert walked[len(longest) :] == sorted(set(walked) - set(longest))
     assert set(build.LONGEST) <= set(walked)
+
+
+def test_every_source_is_compiled_once(build):
+    """By itself, or within one of csrc/units."""
+    compiled = [ROOT / source for source in build.sources(cuda=True, walk=True)]
+    for unit in [source for source in compiled if source.parent.name == "units"]:
+        within = re.findall(r'#include "(.+\.cpp)"', unit.read_text())
+        assert within, unit
+        compiled += [(unit.parent / name).resolve() for name in within]
+    sources = [p for kind in ("cpp", "cu") for p in (ROOT / "csrc").rglob(f"*.{kind}")]
+    assert sorted(compiled) == sorted(sources)
 
 
 @pytest.mark.parametrize(("value", "walk"), [(None, False), ("", False), ("0", False), ("1", True)])

@@ -74,11 +74,15 @@ def bound(x, size, padding_mode, align_corners):
 
 
 def cubic_weight(distance):
-    """Cubic convolution (Keys 1981) of a pixel at the given distance."""
+    """Cubic convolution (Keys 1981) of a pixel at the given distance, at most 2.
+
+    At whole pixels the second derivative is that of what lies to their right: of the weight of 0 at
+    the distance 2 it is not 0, and of a square not that of an absolute value's.
+    """
     d, a = distance.abs(), CUBIC_A
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    near = (a + 2) * d**3 - (a + 3) * distance**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+    return torch.where(d <= 1, near, far)
 
 
 def axis_taps(x, size, mode, padding_mode, align_corners):

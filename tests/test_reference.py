@@ -47,3 +47,23 @@ def test_reference_affine_grid_equals_torch():
             for align in (False, True):
                 wanted = torch.nn.functional.affine_grid(theta, (2, 1, *size), align_corners=align)
                 checks.close(reference.affine_grid(theta, size, align), wanted, CLOSE, f"{size}")
+
+
+@pytest.mark.parametrize("padding_mode", ("zeros", "border", "wrap"))
+def test_second_derivatives_at_whole_pixels(padding_mode):
+    """Of a bicubic look they are what they are right of it; far beyond a border, 0."""
+    x = image((1, 1, 6, 7), torch.float64)
+
+    def second(pixel):
+        pixel = pixel.requires_grad_()
+        place = torch.stack([pixel, torch.full_like(pixel, 2.3)], -1).reshape(1, 1, -1, 2)
+        y = reference.sample(x, place, "bicubic", padding_mode, coords="pixel")
+        (first,) = torch.autograd.grad(y.sum(), pixel, create_graph=True)
+        return torch.autograd.grad(first.sum(), pixel)[0]
+
+    whole = torch.arange(-5, 13, dtype=torch.float64)
+    at, beside = second(whole), second(whole + 1e-9)
+    torch.testing.assert_close(at, beside, rtol=0, atol=1e-7)  # third derivatives of up to 24
+    if padding_mode == "border":
+        beyond = (whole <= -2) | (whole >= 7)
+        assert at[beyond].abs().max() < 1e-13 and at[~beyond].abs().min() > 1e-3

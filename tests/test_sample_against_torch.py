@@ -16,6 +16,7 @@ from cases import (
     scattered_grid,
     shapes,
     smooth_grid,
+    thetas,
     torch_sample,
 )
 
@@ -183,6 +184,39 @@ def test_nan_coordinates_are_read_as_minus_one(device):
                 call = Call(image(shape, dtype).to(device), grid, "grid", None, *settings)
                 plain = call.run(warp=grid.nan_to_num(nan=-1.0))
                 checks.same(call.run(), plain, str(call))
+
+
+@pytest.mark.quick
+def test_parameters_that_are_nan(device):
+    """Likewise of a map, whichever parameter it is that makes a coordinate NaN."""
+    with Checks() as checks:
+        for dims, *settings in CONFIGURATIONS:
+            shape, size = ((2, 2, 9, 8), (4, 21)) if dims == 2 else ((2, 2, 4, 5, 6), (3, 4, 5))
+            for k in range(dims * (dims + 1)):
+                theta = thetas(2, dims)
+                theta[0].view(-1)[k] = float("nan")
+                call = Call(image(shape), theta, "affine", size, *settings)
+                check_call(checks, call.on(device))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("padding_mode", ("zeros", "border"))
+def test_looks_of_any_magnitude(padding_mode, dtype, device):
+    """However far away, and on axes of one pixel too, which have no next tap."""
+    powers = 2.0 ** torch.arange(2, 126, dtype=torch.float64)
+    far = torch.cat([powers, -powers, powers + 0.25, 0.25 - powers, powers - 1, -1 - powers])
+    with Checks() as checks:
+        for sizes in ((1, 9), (9, 1), (1, 1), (6, 5), (1, 3, 4), (3, 1, 4), (3, 4, 1), (3, 4, 5)):
+            dims = len(sizes)
+            for axis in range(dims):
+                pixels = torch.full((len(far), dims), 0.125, dtype=torch.float64)
+                pixels[:, axis] = far
+                grid = pixels.reshape(1, *[1] * (dims - 2), -1, 8, dims).to(dtype)
+                for mode in modes(dims):
+                    x = image((1, 3, *sizes), dtype)
+                    call = Call(x, grid, "pixel_grid", None, mode, padding_mode)
+                    check_call(checks, call.on(device))
 
 
 def reads(call, marked):

@@ -69,7 +69,8 @@ STN_HD void find_runs_of_numbers(const SampleParams& p, const Looks<T, D>& looks
   int32_t stride[D];
   for (int d = 0; d < D; ++d) {
     stride[d] = static_cast<int32_t>(p.input.stride[d]);
-    runs.step[d] = p.input_size[d] >= K ? A(1) : A(coordinate_limit<A>());
+    // Where there is no next tap, its distance is infinite or, of looks that are, NaN: of weight 0.
+    runs.step[d] = p.input_size[d] >= K ? A(1) : std::numeric_limits<A>::infinity();
   }
   for (int r = 0; r < RunStarts<A, K, D>::kRows; ++r) {
     runs.row[r] = r % K * (p.input_size[1] >= K ? p.input.stride[1] : 0);

@@ -37,7 +37,8 @@ struct TurnedMap {
   STN_HD TurnedMap(const AffineMap<T, D>& m, const int64_t (&output_size)[3]) : map(m) {
     double inverse[D][D];
     const double determinant = invert(m.matrix, inverse);
-    double sought = 1, seers = 1 / std::abs(determinant), look = 0;
+    double sought = 1, seers = 1 / std::abs(determinant);
+    bool near = true;  // to the image, all looks
     for (int d = 0; d < D; ++d) {
       double box = 0, across = std::abs(static_cast<double>(m.offset[d]));
       for (int r = 0; r < D; ++r) {
@@ -49,11 +50,10 @@ struct TurnedMap {
       per_look[d] = 1 / m.matrix[d][0];
       sought *= box + 1;
       seers *= 2;
-      look = across > look ? across : look;
+      near = near && across <= kLargestLook;
     }
     // None of which holds for NaN.
-    usable =
-        sought <= kMostSought && sought <= kMostSoughtPerSeer * (seers + 1) && look <= kLargestLook;
+    usable = near && sought <= kMostSought && sought <= kMostSoughtPerSeer * (seers + 1);
   }
 
   // The inverse by cofactors; returns the determinant.

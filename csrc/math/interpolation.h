@@ -90,7 +90,7 @@ STN_HD V cubic_far_curve(V d) {
 }
 
 // The weight of a pixel at distance d = look - pixel, whatever d is, in an interpolation of K taps
-// (nearest: of a look that is rounded), and its first two derivatives.
+// (nearest: of a look that is rounded), and its first two derivatives. Of a d that is NaN: 0.
 template <int K, class V>
 STN_HD V kernel(V d) {
   if constexpr (K == 1) {

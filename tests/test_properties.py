@@ -161,6 +161,24 @@ def test_random_calls_of_tiles_equal_the_reference(call, threads):
 
 
 @pytest.mark.quick
+@settings(max_examples=100)
+@given(calls_of_tiles())
+def test_random_calls_of_tiles_do_not_depend_on_threads(call):
+    cotangent = call.cotangent()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = call.gradients(cotangent)
+        torch.set_num_threads(3)
+        several = call.gradients(cotangent)
+    finally:
+        torch.set_num_threads(before)
+    with Checks() as checks:
+        for name, ours, cut in zip(NAMES, alone, several, strict=True):
+            checks.same(cut, ours, f"{name} of {call}")
+
+
+@pytest.mark.quick
 @settings(max_examples=300)
 @given(calls())
 def test_random_calls_stay_finite_and_in_range(call):

@@ -5,6 +5,7 @@ nor write outside its tensors: images and grids lie inside storage full of NaN, 
 mapped page, and results are checked by a malloc with canaries.
 """
 
+import contextlib
 import math
 import os
 import subprocess
@@ -143,6 +144,17 @@ def test_random_calls_equal_the_reference(call):
         check_call(checks, call)
 
 
+@contextlib.contextmanager
+def on_threads(count):
+    """Like the fixture `threads`, of which hypothesis wants none for each example."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.quick
 @settings(max_examples=200)
 @given(calls_of_tiles(), st.sampled_from((1, 2)))
@@ -151,13 +163,8 @@ def test_random_calls_of_tiles_equal_the_reference(call, threads):
     # tells pixels does not. The reference goes by the grid.
     if call.align_corners and call.map in FREE[1:] and 1 in call.input.shape[2:]:
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with Checks() as checks:
-            check_call(checks, call)
-    finally:
-        torch.set_num_threads(before)
+    with on_threads(threads), Checks() as checks:
+        check_call(checks, call)
 
 
 @pytest.mark.quick
@@ -165,14 +172,10 @@ def test_random_calls_of_tiles_equal_the_reference(call, threads):
 @given(calls_of_tiles())
 def test_random_calls_of_tiles_do_not_depend_on_threads(call):
     cotangent = call.cotangent()
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with on_threads(1):
         alone = call.gradients(cotangent)
-        torch.set_num_threads(3)
+    with on_threads(3):
         several = call.gradients(cotangent)
-    finally:
-        torch.set_num_threads(before)
     with Checks() as checks:
         for name, ours, cut in zip(NAMES, alone, several, strict=True):
             checks.same(cut, ours, f"{name} of {call}")

@@ -6,13 +6,15 @@ from pathlib import Path
 import stn_cuda
 from stn_cuda._extension import _C
 
-# The kernels as they differ in the ways that they have: with gather instructions, with few of them
-# where they are slower, or without.
+# The kernels as they differ in the ways that they have: with gather instructions, with them where
+# windows do not hold what is seen, with few of them where they are slower, or without.
 MACHINES = (
     "avx512 gather",
+    "avx512 rest gather",
     "avx512 some gather",
     "avx512",
     "avx2 gather",
+    "avx2 rest gather",
     "avx2 some gather",
     "avx2",
     "baseline",
@@ -21,9 +23,11 @@ MACHINES = (
 # What forces each of them.
 ENVIRONMENTS = {
     "avx512 gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "1"},
+    "avx512 rest gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "rest"},
     "avx512 some gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "2d"},
     "avx512": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "0"},
     "avx2 gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "1"},
+    "avx2 rest gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "rest"},
     "avx2 some gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "2d"},
     "avx2": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "0"},
     "baseline": {"STN_CUDA_ISA": "baseline", "STN_CUDA_GATHER": "0"},
@@ -35,7 +39,8 @@ def machine():
     isa = stn_cuda.build_info()["cpu_isa"]
     if isa == "baseline":
         return isa
-    return isa + {"0": "", "2d": " some gather", "1": " gather"}[_C.cpu_gathers()]
+    gathers = {"0": "", "2d": " some gather", "rest": " rest gather", "1": " gather"}
+    return isa + gathers[_C.cpu_gathers()]
 
 
 def processor_has(isa):

@@ -29,6 +29,7 @@ from ways import (
     TURNING,
     VECTORS,
     WINDOWS,
+    WINDOWS_FIRST,
     around,
     case,
     diagonal,
@@ -137,11 +138,12 @@ def affine_cases():
 def volume_cases():
     near, size = diagonal(0.9, 0.8, 0.7), (6, 8, 34)
     pixels = image((1, 2, 6, 8, 40))
-    windows = SOME_GATHER | AVX512
+    windows = WINDOWS_FIRST | AVX512
     ways = around("windows", windows) | around("runs", ALL - windows) | {"splat_inside": ALL}
-    yield case("volume", pixels, near, size, ways | {"runs_gathered": ALWAYS_GATHERS})
+    yield case("volume", pixels, near, size, ways | {"runs_gathered": ALWAYS_GATHERS - windows})
     ways = around("windows", TURNING) | around("runs", ALL - TURNING)
     yield case("float64 volume", pixels.double(), near.double(), size, ways)
+    windows = SOME_GATHER | AVX512  # of grids
     ways = around("windows", windows) | around("runs", ALL - windows)
     grid = affine_grid(near, size).float()
     yield case("volume, grid", image((1, 5, 6, 8, 40)), grid, None, ways)
@@ -178,7 +180,7 @@ def grid_cases():
     volume = scattered_grid(1, (3, 5, 7))
     yield case("3x5x7 grid", image((1, 2, 5, 6, 7)), volume, None, {"flattened": ALL})
     smooth = smooth_grid(1, (40, 48), spread=0.05)
-    for channels, windows in ((1, set()), (2, SOME_GATHER), (3, SOME_GATHER), (8, VECTORS)):
+    for channels, windows in ((1, set()), (2, WINDOWS_FIRST), (3, WINDOWS_FIRST), (8, VECTORS)):
         ways = around("windows", windows) | around("runs", ALL - windows)
         ways |= {"runs_gathered": GATHERS - windows, "runs_copied": ALL - GATHERS - windows}
         yield case(f"smooth grid, C={channels}", image((1, channels, 40, 48)), smooth, None, ways)
@@ -310,10 +312,11 @@ def layout_cases():
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         warp = near.double() if dtype == torch.float64 else near
         gathered = set() if dtype == torch.float64 else ALWAYS_GATHERS
-        planar = around("windows", WINDOWS - gathered) | {"runs_gathered": gathered}
+        direct = gathered - VECTORS
+        planar = around("windows", WINDOWS - direct) | {"runs_gathered": direct}
         yield case(f"{dtype}", pixels.to(dtype), warp, size, planar)
         far = image((1, 3, 20, 99)).to(dtype)
-        wide = around("wide", TURNING - gathered) | around("windows", set())
+        wide = around("wide", TURNING - direct) | around("windows", set())
         yield case(f"{dtype}, downscaling", far, diagonal(1, 1, dtype=warp.dtype), (16, 32), wide)
         copied = around("runs", ALL) | {"runs_copied": ALL - gathered, "runs_gathered": gathered}
         grid = scattered_grid(2, size, warp.dtype)

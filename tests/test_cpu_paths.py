@@ -27,16 +27,16 @@ from cases import IMAGE_LAYOUTS, Call, image, scattered_grid, smooth_grid, theta
 from machine import ENVIRONMENTS, MACHINES, all_paths, machine, paths_of, processor_has
 from path_cases import path_cases
 from ways import (
-    AVX2_SOME_GATHER,
+    AVX2_WINDOWS_FIRST,
     AVX512,
     BASELINE,
     GATHER,
     GATHERS,
-    SOME_GATHER,
     TURNING,
     TURNING_FLOAT,
     VECTORS,
     WINDOWS,
+    WINDOWS_FIRST,
     diagonal,
     turn,
     turning,
@@ -190,8 +190,8 @@ def sees_windows(call):
     if call.map != "affine":
         return False
     if call.dims == 3:
-        return machine() in SOME_GATHER | AVX512
-    if machine() in GATHER | SOME_GATHER | AVX2_SOME_GATHER:
+        return machine() in WINDOWS_FIRST | AVX512
+    if machine() in GATHER | WINDOWS_FIRST | AVX2_WINDOWS_FIRST:
         return call.input.shape[1] > 1
     return machine() in VECTORS
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "cpu/trial.h"
 #include "switch.h"
 
 namespace stn_cuda {
@@ -57,15 +57,19 @@ const Kernels& kernels() {
 }
 
 Gathers gathers_in_use() {
-  // Up to where gathers win, measured on two processors (1.0 and 1.5; benchmarks/README.md): what
-  // is copied has to be read again, too.
-  constexpr double kAll = 1.25, kPlanes = 2;
-  static const size_t chosen = switched("STN_CUDA_GATHER", kGatherNames, [] {
-    const double cost = kernels().gather_cost();
-    return static_cast<size_t>(cost < kAll      ? Gathers::all
-                               : cost < kPlanes ? Gathers::planes
-                                                : Gathers::none);
-  });
+  // Up to where gathers win against copies, measured on three processors (1.0, 1.5 and 0.7;
+  // benchmarks/README.md): what is copied has to be read again, too. And from where on windows
+  // clearly win against gathers.
+  constexpr double kQuick = 1.25, kPlanes = 2, kFirst = 0.85;
+  const auto measured = [] {
+    const Kernels& of = kernels();
+    const double cost = of.gather_cost();
+    if (cost >= kPlanes) return Gathers::none;
+    if (cost >= kQuick) return Gathers::planes;
+    return window_cost(of) < kFirst ? Gathers::rest : Gathers::all;
+  };
+  static const size_t chosen =
+      switched("STN_CUDA_GATHER", kGatherNames, [&] { return static_cast<size_t>(measured()); });
   return static_cast<Gathers>(chosen);
 }
 

@@ -3,8 +3,7 @@
 // data sampling, so that it is measured, once. Results do not depend on it.
 #pragma once
 
-#include <chrono>
-
+#include "cpu/fastest.h"
 #include "cpu/pixels.h"
 
 namespace stn_cuda {
@@ -44,19 +43,6 @@ STN_HD FloatVector gather_pairs(const float* from, const int32_t* offset) {
   return (FloatVector)_mm256_i32gather_pd(reinterpret_cast<const double*>(from), at, 4);
 }
 #endif
-
-// Seconds of the fastest of a few runs: the others were interrupted.
-template <class F>
-double fastest(F&& f) {
-  using Clock = std::chrono::steady_clock;
-  double least = 1;
-  for (int run = 0; run < 8; ++run) {
-    const auto start = Clock::now();
-    f();
-    least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  return least;
-}
 
 // The time of gathering pairs of float32 pixels, where copying them one by one takes 1.
 inline double gather_cost() {

@@ -61,6 +61,7 @@ struct Plan {
   bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
   bool scattered;          // sample, grad_warp: whether neighbouring points look far apart
   bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
+  int window_rows;         // of pixels along an axis, above which runs cost less
   bool streams;            // sample: whether values are written past the caches
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
@@ -112,9 +113,11 @@ extern const Kernels avx512_kernels;
 // The table in use, chosen once: the fastest that the processor has, or STN_CUDA_ISA.
 const Kernels& kernels();
 
-// How far gather instructions are used, and how STN_CUDA_GATHER says so.
-enum class Gathers { none, planes, all };
-constexpr const char* kGatherNames[] = {"0", "2d", "1"};
+// How far gather instructions are used, and how STN_CUDA_GATHER says so: not at all; for float32
+// images in 2-D, or for all that they can do, where windows (cpu/window.h) do not hold the points;
+// or, wherever there are few planes or dimensions to share a window, in their place.
+enum class Gathers { none, planes, rest, all };
+constexpr const char* kGatherNames[] = {"0", "2d", "rest", "1"};
 
 // STN_CUDA_GATHER, or what suits the processor.
 Gathers gathers_in_use();

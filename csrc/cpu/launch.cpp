@@ -93,7 +93,7 @@ bool use_gather(const SampleParams& p) {
   const bool can = p.input.type == ElementType::f32 ? linear || nearest : narrow && linear;
   const Gathers gathers = gathers_in_use();
   if (gathers == Gathers::planes) return can && p.dims == 2 && !narrow;
-  return can && gathers == Gathers::all;
+  return can && gathers != Gathers::none;
 }
 
 // Whether points are scattered over an image whose planes take more than so many bytes.
@@ -119,18 +119,25 @@ bool is_too_large(const SampleParams& p) {
 
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels of a plane do not pay for finding out, but for two or three where
-// gathers are slow. high: looks go along columns.
+// windows come first. high: looks go along columns.
 bool use_windows(const SampleParams& p, bool high) {
   const bool grid = !is_parametric(p.map), long_vectors = kernels().vector_bytes == 64;
-  const bool planes = gathers_in_use() == Gathers::planes;
+  const Gathers gathers = gathers_in_use();
+  const bool first = gathers == Gathers::planes || gathers == Gathers::rest;
   if (p.dims > kernels().window_dims) return false;
   if (grid && p.dims == 2 && p.channels < 4) {
-    return long_vectors && planes && p.channels > 1 && !high && !can_fold(p);
+    return long_vectors && first && p.channels > 1 && !high && !can_fold(p);
   }
   if (!use_gather(p)) return true;
-  if (p.dims > 2) return false;
-  if (planes) return p.channels > 1 || !can_fold(p);
+  if (p.dims > 2) return first && !grid;
+  if (first) return p.channels > 1 || !can_fold(p);
   return long_vectors && !grid && p.channels > 1 && p.input.type == ElementType::f32;
+}
+
+// The rows of pixels along an axis of a window, above which runs cost less: measured, as well.
+int window_rows(const SampleParams& p) {
+  if (use_gather(p) && gathers_in_use() != Gathers::rest) return 5;
+  return p.dims > 2 || kernels().vector_bytes < 64 || p.channels < 4 ? 8 : 14;
 }
 
 // Whether splat may be turned round (cpu/turned.h): measured, benchmarks/README.md. Vectors of 32
@@ -190,6 +197,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   plan.gather = use_gather(p);
   plan.scattered = scattered;
   plan.windows = windows;
+  plan.window_rows = window_rows(p);
   plan.streams = kernel == kernels().sample && is_too_large(p);
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (kernel == kernels().sample && control_points(p) > 0) {
@@ -294,6 +302,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
   plan.gather = use_gather(p);
   plan.scattered = scattered;
   plan.windows = windows;
+  plan.window_rows = window_rows(p);
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
   run_sums(kernels().grad_warp, p, sums, plan);

@@ -24,13 +24,9 @@ template <int K, int D>
 constexpr bool kWide = STN_VECTOR_BYTES == 64 && K == 2 && D == 2;
 constexpr int kWideVectors = 4;
 
-// The rows of pixels, along one axis and in all, above which runs cost less.
-template <int D>
-STN_HD int most_rows(const SampleParams& p, const Plan& plan, int vectors) {
-  if (vectors == kWideVectors) return 4;
-  if (plan.gather) return 5;
-  return D == 3 || STN_VECTOR_BYTES < 64 || p.channels < 4 ? 8 : 14;
-}
+// The rows of pixels, along one axis of four vectors' windows, and in all of a volume's, above
+// which runs cost less. (Of two vectors': Plan::window_rows.)
+constexpr int kMaxWideRows = 4;
 constexpr int kMaxRowsOfVolume = 24;
 
 // Keeps a vector in its register: GCC would load it anew for every use, and unaligned loads are
@@ -230,8 +226,8 @@ STN_SHARED bool find_windows(const SampleParams& p, const Plan& plan, const Tile
     }
     const auto place = [&](int vectors) {
       windows.vectors = vectors;
-      const bool any = place_windows<K>(p, looks.frame, most_rows<D>(p, plan, vectors), monotonic,
-                                        tile.slots(), windows);
+      const int rows = vectors == kWideVectors ? kMaxWideRows : plan.window_rows;
+      const bool any = place_windows<K>(p, looks.frame, rows, monotonic, tile.slots(), windows);
       if (any) place_points<K>(tile.slots() / kLanes<A>, windows);
       return any;
     };

@@ -132,6 +132,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     using namespace stn_cuda::cpu;
     return std::string(kGatherNames[static_cast<size_t>(gathers_in_use())]);
   });
+  define(m, "cpu_inserts", [] { return stn_cuda::cpu::inserts_in_use(); });
   define(m, "count_cpu_paths", count_cpu_paths);
   define(m, "cpu_paths", cpu_paths);
   define(m, "num_threads", [] { return at::get_num_threads(); });

@@ -20,17 +20,23 @@ MACHINES = (
     "baseline",
 )
 
+
+def forced(isa, gather, insert="0"):
+    """The variables that force it. insert: whether pairs are gathered without the instruction."""
+    return {"STN_CUDA_ISA": isa, "STN_CUDA_GATHER": gather, "STN_CUDA_INSERT": insert}
+
+
 # What forces each of them.
 ENVIRONMENTS = {
-    "avx512 gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "1"},
-    "avx512 rest gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "rest"},
-    "avx512 some gather": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "2d"},
-    "avx512": {"STN_CUDA_ISA": "avx512", "STN_CUDA_GATHER": "0"},
-    "avx2 gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "1"},
-    "avx2 rest gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "rest"},
-    "avx2 some gather": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "2d"},
-    "avx2": {"STN_CUDA_ISA": "avx2", "STN_CUDA_GATHER": "0"},
-    "baseline": {"STN_CUDA_ISA": "baseline", "STN_CUDA_GATHER": "0"},
+    "avx512 gather": forced("avx512", "1", "0"),
+    "avx512 rest gather": forced("avx512", "rest", "1"),
+    "avx512 some gather": forced("avx512", "2d", "1"),
+    "avx512": forced("avx512", "0"),
+    "avx2 gather": forced("avx2", "1", "1"),
+    "avx2 rest gather": forced("avx2", "rest", "0"),
+    "avx2 some gather": forced("avx2", "2d", "1"),
+    "avx2": forced("avx2", "0"),
+    "baseline": forced("baseline", "0"),
 }
 
 

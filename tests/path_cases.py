@@ -25,6 +25,7 @@ from ways import (
     BASELINE,
     GATHER,
     GATHERS,
+    INSERTS,
     SOME_GATHER,
     TURNING,
     VECTORS,
@@ -140,7 +141,9 @@ def volume_cases():
     pixels = image((1, 2, 6, 8, 40))
     windows = WINDOWS_FIRST | AVX512
     ways = around("windows", windows) | around("runs", ALL - windows) | {"splat_inside": ALL}
-    yield case("volume", pixels, near, size, ways | {"runs_gathered": ALWAYS_GATHERS - windows})
+    gathered = ALWAYS_GATHERS - windows
+    ways |= {"runs_gathered": gathered, "runs_inserted": gathered & INSERTS}
+    yield case("volume", pixels, near, size, ways)
     ways = around("windows", TURNING) | around("runs", ALL - TURNING)
     yield case("float64 volume", pixels.double(), near.double(), size, ways)
     windows = SOME_GATHER | AVX512  # of grids
@@ -183,6 +186,7 @@ def grid_cases():
     for channels, windows in ((1, set()), (2, WINDOWS_FIRST), (3, WINDOWS_FIRST), (8, VECTORS)):
         ways = around("windows", windows) | around("runs", ALL - windows)
         ways |= {"runs_gathered": GATHERS - windows, "runs_copied": ALL - GATHERS - windows}
+        ways |= {"runs_inserted": INSERTS - windows}
         yield case(f"smooth grid, C={channels}", image((1, channels, 40, 48)), smooth, None, ways)
     scattered = around("runs", ALL) | around("windows", set())
     pixels = image((1, 8, 40, 48))
@@ -217,7 +221,7 @@ def large_cases():
     grid[0, 3, 5] = math.nan
     yield case("the same with a NaN", pixels, grid, None, {"announced": ALL})
     scattered = scattered_grid(1, (40, 64))
-    ways = {"runs_announced": GATHERS}
+    ways = {"runs_announced": GATHERS, "runs_inserted": INSERTS}
     yield case("scattered over a large image", pixels, scattered, None, ways)
     ways = {"runs_announced": set(), "runs_gathered": GATHERS, "plane_announced": set()}
     yield case("over a smaller one", image((1, 1, 500, 500)), scattered, None, ways)
@@ -258,6 +262,7 @@ def mode_cases():
         settings["mode"] = "nearest"
         yield case(f"nearest, {padding}", pixels, diagonal(0.9, 0.9), (30, 48), ways, **settings)
         ways = {"sample_runs": ALL, "runs_gathered": GATHERS, "splat_taps": ALL}
+        ways |= {"runs_inserted": set()}  # pixels, not pairs
         yield case(f"nearest, {padding}, scattered", pixels, scattered, None, ways, **settings)
     for mode in ("bilinear", "nearest", "bicubic"):
         for padding in ("border", "reflection"):

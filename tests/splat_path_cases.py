@@ -1,7 +1,16 @@
 """Small calls that go the ways of splat through the CPU kernels, as path_cases.py's do others."""
 
 import torch
-from cases import IMAGE_LAYOUTS, PADDINGS, Call, image, scattered_grid, smooth_grid, splines
+from cases import (
+    IMAGE_LAYOUTS,
+    PADDINGS,
+    Call,
+    image,
+    scattered_grid,
+    smooth_grid,
+    splines,
+    thetas,
+)
 from ways import ALL, TURNING, TURNING_FLOAT, PathCase, case, diagonal, turn, turning
 
 
@@ -113,6 +122,31 @@ def splat_cases():
     cut = by_points | {"splat_channels": ALL}
     last = IMAGE_LAYOUTS["channels_last"](image((1, 8, 70, 70)))
     yield case("slabs, channels", last, turn(3), (70, 70), cut, threads=2)
+    # Channels enough for vectors, some together, one alone, and a rest.
+    held = {"splat_channels": ALL, "splat_held": ALL}
+    for dims, spatial, size in ((2, (24, 30), (30, 33)), (3, (7, 9, 10), (9, 8, 11))):
+        last = IMAGE_LAYOUTS["channels_last"](image((2, 83, *spatial)))
+        warps = {"whole pixels": diagonal(*[1.0] * dims) * torch.eye(dims, dims + 1)}
+        warps |= {
+            "magnified": diagonal(*[0.4] * dims),
+            "mirrored": diagonal(-0.9, *[0.9] * (dims - 1)),
+        }
+        warps |= {"spread": thetas(2, dims, spread=0.2)}
+        for name, warp in warps.items():
+            yield case(f"channels held, {dims}-D, {name}", last, warp, size, held)
+        for rule in PADDINGS:
+            beyond = thetas(2, dims, spread=0.2) * 1.3
+            label = f"channels held, {dims}-D, {rule}"
+            yield case(label, last, beyond, size, held, padding_mode=rule)
+            label = f"channels held, {dims}-D, scattered, {rule}"
+            yield case(label, last, scattered_grid(2, size), None, held, padding_mode=rule)
+        one = IMAGE_LAYOUTS["channels_last"](image((1, 83, *spatial)))
+        warp = thetas(1, dims, spread=0.1)
+        held_in_slabs = held | {"slabs": ALL}
+        yield case(f"slabs, channels held, {dims}-D", one, warp, size, held_in_slabs, threads=2)
+    few = IMAGE_LAYOUTS["channels_last"](image((1, 3, 24, 30)))
+    none = {"splat_channels": ALL, "splat_held": set()}
+    yield case("too few channels to hold", few, turn(3), (24, 30), none)
     cut = by_points | {"splat_taps": ALL}
     for mode in ("nearest", "bicubic"):
         pixels = image((1, 8, 70, 70))

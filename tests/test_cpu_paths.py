@@ -32,6 +32,7 @@ from ways import (
     BASELINE,
     GATHER,
     GATHERS,
+    INSERTS,
     TURNING,
     TURNING_FLOAT,
     VECTORS,
@@ -50,7 +51,7 @@ WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "n
 TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")} | {"splat_beyond"}
 WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
-SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS}
+SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "runs_inserted": INSERTS}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
 SOME |= dict.fromkeys(WINDOWED, WINDOWS) | {"splat_collected": TURNING}
 # The way of images of bytes, which have no gradients: test_bytes.py.

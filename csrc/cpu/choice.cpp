@@ -49,11 +49,25 @@ const Kernels& choose() {
   return *best;
 }
 
+const GatherCosts& gather_costs() {
+  static const GatherCosts measured = kernels().gather_costs();
+  return measured;
+}
+
 }  // namespace
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();
   return chosen;
+}
+
+bool inserts_in_use() {
+  constexpr const char* kNames[] = {"0", "1"};
+  static const size_t chosen = switched("STN_CUDA_INSERT", kNames, [] {
+    constexpr double kClearly = 0.9;
+    return size_t(gather_costs().inserts < kClearly * gather_costs().instruction);
+  });
+  return chosen == 1;
 }
 
 Gathers gathers_in_use() {
@@ -62,11 +76,10 @@ Gathers gathers_in_use() {
   // clearly win against gathers.
   constexpr double kQuick = 1.25, kPlanes = 2, kFirst = 0.85;
   const auto measured = [] {
-    const Kernels& of = kernels();
-    const double cost = of.gather_cost();
-    if (cost >= kPlanes) return Gathers::none;
-    if (cost >= kQuick) return Gathers::planes;
-    return window_cost(of) < kFirst ? Gathers::rest : Gathers::all;
+    const GatherCosts& costs = gather_costs();
+    if (std::min(costs.instruction, costs.inserts) >= kPlanes) return Gathers::none;
+    if (costs.instruction >= kQuick) return Gathers::planes;
+    return window_cost(kernels(), inserts_in_use()) < kFirst ? Gathers::rest : Gathers::all;
   };
   static const size_t chosen =
       switched("STN_CUDA_GATHER", kGatherNames, [&] { return static_cast<size_t>(measured()); });

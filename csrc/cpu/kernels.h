@@ -59,7 +59,9 @@ struct Plan {
   int32_t tile_width, tile_rows;
   bool padded;             // the tiles' rows, for vectors of points of one row
   bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
+  bool inserts;            // float32: pair by pair, without the instruction
   bool scattered;          // sample, grad_warp: whether neighbouring points look far apart
+  bool far;                // and what they see is announced to the caches
   bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
   int window_rows;         // of pixels along an axis, above which runs cost less
   bool streams;            // sample: whether values are written past the caches
@@ -82,11 +84,16 @@ STN_HD int32_t basis_row(const Plan& plan) {
   return (plan.tile_width * plan.tile_rows + kRowAlign - 1) / kRowAlign * kRowAlign + kRowAlign;
 }
 
+// What gathering pairs of float32 pixels takes: by the processor's instruction, and one by one.
+struct GatherCosts {
+  double instruction, inserts;
+};
+
 struct Kernels {
   const char* name;
   int vector_bytes;                           // of one register
   int window_dims;                            // up to how many dimensions cpu/window.h is of use
-  double (*gather_cost)();                    // cpu/gathers.h
+  GatherCosts (*gather_costs)();              // cpu/gathers.h
   bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&);
   void (*cut_slabs)(const SampleParams&, int64_t image, int64_t slabs, int32_t* first);
@@ -121,6 +128,10 @@ constexpr const char* kGatherNames[] = {"0", "2d", "rest", "1"};
 
 // STN_CUDA_GATHER, or what suits the processor.
 Gathers gathers_in_use();
+
+// Whether pairs of float32 pixels are gathered without the instruction: STN_CUDA_INSERT, or what
+// suits the processor.
+bool inserts_in_use();
 
 }  // namespace cpu
 }  // namespace stn_cuda

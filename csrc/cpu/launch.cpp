@@ -105,6 +105,13 @@ bool is_scattered(const SampleParams& p, int64_t bytes) {
 // From where on that matters to looks at the image, which then find little in the L1 cache.
 constexpr int64_t kSmall = int64_t(1) << 18;
 
+// Whether what scattered points see is so far away, in no cache that is near, that it is announced.
+bool are_far(const SampleParams& p) {
+  constexpr int64_t kCache = int64_t(8) << 20;
+  const int64_t pixels = points(p.input_size, p.dims) * p.input.batch;
+  return pixels * p.channels * element_size(p.input.type) > kCache;
+}
+
 // Whether the result is so large that what comes next gains by not finding it in a cache, where it
 // is in the way of what is read: measured, benchmarks/README.md. As many values of 16 bits as of
 // float32. (What lies around the image is added to it at once.)
@@ -195,7 +202,9 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
+  plan.inserts = inserts_in_use();
   plan.scattered = scattered;
+  plan.far = scattered && are_far(p);
   plan.windows = windows;
   plan.window_rows = window_rows(p);
   plan.streams = kernel == kernels().sample && is_too_large(p);
@@ -300,7 +309,9 @@ void grad_warp_together(const SampleParams& p, bool add) {
                    : tile_plan(points, p.warp.batch, rows, padded, most);
   plan.plane_by_plane = high && columns_collide(p.input, 2);
   plan.gather = use_gather(p);
+  plan.inserts = inserts_in_use();
   plan.scattered = scattered;
+  plan.far = scattered && are_far(p);
   plan.windows = windows;
   plan.window_rows = window_rows(p);
   plan.add = add;

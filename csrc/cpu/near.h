@@ -10,20 +10,21 @@ inline namespace STN_ISA {
 
 // The order in which a tile's points are added: neighbours, which add to the same pixels, come far
 // apart, since an addition that reads what one just before it wrote must wait for it.
-// Scattered points come one after the other.
+// Scattered points, and those that share no pixel, come one after the other: what they write to one
+// line of a cache, while it is there.
 struct Order {
   int32_t width = 0, rows = 0, pitch = 0;
   int count = 0;
-  bool scattered = false;
+  bool in_turn = false;
   uint16_t slot[kRoom];
 
-  void fit(bool are_scattered, int32_t to_width, int32_t to_rows, int32_t to_pitch) {
-    if (to_width == width && to_rows == rows && to_pitch == pitch && are_scattered == scattered) {
+  void fit(bool one_by_one, int32_t to_width, int32_t to_rows, int32_t to_pitch) {
+    if (to_width == width && to_rows == rows && to_pitch == pitch && one_by_one == in_turn) {
       return;
     }
-    width = to_width, rows = to_rows, pitch = to_pitch, scattered = are_scattered;
+    width = to_width, rows = to_rows, pitch = to_pitch, in_turn = one_by_one;
     count = 0;
-    const int stride = scattered ? 1 : 16;
+    const int stride = in_turn ? 1 : 16;
     for (int first = 0; first < stride; ++first) {
       for (int y = 0; y < rows; ++y) {
         // Each row starts further to the right than the one above it: both add to the row of
@@ -100,7 +101,7 @@ struct Near {
     const int room = (slots + kRowAlign - 1) / kRowAlign * kRowAlign;
     std::fill(sees_ + slots, sees_ + room, 0);
     number();
-    if (!in_order.scattered) pick(in_order);
+    if (!in_order.in_turn) pick(in_order);
     for (int d = 0; d < D; ++d) {
       std::copy(of_all.x[d], of_all.x[d] + room, looks.x[d]);
       keep(looks.x[d]);

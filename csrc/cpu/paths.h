@@ -36,7 +36,8 @@
   F(runs_of_nan)                                                                               \
   F(runs_by_plane)  /* one channel after another */                                            \
   F(runs_announced) /* some way ahead, of points scattered over a large image */               \
-  F(runs_gathered)  /* by gather instructions */                                               \
+  F(runs_gathered)  /* into vectors */                                                         \
+  F(runs_inserted)  /* pair by pair */                                                         \
   /* sample */                                                                                 \
   F(sample_streams) /* tasks: values past the caches */                                        \
   F(sample_nothing) /* all points look outside */                                              \
@@ -88,7 +89,8 @@
   F(splat_across)         /* blocks of a tile: pairs of pixels, some of them in other slabs */ \
   F(splat_points)         /* blocks of a tile: values that are not finite */                   \
   F(splat_taps)                                                                                \
-  F(splat_channels)
+  F(splat_channels)                                                                            \
+  F(splat_held) /* vectors of channels: pixels in registers */
 
 namespace stn_cuda {
 namespace cpu {

@@ -175,12 +175,17 @@ constexpr int kSlotsAhead = 48;
 // The same by gather instructions, of planes that begin at `plane`. Far: of points that are
 // scattered over a large image. (A type of its own: a branch in the loop of the others costs them a
 // third.)
-template <class Element, bool Far>
+template <class Element, bool Far, bool Inserts>
 struct GatheredRuns {
   const Element* plane;
   int64_t stride_c;
   int slots;
   int rows_below;  // how many further down is what later points see; 0 where none do
+
+  template <class E>
+  STN_HD static auto pairs(const E* from, const int32_t* offset) {
+    return Inserts ? insert_pairs(from, offset) : gather_pairs(from, offset);
+  }
 
   template <int K, int D, class Use>
   STN_HD void taps(const RunStarts<float, K, D>& starts, int c, int row, int first,
@@ -207,8 +212,8 @@ struct GatheredRuns {
         use([&](int k)
                 __attribute__((always_inline)) { return pixels_of_pairs(pairs, k, Element{}); });
       } else {
-        const FloatVector low = gather_pairs(from, offset);
-        const FloatVector high = gather_pairs(from, offset + L / 2);
+        const FloatVector low = pairs(from, offset);
+        const FloatVector high = pairs(from, offset + L / 2);
         const IntVector even = truncate(counting<FloatVector>()) * 2;
         use([&](int k) __attribute__((always_inline)) {
           return select_lanes(low, high, IntVector(even + k));
@@ -275,16 +280,22 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
   if constexpr (kGathers<Element, K>) {
     if (plan.gather) {
       took(Path::runs_gathered);
-      const auto gather = [&](auto far) {
+      const auto gather = [&](auto far, auto inserts) {
         if (far.value) took(Path::runs_announced);
-        GatheredRuns<Element, far.value> source{nullptr, p.input.stride_c, slots,
-                                                plan.scattered ? 0 : 3};
+        if (inserts.value) took(Path::runs_inserted);
+        GatheredRuns<Element, far.value, inserts.value> source{nullptr, p.input.stride_c, slots,
+                                                               plan.scattered ? 0 : 3};
         all(
             std::integral_constant<int, kChannelBlock>{},
             [&](int, const auto* plane) { source.plane = plane; }, source);
       };
-      const bool far = plan.scattered && is_far(p);
-      return far ? gather(std::true_type{}) : gather(std::false_type{});
+      const auto gather_by = [&](auto inserts) {
+        plan.far ? gather(std::true_type{}, inserts) : gather(std::false_type{}, inserts);
+      };
+      if constexpr (kInserts<Element, K>) {
+        if (plan.inserts) return gather_by(std::true_type{});
+      }
+      return gather_by(std::false_type{});
     }
   }
   took(Path::runs_copied);

@@ -4,6 +4,7 @@
 #include "cpu/beyond.h"
 #include "cpu/collect.h"
 #include "cpu/patch.h"
+#include "cpu/splat_channels.h"
 #include "cpu/tap_weights.h"
 
 namespace stn_cuda {
@@ -65,50 +66,6 @@ STN_HD void splat_point(const Slab<A>& slab, A* plane, const Weighted& weighted,
       }
     }
   }
-}
-
-// Consecutive channels: one vector addition per tap.
-template <class Element, int K, int D, class Weighted>
-STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Element>>& slab,
-                               const Tile<D>& tile, const Weighted& weighted, const Element* values,
-                               int channels) {
-  using A = Accumulate<Element>;
-  using V = Native<A>;
-  constexpr int L = kLanes<A>;
-  const auto& taps = weighted.taps;
-  const auto add = [&](int i, const Element* value) __attribute__((always_inline)) {
-    for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
-      for (int ky = 0; ky < K; ++ky) {
-        const int32_t outermost = taps.index[D - 1][D == 3 ? kz : ky][i];
-        if (outermost < slab.low || outermost >= slab.high) continue;
-        A* row = slab.data + taps.index[1][ky][i] * slab.stride[1] +
-                 (D == 3 ? taps.index[D - 1][kz][i] * slab.stride[2] : 0);
-        for (int kx = 0; kx < K; ++kx) {
-          const A w = weighted.weight(kx, ky, kz, i);
-          if (w == 0) continue;
-          A* at = row + taps.index[0][kx][i] * slab.stride[0];
-          int c = 0;
-          for (; c + L <= channels; c += L) {
-            store<L>(at + c, V(load<V>(at + c) + w * load_pixels<V>(value + c)));
-          }
-          if (c < channels) {
-            const int left = channels - c;
-            const V sum = load_pixels<V>(at + c, left) + w * load_pixels<V>(value + c, left);
-            store_pixels(at + c, sum, left);
-          }
-        }
-      }
-    }
-  };
-  const int64_t bytes = channels * static_cast<int64_t>(sizeof(Element));
-  tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
-    const Element* row = values + offset_of<D>(at, p.output.stride);
-    for (int j = 0; j < tile.width; ++j) {
-      const Element* value = row + j * p.output.stride[0];
-      announce_run(value + kPointsAhead * p.output.stride[0], bytes);
-      add(slot + j, value);
-    }
-  });
 }
 
 // Point by point: a tap of weight 0 gets nothing, whatever the value.
@@ -282,7 +239,7 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, co
     }
   }
   Near<T, D> near;
-  order.fit(spread.scattered, tile.width, tile.rows, tile.pitch);
+  order.fit(spread.scattered || spread.alone, tile.width, tile.rows, tile.pitch);
   // Of a tile that may see other slabs, too, only the points that see this one.
   const bool cut = share == Share::some && near.can_find(looks);
   if (cut) near.find(rows, looks, order, slots);

@@ -12,7 +12,7 @@ namespace cpu {
 
 // The time of a small forward by windows, where gathers take 1: four channels in as many dimensions
 // as windows are of use in, under a map that slants rows of points a little.
-inline double window_cost(const Kernels& kernels) {
+inline double window_cost(const Kernels& kernels, bool inserts) {
   constexpr int64_t kChannels = 4, kVolume[] = {32, 8, 8}, kPlane[] = {64, 32, 1};
   constexpr float kSlant = 0.1f;
   const int dims = kernels.window_dims;
@@ -39,6 +39,7 @@ inline double window_cost(const Kernels& kernels) {
 
   Plan plan = tile_plan(rows_of(p.output_size, dims), 1, 4, true, kTile);
   plan.gather = true;
+  plan.inserts = inserts;
   plan.window_rows = 8;
   const auto time = [&](bool windows) {
     plan.windows = windows;

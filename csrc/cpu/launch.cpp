@@ -126,7 +126,8 @@ bool is_too_large(const SampleParams& p) {
 
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels of a plane do not pay for finding out, but for two or three where
-// windows come first. high: looks go along columns.
+// windows come first. Derivatives weigh every row of a window for each axis, which is too much for
+// the many rows of a volume's. high: looks go along columns.
 bool use_windows(const SampleParams& p, bool high) {
   const bool grid = !is_parametric(p.map), long_vectors = kernels().vector_bytes == 64;
   const Gathers gathers = gathers_in_use();
@@ -136,7 +137,7 @@ bool use_windows(const SampleParams& p, bool high) {
     return long_vectors && first && p.channels > 1 && !high && !can_fold(p);
   }
   if (!use_gather(p)) return true;
-  if (p.dims > 2) return first && !grid;
+  if (p.dims > 2) return first && !grid && !p.derivative.data;
   if (first) return p.channels > 1 || !can_fold(p);
   return long_vectors && !grid && p.channels > 1 && p.input.type == ElementType::f32;
 }

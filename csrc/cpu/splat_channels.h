@@ -74,7 +74,7 @@ STN_SHARED void splat_held(const SampleParams& p, const Slab<Accumulate<Element>
   const int64_t step = slab.stride[0];
   int64_t row[R];
   for (int r = 0; r < R; ++r) row[r] = (r & 1) * slab.stride[1] + (r >> 1) * slab.stride[D - 1];
-  V left[R][N], right[R][N];
+  V left[R][N] = {}, right[R][N] = {};
   A* held = nullptr;  // the first row's left pixel, from channel c on
   const auto load_column = [&](const A* at, V(&column)[R][N]) __attribute__((always_inline)) {
 #pragma GCC unroll 4

@@ -28,7 +28,6 @@ std::vector<void (*)(pybind11::module_&)>& parts() {
 
 // For the tests: from now on, counts which ways the CPU kernels go; or no longer.
 void count_cpu_paths(bool on) {
-  stn_cuda::cpu::gathers_in_use();  // what is tried before the first call is not to count
   for (auto& count : stn_cuda::cpu::path_counts) count = 0;
   stn_cuda::cpu::counting_paths = on;
 }

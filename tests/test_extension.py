@@ -130,3 +130,35 @@ def test_unknown_isa():
     assert "STN_CUDA_ISA must be" in message
     assert "baseline" in message
     assert "got 'sse9'" in message
+
+
+GATHERS = "from stn_cuda._extension import _C; print(_C.cpu_gathers(), _C.cpu_inserts())"
+
+
+def test_gathers_can_be_forced():
+    for gathers in ("0", "2d", "rest", "1"):
+        for inserts in ("0", "1"):
+            forced = {"STN_CUDA_GATHER": gathers, "STN_CUDA_INSERT": inserts}
+            result = python(GATHERS, PACKAGE.parent, **forced)
+            assert result.stdout == f"{gathers} {inserts == '1'}\n", result.stderr
+
+
+@pytest.mark.parametrize("name", ("STN_CUDA_GATHER", "STN_CUDA_INSERT"))
+def test_unknown_gathers(name):
+    result = python(GATHERS, PACKAGE.parent, **{name: "yes"})
+    assert result.returncode == 1
+    assert f"{name} must be 0" in result.stderr
+    assert "got 'yes'" in result.stderr
+
+
+def test_the_processor_decides_how_pixels_are_gathered():
+    """Not the moment: what two processes compute on one machine has the same bits."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        pytest.skip("no /proc/cpuinfo to ask for the processor's maker")
+    amd = any(line.startswith("vendor_id") and "AuthenticAMD" in line for line in lines)
+    result = python(GATHERS, PACKAGE.parent, STN_CUDA_GATHER="", STN_CUDA_INSERT="")
+    gathers, inserts = result.stdout.split()
+    assert inserts == str(amd), result.stderr
+    assert amd or gathers != "rest"

@@ -1,11 +1,11 @@
 // The processor's gather instructions: two float32 pixels are one element of 64 bits, two 16-bit
 // ones of 32. Some processors' are slower than scalar loads, by far where they are mended against
-// data sampling, and float32 pairs come into a vector sooner one by one; so it is measured, once.
-// Results do not depend on it.
+// data sampling, so that it is measured, once; AMD's take longer than loading float32 pairs one by
+// one into a vector. Results depend on it by roundings alone.
 #pragma once
 
-#include "cpu/fastest.h"
-#include "cpu/kernels.h"
+#include <chrono>
+
 #include "cpu/pixels.h"
 
 namespace stn_cuda {
@@ -65,23 +65,32 @@ STN_HD FloatVector insert_pairs(const float* from, const int32_t* offset) {
 }
 #endif
 
-// The times of gathering pairs of float32 pixels, where copying them one by one takes 1.
-inline GatherCosts gather_costs() {
+// Seconds of the fastest of a few runs: the others were interrupted.
+template <class F>
+double fastest(F&& f) {
+  using Clock = std::chrono::steady_clock;
+  double least = 1;
+  for (int run = 0; run < 8; ++run) {
+    const auto start = Clock::now();
+    f();
+    least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return least;
+}
+
+// The time of gathering pairs of float32 pixels, where copying them one by one takes 1.
+inline double gather_cost() {
   constexpr int kPixels = 2048, kPoints = 1024;
   alignas(64) float image[kPixels + 1] = {};
   alignas(64) int32_t offset[kPoints];
   alignas(64) float pairs[2 * kPoints];
   for (int i = 0; i < kPoints; ++i) offset[i] = i * 977 % kPixels;
-  const auto time = [&](auto inserted) {
-    return fastest([&] {
-      for (int i = 0; i < kPoints; i += kLanes<float> / 2) {
-        store<kLanes<float>>(pairs + 2 * i, inserted.value ? insert_pairs(image, offset + i)
-                                                           : gather_pairs(image, offset + i));
-      }
-      __asm__ volatile("" : : "r"(pairs) : "memory");
-    });
-  };
-  const double instruction = time(std::false_type{}), inserts = time(std::true_type{});
+  const double gather = fastest([&] {
+    for (int i = 0; i < kPoints; i += kLanes<float> / 2) {
+      store<kLanes<float>>(pairs + 2 * i, gather_pairs(image, offset + i));
+    }
+    __asm__ volatile("" : : "r"(pairs) : "memory");
+  });
   const double copy = fastest([&] {
     for (int i = 0; i < kPoints; ++i) {
       std::memcpy(pairs + 2 * i, image + offset[i], 2 * sizeof(float));
@@ -89,14 +98,14 @@ inline GatherCosts gather_costs() {
     }
     __asm__ volatile("" : : "r"(pairs) : "memory");
   });
-  return {instruction / copy, inserts / copy};
+  return gather / copy;
 }
 #else
 template <class Element, int K>
 constexpr bool kGathers = false;
 template <class Element, int K>
 constexpr bool kInserts = false;
-inline GatherCosts gather_costs() { return {INFINITY, INFINITY}; }
+inline double gather_cost() { return INFINITY; }
 #endif
 
 }  // namespace STN_ISA

@@ -84,16 +84,11 @@ STN_HD int32_t basis_row(const Plan& plan) {
   return (plan.tile_width * plan.tile_rows + kRowAlign - 1) / kRowAlign * kRowAlign + kRowAlign;
 }
 
-// What gathering pairs of float32 pixels takes: by the processor's instruction, and one by one.
-struct GatherCosts {
-  double instruction, inserts;
-};
-
 struct Kernels {
   const char* name;
   int vector_bytes;                           // of one register
   int window_dims;                            // up to how many dimensions cpu/window.h is of use
-  GatherCosts (*gather_costs)();              // cpu/gathers.h
+  double (*gather_cost)();                    // cpu/gathers.h
   bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&);
   void (*cut_slabs)(const SampleParams&, int64_t image, int64_t slabs, int32_t* first);

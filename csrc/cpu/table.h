@@ -15,7 +15,7 @@
       #NAME,                                                       \
       STN_VECTOR_BYTES,                                            \
       ::stn_cuda::cpu::kWindowDims,                                \
-      ::stn_cuda::cpu::gather_costs,                               \
+      ::stn_cuda::cpu::gather_cost,                                \
       ::stn_cuda::cpu::sees_columns_of,                            \
       ::stn_cuda::cpu::is_scattered_of,                            \
       ::stn_cuda::cpu::cut_slabs_of,                               \

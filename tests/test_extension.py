@@ -136,11 +136,10 @@ GATHERS = "from stn_cuda._extension import _C; print(_C.cpu_gathers(), _C.cpu_in
 
 
 def test_gathers_can_be_forced():
-    for gathers in ("0", "2d", "rest", "1"):
-        for inserts in ("0", "1"):
-            forced = {"STN_CUDA_GATHER": gathers, "STN_CUDA_INSERT": inserts}
-            result = python(GATHERS, PACKAGE.parent, **forced)
-            assert result.stdout == f"{gathers} {inserts == '1'}\n", result.stderr
+    for gathers, inserts in (("0", "1"), ("2d", "0"), ("rest", "1"), ("1", "0")):
+        forced = {"STN_CUDA_GATHER": gathers, "STN_CUDA_INSERT": inserts}
+        result = python(GATHERS, PACKAGE.parent, **forced)
+        assert result.stdout == f"{gathers} {inserts == '1'}\n", result.stderr
 
 
 @pytest.mark.parametrize("name", ("STN_CUDA_GATHER", "STN_CUDA_INSERT"))

@@ -82,7 +82,8 @@ Gathers gathers_in_use() {
   const auto suitable = [] {
     const double cost = kernels().gather_cost();
     if (cost < kQuick) return is_amd() ? Gathers::rest : Gathers::all;
-    return cost < kPlanes || (is_amd() && std::isfinite(cost)) ? Gathers::planes : Gathers::none;
+    const bool inserts = inserts_in_use() && std::isfinite(cost);
+    return cost < kPlanes || inserts ? Gathers::planes : Gathers::none;
   };
   static const size_t chosen =
       switched("STN_CUDA_GATHER", kGatherNames, [&] { return static_cast<size_t>(suitable()); });

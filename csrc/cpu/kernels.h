@@ -61,7 +61,6 @@ struct Plan {
   bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
   bool inserts;            // float32: pair by pair, without the instruction
   bool scattered;          // sample, grad_warp: whether neighbouring points look far apart
-  bool far;                // and what they see is announced to the caches
   bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
   int window_rows;         // of pixels along an axis, above which runs cost less
   bool streams;            // sample: whether values are written past the caches
@@ -115,9 +114,9 @@ extern const Kernels avx512_kernels;
 // The table in use, chosen once: the fastest that the processor has, or STN_CUDA_ISA.
 const Kernels& kernels();
 
-// How far gather instructions are used, and how STN_CUDA_GATHER says so: not at all; for float32
-// images in 2-D, or for all that they can do, where windows (cpu/window.h) do not hold the points;
-// or, wherever there are few planes or dimensions to share a window, in their place.
+// How far pixels are gathered into vectors, and how STN_CUDA_GATHER says so: not at all; for
+// float32 images in 2-D, or for all that they can do, where windows (cpu/window.h) do not hold the
+// points; or, wherever there are few planes or dimensions to share a window, in their place.
 enum class Gathers { none, planes, rest, all };
 constexpr const char* kGatherNames[] = {"0", "2d", "rest", "1"};
 

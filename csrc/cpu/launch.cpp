@@ -105,13 +105,6 @@ bool is_scattered(const SampleParams& p, int64_t bytes) {
 // From where on that matters to looks at the image, which then find little in the L1 cache.
 constexpr int64_t kSmall = int64_t(1) << 18;
 
-// Whether what scattered points see is so far away, in no cache that is near, that it is announced.
-bool are_far(const SampleParams& p) {
-  constexpr int64_t kCache = int64_t(8) << 20;
-  const int64_t pixels = points(p.input_size, p.dims) * p.input.batch;
-  return pixels * p.channels * element_size(p.input.type) > kCache;
-}
-
 // Whether the result is so large that what comes next gains by not finding it in a cache, where it
 // is in the way of what is read: measured, benchmarks/README.md. As many values of 16 bits as of
 // float32. (What lies around the image is added to it at once.)
@@ -146,6 +139,16 @@ bool use_windows(const SampleParams& p, bool high) {
 int window_rows(const SampleParams& p) {
   if (use_gather(p) && gathers_in_use() != Gathers::rest) return 5;
   return p.dims > 2 || kernels().vector_bytes < 64 || p.channels < 4 ? 8 : 14;
+}
+
+// How sample and grad_warp come to the pixels.
+void choose_ways(const SampleParams& p, bool high, bool scattered, bool windows, Plan& plan) {
+  plan.plane_by_plane = high && columns_collide(p.input, 2);
+  plan.gather = use_gather(p);
+  plan.inserts = inserts_in_use();
+  plan.scattered = scattered;
+  plan.windows = windows;
+  plan.window_rows = window_rows(p);
 }
 
 // Whether splat may be turned round (cpu/turned.h): measured, benchmarks/README.md. Vectors of 32
@@ -201,13 +204,7 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   const Points points = points_of(p, high, windows);
   const int64_t rows = rows_per_tile(p, high, scattered);
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
-  plan.plane_by_plane = high && columns_collide(p.input, 2);
-  plan.gather = use_gather(p);
-  plan.inserts = inserts_in_use();
-  plan.scattered = scattered;
-  plan.far = scattered && are_far(p);
-  plan.windows = windows;
-  plan.window_rows = window_rows(p);
+  choose_ways(p, high, scattered, windows, plan);
   plan.streams = kernel == kernels().sample && is_too_large(p);
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (kernel == kernels().sample && control_points(p) > 0) {
@@ -308,13 +305,7 @@ void grad_warp_together(const SampleParams& p, bool add) {
   const int64_t most = points_together(p);
   Plan plan = sums ? group_plan(points, p.warp.batch, rows, padded, most)
                    : tile_plan(points, p.warp.batch, rows, padded, most);
-  plan.plane_by_plane = high && columns_collide(p.input, 2);
-  plan.gather = use_gather(p);
-  plan.inserts = inserts_in_use();
-  plan.scattered = scattered;
-  plan.far = scattered && are_far(p);
-  plan.windows = windows;
-  plan.window_rows = window_rows(p);
+  choose_ways(p, high, scattered, windows, plan);
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
   run_sums(kernels().grad_warp, p, sums, plan);

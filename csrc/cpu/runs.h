@@ -172,9 +172,9 @@ struct alignas(64) CopiedRuns {
 // How many slots ahead the runs of scattered points are announced to the caches.
 constexpr int kSlotsAhead = 48;
 
-// The same by gather instructions, of planes that begin at `plane`. Far: of points that are
-// scattered over a large image. (A type of its own: a branch in the loop of the others costs them a
-// third.)
+// The same gathered into vectors, of planes that begin at `plane`; float32 pairs by the processor's
+// instruction or, with Inserts, one by one. Far: of points that are scattered over a large image.
+// (Types of their own: a branch in the loop of the others costs them a third.)
 template <class Element, bool Far, bool Inserts>
 struct GatheredRuns {
   const Element* plane;
@@ -183,7 +183,7 @@ struct GatheredRuns {
   int rows_below;  // how many further down is what later points see; 0 where none do
 
   template <class E>
-  STN_HD static auto pairs(const E* from, const int32_t* offset) {
+  STN_HD static auto float_pairs(const E* from, const int32_t* offset) {
     return Inserts ? insert_pairs(from, offset) : gather_pairs(from, offset);
   }
 
@@ -212,8 +212,8 @@ struct GatheredRuns {
         use([&](int k)
                 __attribute__((always_inline)) { return pixels_of_pairs(pairs, k, Element{}); });
       } else {
-        const FloatVector low = pairs(from, offset);
-        const FloatVector high = pairs(from, offset + L / 2);
+        const FloatVector low = float_pairs(from, offset);
+        const FloatVector high = float_pairs(from, offset + L / 2);
         const IntVector even = truncate(counting<FloatVector>()) * 2;
         use([&](int k) __attribute__((always_inline)) {
           return select_lanes(low, high, IntVector(even + k));
@@ -290,7 +290,8 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
             [&](int, const auto* plane) { source.plane = plane; }, source);
       };
       const auto gather_by = [&](auto inserts) {
-        plan.far ? gather(std::true_type{}, inserts) : gather(std::false_type{}, inserts);
+        const bool far = plan.scattered && is_far(p);
+        far ? gather(std::true_type{}, inserts) : gather(std::false_type{}, inserts);
       };
       if constexpr (kInserts<Element, K>) {
         if (plan.inserts) return gather_by(std::true_type{});

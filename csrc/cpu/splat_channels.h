@@ -159,9 +159,10 @@ STN_SHARED void splat_channels(const SampleParams& p, const Slab<Accumulate<Elem
     if (c > 0) took(Path::splat_held);
   }
   if (c == channels) return;
-  for_each_pixel(p, tile, values + c, channels - c, [&](int i, const Element* value) {
+  const auto add = [&](int i, const Element* value) __attribute__((always_inline)) {
     add_channels<Element, K, D>(slab, weighted, i, value - c, c, channels);
-  });
+  };
+  for_each_pixel(p, tile, values + c, channels - c, add);
 }
 
 }  // namespace STN_ISA

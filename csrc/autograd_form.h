@@ -12,6 +12,8 @@
 
 #include "autograd_node.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <array>
 #include <mutex>
 #include <string>
@@ -20,6 +22,8 @@
 #include "arguments.h"
 #include "math/parametric.h"
 #include "ops.h"
+#include "ops_back.h"
+#include "plain.h"
 
 namespace stn_cuda {
 namespace form {
@@ -166,14 +170,17 @@ struct FormNode : public Node {
     for (auto& variable : kept) variable.reset_data();
   }
 
+  bool asked_for(Argument argument) {
+    return place[argument] >= 0 && task_should_compute_output(place[argument]);
+  }
+
   // f(argument) for each whose gradient is asked for.
   template <class F>
   variable_list gradients(F&& f) {
     variable_list result(num_outputs());
     for (int k = 0; k < kArguments; ++k) {
-      if (place[k] >= 0 && task_should_compute_output(place[k])) {
-        result[place[k]] = f(static_cast<Argument>(k));
-      }
+      const Argument argument = static_cast<Argument>(k);
+      if (asked_for(argument)) result[place[k]] = f(argument);
     }
     return result;
   }
@@ -199,10 +206,29 @@ struct FormBackward : public FormNode {
     } else {
       arguments[form.by] = grads[0];
     }
+    if (is_of_sample() && moves.empty() && asked_for(kImage) && asked_for(kWarp) &&
+        !at::GradMode::is_enabled() && are_plain(arguments)) {
+      return both_gradients(arguments);
+    }
     return gradients([&](Argument by) {
       return by == kTangent ? derivative(form, kWarp, arguments, rest)
                             : derivative(form, by, arguments, all);
     });
+  }
+
+ private:
+  bool is_of_sample() const { return form.by == kGrad && !form.mode.empty(); }
+
+  static bool are_plain(const Arguments& a) {
+    return is_plain(a[kGrad]) && is_plain(a[kImage]) && is_plain(a[kWarp]);
+  }
+
+  // The same as one by one, but the kernels may share what they read.
+  variable_list both_gradients(const Arguments& a) {
+    variable_list result(num_outputs());
+    std::tie(result[place[kImage]], result[place[kWarp]]) = sample_gradients(
+        a[kGrad], a[kImage], a[kWarp], form.map, form.mode, form.padding_mode, form.align_corners);
+    return result;
   }
 };
 

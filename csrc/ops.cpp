@@ -1,12 +1,12 @@
 // Every op's schema; and of those that sample, what happens before the kernels: checks, allocation,
-// the choice of the device's backend. (Those of grids: ops_grid.cpp.)
+// the choice of the device's backend. (What flows back: ops_back.cpp; grids: ops_grid.cpp.)
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include "allocate.h"
 #include "arguments.h"
 #include "backend.h"
-#include "checks.h"
+#include "direction.h"
 #include "look.h"
 #include "ops.h"
 #include "sampling.h"
@@ -118,32 +118,6 @@ at::Tensor empty_gradient(at::IntArrayRef shape, const at::Tensor& input) {
   return empty_result(sizes, input.options()).movedim(-1, 1);
 }
 
-using Tangent = const std::optional<at::Tensor>&;
-
-// What the derivatives along a direction are given more than what they are derivatives of.
-struct Way {
-  Tangent tangent;
-  int64_t axis;
-};
-
-// The direction, if there is one, as the kernels read it; `readable` keeps its memory. p.map and
-// p.batch are set.
-void set_direction(SampleParams& p, const Way* way, at::Tensor& readable) {
-  if (!way) return;
-  if (way->tangent) {
-    readable = readable_warp(*way->tangent, p.map);
-    p.direction = Direction::tangent;
-    p.tangent = warp_of(readable, p.map, p.batch);
-  } else {
-    p.direction = Direction::axis;
-    p.axis = static_cast<int32_t>(way->axis);
-  }
-}
-
-void check_way(const char* op, const at::Tensor& warp, const Way* way, int64_t dims) {
-  if (way) check_direction(op, warp, way->tangent, way->axis, dims);
-}
-
 // fill: null, or (N or 1, C), what is around. mask: null, or what is made where the kernel writes
 // it.
 at::Tensor sample_of(const char* op, const at::Tensor& input, const at::Tensor& warp,
@@ -201,10 +175,10 @@ std::tuple<at::Tensor, at::Tensor> sample_masked(const at::Tensor& input, const 
   return std::make_tuple(output, mask);
 }
 
-at::Tensor sample_derivative(const at::Tensor& input, const at::Tensor& warp, Tangent tangent,
-                             int64_t axis, c10::string_view map, at::IntArrayRef size,
-                             c10::string_view mode, c10::string_view padding_mode,
-                             bool align_corners) {
+at::Tensor sample_derivative(const at::Tensor& input, const at::Tensor& warp,
+                             const std::optional<at::Tensor>& tangent, int64_t axis,
+                             c10::string_view map, at::IntArrayRef size, c10::string_view mode,
+                             c10::string_view padding_mode, bool align_corners) {
   const char* op = "sample_derivative";
   const Way way{tangent, axis};
   return look(op, true, input, warp, map, size, mode, padding_mode, align_corners,
@@ -267,113 +241,17 @@ std::tuple<at::Tensor, at::Tensor> sample_with_gradient(
               });
 }
 
-at::Tensor splat_along(const char* op, const at::Tensor& values, const at::Tensor& warp,
-                       const Way* way, c10::string_view map, at::IntArrayRef shape,
-                       bool channels_last, c10::string_view mode, c10::string_view padding_mode,
-                       bool align_corners) {
-  check_splat(op, values, warp, map, c10::fromIntArrayRefSlow(shape), mode, padding_mode);
-  check_way(op, warp, way, values.dim() - 2);
-  const Backend& backend = backend_of(op, values);
-  SampleParams p = make_params(op, values, map, mode, padding_mode, align_corners);
-  p.batch = values.size(0);
-
-  const auto format = format_of(channels_last, p.dims);
-  at::Tensor image = empty_result(shape, values.options().memory_format(format));
-  if (image.numel() == 0) return image;
-  const bool step = p.interpolation == Interpolation::nearest && way;
-  if (values.numel() == 0 || step) return image.zero_();
-  copy_spatial(shape.slice(2), p.input_size);
-  copy_spatial(values.sizes().slice(2), p.output_size);
-  const at::Tensor source = readable(values, channels_last);
-  const at::Tensor parameters = readable_warp(warp, p.map);
-  p.input = image_of(image, p.batch);
-  p.output = image_of(source, p.batch);
-  p.warp = warp_of(parameters, p.map, p.batch);
-  at::Tensor direction;
-  set_direction(p, way, direction);
-  const c10::OptionalDeviceGuard guard(values.device());
-  backend.splat(p);
-  return image;
-}
-
-at::Tensor splat(const at::Tensor& values, const at::Tensor& warp, c10::string_view map,
-                 at::IntArrayRef shape, bool channels_last, c10::string_view mode,
-                 c10::string_view padding_mode, bool align_corners) {
-  return splat_along("splat", values, warp, nullptr, map, shape, channels_last, mode, padding_mode,
-                     align_corners);
-}
-
-at::Tensor splat_derivative(const at::Tensor& values, const at::Tensor& warp, Tangent tangent,
-                            int64_t axis, c10::string_view map, at::IntArrayRef shape,
-                            bool channels_last, c10::string_view mode,
-                            c10::string_view padding_mode, bool align_corners) {
-  const Way way{tangent, axis};
-  return splat_along("splat_derivative", values, warp, &way, map, shape, channels_last, mode,
-                     padding_mode, align_corners);
-}
-
-at::Tensor grad_warp_along(const char* op, const at::Tensor& grad, const at::Tensor& input,
-                           const at::Tensor& warp, const Way* way, c10::string_view map,
-                           c10::string_view mode, c10::string_view padding_mode,
-                           bool align_corners) {
-  check_sample_grad_warp(op, grad, input, warp, map, mode, padding_mode);
-  check_way(op, warp, way, input.dim() - 2);
-  const Backend& backend = backend_of(op, input);
-  SampleParams p = make_params(op, input, map, mode, padding_mode, align_corners);
-  p.batch = broadcast_batch(input, warp);
-
-  at::Tensor grad_warp = empty_grad_warp(warp, p.map);
-  if (grad_warp.numel() == 0) return grad_warp;
-  // A step function's derivative; and a sum over nothing.
-  if (p.interpolation == Interpolation::nearest || grad.numel() == 0) return grad_warp.zero_();
-  copy_spatial(input.sizes().slice(2), p.input_size);
-  copy_spatial(grad.sizes().slice(2), p.output_size);
-  const bool channels_last = input.suggest_memory_format() != at::MemoryFormat::Contiguous;
-  const at::Tensor source = readable(grad, channels_last);
-  const at::Tensor parameters = readable_warp(warp, p.map);
-  p.input = image_of(input, p.batch);
-  p.output = image_of(source, p.batch);
-  p.warp = warp_of(parameters, p.map, p.batch);
-  p.grad_warp = warp_of(grad_warp, p.map, p.batch);
-  at::Tensor direction;
-  set_direction(p, way, direction);
-  const c10::OptionalDeviceGuard guard(input.device());
-  backend.grad_warp(p);
-  return grad_warp;
-}
-
-at::Tensor sample_grad_warp(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& warp,
-                            c10::string_view map, c10::string_view mode,
-                            c10::string_view padding_mode, bool align_corners) {
-  return grad_warp_along("sample_grad_warp", grad, input, warp, nullptr, map, mode, padding_mode,
-                         align_corners);
-}
-
-at::Tensor sample_grad_warp_derivative(const at::Tensor& grad, const at::Tensor& input,
-                                       const at::Tensor& warp, Tangent tangent, int64_t axis,
-                                       c10::string_view map, c10::string_view mode,
-                                       c10::string_view padding_mode, bool align_corners) {
-  const Way way{tangent, axis};
-  return grad_warp_along("sample_grad_warp_derivative", grad, input, warp, &way, map, mode,
-                         padding_mode, align_corners);
-}
-
 }  // namespace
-
 }  // namespace stn_cuda
 
-#define STN_IMPLEMENT(KEY)                                                        \
-  TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                                          \
-    m.impl("sample", stn_cuda::sample);                                           \
-    m.impl("sample_filled", stn_cuda::sample_filled);                             \
-    m.impl("sample_masked", stn_cuda::sample_masked);                             \
-    m.impl("splat", stn_cuda::splat);                                             \
-    m.impl("sample_grad_warp", stn_cuda::sample_grad_warp);                       \
-    m.impl("sample_derivative", stn_cuda::sample_derivative);                     \
-    m.impl("splat_derivative", stn_cuda::splat_derivative);                       \
-    m.impl("sample_grad_warp_derivative", stn_cuda::sample_grad_warp_derivative); \
-    m.impl("sample_with_derivative", stn_cuda::sample_with_derivative);           \
-    m.impl("sample_with_gradient", stn_cuda::sample_with_gradient);               \
+#define STN_IMPLEMENT(KEY)                                              \
+  TORCH_LIBRARY_IMPL(stn_cuda, KEY, m) {                                \
+    m.impl("sample", stn_cuda::sample);                                 \
+    m.impl("sample_filled", stn_cuda::sample_filled);                   \
+    m.impl("sample_masked", stn_cuda::sample_masked);                   \
+    m.impl("sample_derivative", stn_cuda::sample_derivative);           \
+    m.impl("sample_with_derivative", stn_cuda::sample_with_derivative); \
+    m.impl("sample_with_gradient", stn_cuda::sample_with_gradient);     \
   }
 
 STN_FOR_EACH_KEY(STN_IMPLEMENT)

@@ -1,23 +1,13 @@
 #include "ops_kept.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
-#include <torch/csrc/autograd/functions/utils.h>
 
 #include "allocate.h"
 #include "look.h"
+#include "plain.h"
 
 namespace stn_cuda {
 namespace {
-
-// What the dispatcher would call after autograd. (It passes by BackendSelect, which is for
-// functions that make tensors.)
-c10::DispatchKey called_next(const at::Tensor& input, const at::Tensor& warp) {
-  const auto local = c10::impl::tls_local_dispatch_key_set();
-  const auto keys = ((input.key_set() | warp.key_set() | local.included_) - local.excluded_) &
-                    c10::after_ADInplaceOrView_keyset;
-  return keys.remove(c10::DispatchKey::BackendSelect).highestPriorityTypeId();
-}
 
 // Whether there are elements, none of which stands for several (as those of an expanded tensor do).
 bool owns_elements(const at::Tensor& tensor) {
@@ -78,12 +68,6 @@ bool are_few(const at::Tensor& warp, at::IntArrayRef size) {
 }
 
 }  // namespace
-
-bool is_plain(const at::Tensor& grad) {
-  const c10::DispatchKey next = called_next(grad, grad);
-  const bool kernels = next == c10::DispatchKey::CPU || next == c10::DispatchKey::CUDA;
-  return kernels && !torch::autograd::isFwGradDefined(grad);
-}
 
 bool can_keep_slopes(const at::Tensor& input, const at::Tensor& warp, c10::string_view map,
                      c10::SymIntArrayRef size, c10::string_view mode) {

@@ -19,10 +19,6 @@ std::tuple<at::Tensor, at::Tensor> sample_with_slopes(
     const at::Tensor& input, const at::Tensor& warp, c10::string_view map, c10::SymIntArrayRef size,
     c10::string_view mode, c10::string_view padding_mode, bool align_corners);
 
-// Whether nobody else wants to see what is done with what flows back, which may come in batches, as
-// a fake or as a dual number.
-bool is_plain(const at::Tensor& grad);
-
 // The warp's gradient, out of the slopes and the values' gradient; in the slopes' memory where that
 // can be, and is `ours`.
 at::Tensor warp_gradient(const at::Tensor& slopes, bool ours, const at::Tensor& grad,

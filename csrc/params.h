@@ -138,6 +138,8 @@ struct Backend {
   void (*grad_warp)(const SampleParams&);
   void (*warp_grid)(const GridParams&);
   void (*warp_grid_backward)(const GridParams&);
+  // grad_warp and splat of the same values, images and warps; null where it takes the two of them.
+  void (*gradients)(const SampleParams& to_warp, const SampleParams& to_image);
   bool masks;  // whether sample writes a mask
   bool keeps;  // whether grad_warp writes values, and reads slopes
 };

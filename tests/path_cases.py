@@ -32,6 +32,7 @@ from ways import (
     WINDOWS,
     WINDOWS_FIRST,
     around,
+    aslant,
     case,
     diagonal,
     turn,
@@ -131,7 +132,8 @@ def affine_cases():
     nan["runs_of_nan"] = ALL
     yield case("NaN theta", image((1, 2, 20, 40)), theta, (12, 33), nan)
     singular = {f"turned_{k}": set() for k in (2, 3, 4)} | {"splat_inside": ALL}
-    yield case("singular theta", image((1, 2, 20, 40)), diagonal(0.5, 0), (20, 40), singular)
+    flat = aslant(diagonal(0.5, 0))
+    yield case("singular theta", image((1, 2, 20, 40)), flat, (20, 40), singular)
     wide = around("runs", ALL) | around("windows", set()) | singular
     yield case("float64 theta", image((1, 2, 20, 40)), near.double(), (20, 40), wide)
 
@@ -254,9 +256,8 @@ def mode_cases():
         ways = around("windows", WINDOWS - AVX2_GATHER) | {"splat_inside": ALL - TURNING}
         if padding != "zeros":
             ways["splat_inside"] = ALL
-        yield case(
-            f"linear, {padding}", pixels, diagonal(1.05, 1.05), (30, 48), ways, padding_mode=padding
-        )
+        theta = aslant(diagonal(1.05, 1.05))
+        yield case(f"linear, {padding}", pixels, theta, (30, 48), ways, padding_mode=padding)
         windows = WINDOWS - AVX2_GATHER
         ways = {"sample_windows": windows, "sample_runs": ALL - windows, "splat_taps": ALL}
         settings["mode"] = "nearest"

@@ -11,7 +11,8 @@ from cases import (
     splines,
     thetas,
 )
-from ways import ALL, TURNING, TURNING_FLOAT, PathCase, case, diagonal, turn, turning
+from scaled_path_cases import scaled_cases
+from ways import ALL, TURNING, TURNING_FLOAT, PathCase, aslant, case, diagonal, turn, turning
 
 
 def added(channels, dtype=torch.float32):
@@ -21,6 +22,7 @@ def added(channels, dtype=torch.float32):
 
 
 def splat_cases():
+    yield from scaled_cases()
     for k, scale in ((2, 1.05), (3, 0.9), (4, 0.65)):
         for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
             for channels in (2, 6):
@@ -39,7 +41,7 @@ def splat_cases():
     for size, narrow in (((20, 20), TURNING), ((9, 13), TURNING_FLOAT)):
         ways = {"turned_narrow": narrow, "turned_3": TURNING_FLOAT}
         pixels = image((2, 3, *size))
-        yield case(f"narrow output {size}", pixels, diagonal(0.9, 0.9), size, ways)
+        yield case(f"narrow output {size}", pixels, aslant(diagonal(0.9, 0.9)), size, ways)
     tiny = {"turned_narrow": set(), "turned_2": set(), "turned_3": set(), "turned_4": set()}
     yield case("tiny output", image((1, 3, 4, 4)), diagonal(0.9, 0.9), (2, 2), tiny)
     onto = {"turned_onto": TURNING_FLOAT, "turned_3": TURNING_FLOAT}
@@ -53,9 +55,10 @@ def splat_cases():
     ways = {"turned_onto": set(), "turned_3": TURNING_FLOAT}
     yield case("three images, one warp", image((3, 5, 30, 40)), turn(3, 0.9), (30, 40), ways)
     falls = {"turned_2": set(), "turned_3": set(), "turned_4": set(), "splat_inside": ALL}
-    yield case("large image", image((1, 3, 60, 60)), diagonal(0.9, 0.9), (30, 30), falls)
+    theta = aslant(diagonal(0.9, 0.9))
+    yield case("large image", image((1, 3, 60, 60)), theta, (30, 30), falls)
     near = falls | {"splat_inside": set(), "splat_patched": ALL}
-    yield case("zoomed in", image((1, 3, 40, 40)), diagonal(0.4, 0.4), (40, 40), near)
+    yield case("zoomed in", image((1, 3, 40, 40)), aslant(diagonal(0.4, 0.4)), (40, 40), near)
     yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
     few = {"turned_3": TURNING, "splat_inside": ALL - TURNING}
     yield case("one channel", image((1, 1, 40, 40)), turn(3), (40, 40), few)

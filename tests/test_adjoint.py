@@ -77,8 +77,27 @@ def test_turned_round(dtype, theta, sizes, channels, padding):
     image = pixels(1, channels, size, dtype)
     call = Call(image, theta.to(dtype), "affine", output, padding_mode=padding)
     ways = check_adjoint(call)
+    if channels < 8 and not theta.to(dtype)[0, [0, 1], [1, 0]].any():
+        assert "scaled" in ways, f"{sorted(ways)} of {call}"
+        return
     turned = any(way.startswith("turned_") for way in ways)
     assert turned == (machine() in turning(channels, dtype)), f"{sorted(ways)} of {call}"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(
+    thetas(0, (-2.5, 2.5), 1.2),
+    st.sampled_from(SIZES),
+    st.sampled_from((1, 3)),
+    st.sampled_from(PADDINGS),
+)
+def test_scaled(dtype, theta, sizes, channels, padding):
+    """Boxes of any width, mirrored or not."""
+    size, output = sizes
+    theta = theta.to(dtype)
+    call = Call(pixels(1, channels, size, dtype), theta, "affine", output, padding_mode=padding)
+    assert "scaled" in check_adjoint(call), call
 
 
 @pytest.mark.quick

@@ -49,7 +49,7 @@ from stn_cuda import reference
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
-TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")} | {"splat_beyond"}
+TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
 WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "runs_inserted": INSERTS}
@@ -58,7 +58,9 @@ SOME |= dict.fromkeys(WINDOWED, WINDOWS) | {"splat_collected": TURNING}
 # The way of images of bytes, which have no gradients: test_bytes.py.
 OF_BYTES = {"sample_pairs"}
 # The ways that values choose: test_values_that_are_not_finite.
-BY_VALUE = {"splat_points", "splat_beyond_points"}
+BY_VALUE = {"splat_points", "splat_beyond_points", "scaled_carefully"}
+# Of both gradients together: test_gradients_together.py.
+TOGETHER = {"gradients_in_turns"}
 # Of results that are too large to stay in a cache: test_results_past_the_caches.
 BY_SIZE = {"sample_streams"}
 
@@ -100,7 +102,7 @@ def test_every_way_has_a_case():
     named = {way for case in CASES for way, machines in case.ways.items() if machine() in machines}
     absent = {way for way, machines in SOME.items() if machine() not in machines}
     derived = {way for way in all_paths() if way.startswith("derive_")}
-    assert named | BY_VALUE | BY_SIZE | OF_BYTES | derived == all_paths() - absent
+    assert named | BY_VALUE | BY_SIZE | TOGETHER | OF_BYTES | derived == all_paths() - absent
 
 
 @pytest.mark.quick

@@ -66,3 +66,10 @@ def diagonal(*entries, dtype=torch.float32):
     for d, entry in enumerate(entries):
         theta[0, d, d], theta[0, d, dims] = entry, 0.013 * (d + 1)
     return theta.to(dtype)
+
+
+def aslant(theta):
+    """The same, but that a plane's rows of points are not quite along rows of pixels."""
+    theta = theta.clone()
+    theta[:, 0, 1] += 0.01
+    return theta

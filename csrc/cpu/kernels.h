@@ -90,6 +90,7 @@ struct Kernels {
   double (*gather_cost)();                    // cpu/gathers.h
   bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&);
+  bool (*is_sparse)(const SampleParams&);
   void (*cut_slabs)(const SampleParams&, int64_t image, int64_t slabs, int32_t* first);
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

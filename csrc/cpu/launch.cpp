@@ -1,14 +1,11 @@
 // Cuts the work into tasks and hands them to torch's thread pool.
 #include <ATen/Parallel.h>
 
-#include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "backend.h"
 #include "cpu/apart.h"
-#include "cpu/plan.h"
-#include "math/parametric.h"
+#include "cpu/ways.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -17,185 +14,20 @@ namespace {
 // Elements of work below which a task is not worth a thread of its own.
 constexpr int64_t kGrain = 16384;
 
+// How a kernel's work is cut, and what the plan points to.
+struct Work {
+  Plan plan;
+  int64_t per_task;  // elements
+  std::vector<int32_t> cuts;
+  std::vector<double> partial;
+};
+
 template <class Params>
 void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Params& p,
          const Plan& plan, int64_t work_per_task) {
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work_per_task));
   at::parallel_for(0, plan.tasks, grain,
                    [&](int64_t begin, int64_t end) { kernel(p, plan, begin, end); });
-}
-
-// Whether tiles should be as high as wide: what sees columns of the image wants that.
-bool wants_high_tiles(const SampleParams& p) {
-  return p.output_size[0] >= 64 && kernels().sees_columns(p);
-}
-
-// Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
-// suit the prefetcher when a tile visits many planes. (A grid is itself read row by row, and
-// scattered points share nothing.)
-int64_t rows_per_tile(const SampleParams& p, bool high, bool scattered = false) {
-  if (scattered) return 1;
-  if (high) {
-    took(Path::sees_columns);
-    return is_parametric(p.map) ? 16 : 8;
-  }
-  return p.channels < 16 ? 4 : 2;
-}
-
-// Whether the pixels of a column share so few parts of the L1 cache, whose sets come again every 4
-// KiB, that those of other planes are in their way: rows (in the type that they are computed in)
-// are a large power of two apart.
-bool columns_collide(const Image& image, int64_t parts) {
-  constexpr int64_t kAll = 4096;
-  const int64_t bytes = image.stride[1] * (image.type == ElementType::f64 ? 8 : 4);
-  return std::gcd(bytes, kAll) * parts >= kAll;
-}
-
-// The control points of a spline, or 0 of other maps.
-int64_t control_points(const SampleParams& p) {
-  return is_parametric(p.map) ? points_of(facts_of(p.map, p.dims), p.warp.count) : 0;
-}
-
-// Whether several warps have the same control points, which come after the other parameters; to the
-// bit.
-bool share_points(const SampleParams& p) {
-  const int64_t element = element_size(p.warp.type), points = control_points(p);
-  const int64_t others = (points + facts_of(p.map, p.dims).rows) * p.dims;
-  const char* places = static_cast<const char*>(p.warp.data) + others * element;
-  for (int64_t n = 1; n < p.warp.batch; ++n) {
-    const char* of_other = places + n * p.warp.stride_n * element;
-    if (std::memcmp(places, of_other, points * p.dims * element)) return false;
-  }
-  return true;
-}
-
-// Has warp after warp come to a few tiles, whose basis functions it finds in the L2 cache: `arrays`
-// of them, 1 without slopes. Whole bands of tiles, which see whole rows of the image.
-void share_basis(const SampleParams& p, int arrays, Plan& plan) {
-  constexpr int64_t kCache = int64_t(3) << 16;
-  took(Path::basis_shared);
-  const int64_t tile = control_points(p) * basis_row(plan) * element_size(p.warp.type) * arrays;
-  const int64_t tiles = std::clamp<int64_t>(kCache / tile, 1, kMostBasisTiles);
-  plan.basis_shared = true;
-  plan.basis_tiles = static_cast<int>(tiles > plan.across ? tiles - tiles % plan.across : tiles);
-}
-
-// Whether an output's rows hold too few points for full vectors.
-bool can_fold(const SampleParams& p) {
-  return p.output_size[0] < 128 && p.output_size[0] % kRowAlign != 0;
-}
-
-// Whether the looks at the image are gathered where they find runs of pixels.
-bool use_gather(const SampleParams& p) {
-  const bool narrow = p.input.type == ElementType::f16 || p.input.type == ElementType::bf16;
-  const bool linear = p.interpolation == Interpolation::bilinear;
-  const bool nearest = p.interpolation == Interpolation::nearest;
-  const bool can = p.input.type == ElementType::f32 ? linear || nearest : narrow && linear;
-  const Gathers gathers = gathers_in_use();
-  if (gathers == Gathers::planes) return can && p.dims == 2 && !narrow;
-  return can && gathers != Gathers::none;
-}
-
-// Whether points are scattered over an image whose planes take more than so many bytes.
-bool is_scattered(const SampleParams& p, int64_t bytes) {
-  const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
-  return is_free(p.map) && plane > bytes && kernels().is_scattered(p);
-}
-
-// From where on that matters to looks at the image, which then find little in the L1 cache.
-constexpr int64_t kSmall = int64_t(1) << 18;
-
-// Whether the result is so large that what comes next gains by not finding it in a cache, where it
-// is in the way of what is read: measured, benchmarks/README.md. As many values of 16 bits as of
-// float32. (What lies around the image is added to it at once.)
-bool is_too_large(const SampleParams& p) {
-  constexpr int64_t kPlanar = int64_t(16) << 20, kInside = int64_t(12) << 20;
-  const int64_t values = points(p.output_size, p.dims) * p.channels * p.batch;
-  const int64_t element = element_size(p.output.type);
-  const int64_t bytes = values * std::max<int64_t>(4, element);
-  const bool streams = kernels().vector_bytes == 64 && element > 1;
-  return streams && bytes > (has_channels_inside(p) ? kInside : kPlanar) && !p.around;
-}
-
-// Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
-// anywhere, and few channels of a plane do not pay for finding out, but for two or three where
-// windows come first. Derivatives weigh every row of a window for each axis, which is too much for
-// the many rows of a volume's. high: looks go along columns.
-bool use_windows(const SampleParams& p, bool high) {
-  const bool grid = !is_parametric(p.map), long_vectors = kernels().vector_bytes == 64;
-  const Gathers gathers = gathers_in_use();
-  const bool first = gathers == Gathers::planes || gathers == Gathers::rest;
-  if (p.dims > kernels().window_dims) return false;
-  if (grid && p.dims == 2 && p.channels < 4) {
-    return long_vectors && first && p.channels > 1 && !high && !can_fold(p);
-  }
-  if (!use_gather(p)) return true;
-  if (p.dims > 2) return first && !grid && !p.derivative.data;
-  if (first) return p.channels > 1 || !can_fold(p);
-  return long_vectors && !grid && p.channels > 1 && p.input.type == ElementType::f32;
-}
-
-// The rows of pixels along an axis of a window, above which runs cost less: measured, as well.
-int window_rows(const SampleParams& p) {
-  if (use_gather(p) && gathers_in_use() != Gathers::rest) return 5;
-  return p.dims > 2 || kernels().vector_bytes < 64 || p.channels < 4 ? 8 : 14;
-}
-
-// How sample and grad_warp come to the pixels.
-void choose_ways(const SampleParams& p, bool high, bool scattered, bool windows, Plan& plan) {
-  plan.plane_by_plane = high && columns_collide(p.input, 2);
-  plan.gather = use_gather(p);
-  plan.inserts = inserts_in_use();
-  plan.scattered = scattered;
-  plan.windows = windows;
-  plan.window_rows = window_rows(p);
-}
-
-// Whether splat may be turned round (cpu/turned.h): measured, benchmarks/README.md. Vectors of 32
-// bytes gain from three channels on, and only where lanes are permuted quickly: on the processors
-// that gather slowly.
-bool use_turned(const SampleParams& p) {
-  if (kernels().vector_bytes == 64) return true;
-  return p.channels >= 3 && gathers_in_use() != Gathers::all;
-}
-
-int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
-
-bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int dims) {
-  bool all = true;
-  for (int d = 1; d < dims; ++d) all &= stride[d] == stride[d - 1] * size[d - 1];
-  return all;
-}
-
-// A narrow output's rows laid end to end, where points are found so: full vectors, where its rows
-// would leave many lanes empty.
-Points points_of(const SampleParams& p, bool high_tiles, bool windows) {
-  constexpr int64_t kMostFolded = int64_t(1) << 20;  // for positions(), cpu/tile.h
-  const Points rows = rows_of(p.output_size, p.dims);
-  const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
-  if (!can_fold(p) || all >= INT32_MAX || p.map == MapKind::chain) return rows;
-  if (windows) return rows;
-  if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
-  const bool placed = needs_position(p.map);
-  if (placed && (p.dims > 2 || high_tiles || all > kMostFolded)) return rows;
-  for (const Warp* values : {&p.warp, &p.tangent, &p.grad_warp}) {
-    if (!is_free(p.map) || !values->data) continue;
-    if (!have_rows_in_one(p.output_size, values->stride, p.dims)) return rows;
-  }
-  took(placed ? Path::folded : Path::flattened);
-  return {{all, 1, 1}, placed ? static_cast<int32_t>(width) : 0};
-}
-
-// A chain's field is looked at as a planar image, whatever the layout of the other one.
-bool wants_padding(const SampleParams& p) {
-  return !has_channels_inside(p) || p.map == MapKind::chain;
-}
-
-// The points of a tile for looks at the image. (Bicubic ones keep four taps along each axis
-// wherever points are too far apart for windows.)
-int64_t points_together(const SampleParams& p) {
-  const bool keeps_taps = has_channels_inside(p) || p.interpolation == Interpolation::bicubic;
-  return keeps_taps ? kSmallTile : kTile;
 }
 
 void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
@@ -219,12 +51,6 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
   run(kernel, p, plan, work);
 }
 
-// Whether splat's work goes with the image's pixels, not with the points.
-bool may_be_turned(const SampleParams& p, const Plan& plan) {
-  const bool linear = p.interpolation == Interpolation::bilinear;
-  return plan.turned && p.map == MapKind::affine && p.dims == 2 && linear && p.input.stride_c != 1;
-}
-
 std::vector<int32_t> cut_slabs(const SampleParams& p, int64_t slabs) {
   std::vector<int32_t> cuts(p.input.batch * (slabs + 1));
   for (int64_t n = 0; n < p.input.batch; ++n) {
@@ -233,16 +59,7 @@ std::vector<int32_t> cut_slabs(const SampleParams& p, int64_t slabs) {
   return cuts;
 }
 
-// Whether splat's tiles may be summed in patches, and are not likely to be collected.
-bool may_patch(const SampleParams& p) {
-  const bool linear = p.interpolation == Interpolation::bilinear;
-  const bool collects = kernels().vector_bytes == 64 && p.channels >= kFewestCollected &&
-                        p.input.type != ElementType::f64;
-  return has_patches(p) && linear && p.input.stride_c != 1 && p.direction == Direction::none &&
-         !collects;
-}
-
-void splat_together(const SampleParams& p, int64_t together) {
+Work splat_work(const SampleParams& p, int64_t together) {
   const int64_t outermost = p.input_size[p.dims - 1];
   const bool high = wants_high_tiles(p);
   const bool padded = p.map == MapKind::chain;
@@ -269,34 +86,38 @@ void splat_together(const SampleParams& p, int64_t together) {
   if (plan.by_channel) took(Path::slabs_by_channel);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
-  std::vector<int32_t> cuts;
+  Work result{};
   if (plan.slabs > 1 && !plan.by_channel && !may_be_turned(p, plan)) {
     took(Path::slabs_by_points);
-    cuts = cut_slabs(p, plan.slabs);
-    plan.cuts = cuts.data();
+    result.cuts = cut_slabs(p, plan.slabs);
+    plan.cuts = result.cuts.data();
   }
   if (control_points(p) > 0) {
     plan.basis_tiles = 2;
     const bool direct = p.input.type == ElementType::f32 || p.input.type == ElementType::f64;
     if (p.direction == Direction::none && direct && share_points(p)) share_basis(p, 1, plan);
   }
-  run(kernels().splat, p, plan, work / plan.slabs);
+  result.plan = plan;
+  result.per_task = work / plan.slabs;
+  return result;
 }
 
-// With what the sums of the tasks make of a map's parameters, if there are any.
-void run_sums(decltype(Kernels::grad_warp) kernel, const SampleParams& p, bool sums, Plan plan) {
+// With what is to be summed by tasks, if a map's parameters are.
+Work sums_work(const SampleParams& p, bool sums, Plan plan) {
   if (control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's are wanted twice; the next tile's come in between
     const bool fixed = are_fixed(facts_of(p.map, p.dims), p.warp.count);
     if (share_points(p)) share_basis(p, fixed ? 1 : 2, plan);
   }
-  std::vector<double> partial(sums ? plan.tasks * p.warp.count : 0);
-  plan.partial = sums ? partial.data() : nullptr;
-  run(kernel, p, plan, tile_points(plan) * plan.tiles_per_task * p.channels * images_per_warp(p));
-  if (sums) kernels().finish_grad_warp(p, plan);
+  Work work{};
+  work.partial.resize(sums ? plan.tasks * p.warp.count : 0);
+  plan.partial = sums ? work.partial.data() : nullptr;
+  work.plan = plan;
+  work.per_task = tile_points(plan) * plan.tiles_per_task * p.channels * images_per_warp(p);
+  return work;
 }
 
-void grad_warp_together(const SampleParams& p, bool add) {
+Work grad_warp_work(const SampleParams& p, bool add) {
   const bool sums = !is_free(p.map) && !p.keeps, padded = wants_padding(p);
   const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
   const bool windows = !scattered && use_windows(p, high);
@@ -308,26 +129,19 @@ void grad_warp_together(const SampleParams& p, bool add) {
   choose_ways(p, high, scattered, windows, plan);
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
-  run_sums(kernels().grad_warp, p, sums, plan);
+  return sums_work(p, sums, plan);
+}
+
+void finish_sums(const SampleParams& p, const Work& work) {
+  if (work.plan.partial) kernels().finish_grad_warp(p, work.plan);
 }
 
 void sum_slopes(const SampleParams& p) {
   took(Path::slopes_summed);
-  run_sums(kernels().sum_slopes, p, true,
-           group_plan(points_of(p, false, false), p.warp.batch, 4, wants_padding(p)));
-}
-
-// The channels that are computed together: where points are scattered over the image and each pixel
-// is seen often, no more planes than stay in the L2 cache, if one does.
-int64_t channels_together(const SampleParams& p) {
-  constexpr int64_t kCache = int64_t(1) << 20;
-  const int64_t pixels = points(p.input_size, p.dims);
-  const int64_t plane = pixels * element_size(p.input.type);
-  if (!is_free(p.map) || has_channels_inside(p)) return p.channels;
-  if (plane * p.channels <= kCache || plane > 2 * kCache) return p.channels;
-  if (16 * points(p.output_size, p.dims) < pixels || !kernels().is_scattered(p)) return p.channels;
-  took(Path::channels_apart);
-  return std::max<int64_t>(1, kCache / plane);
+  const Points points = points_of(p, false, false);
+  const Work work = sums_work(p, true, group_plan(points, p.warp.batch, 4, wants_padding(p)));
+  run(kernels().sum_slopes, p, work.plan, work.per_task);
+  finish_sums(p, work);
 }
 
 void sample(const SampleParams& p) {
@@ -355,14 +169,59 @@ void cover(const SampleParams& p) {
   run(kernels().cover, p, plan, tile_points(plan) * images_per_warp(p));
 }
 
-void splat(const SampleParams& p) { splat_together(p, channels_together(p)); }
+void splat(const SampleParams& p) {
+  const Work work = splat_work(p, channels_together(p));
+  run(kernels().splat, p, work.plan, work.per_task);
+}
+
+// The channels whose shares of the warp's gradient are computed together. (Sums of parts are not to
+// be rounded to 16 bits.)
+int64_t summed_together(const SampleParams& p) {
+  return element_size(p.warp.type) == 2 ? p.channels : channels_together(p);
+}
 
 void grad_warp(const SampleParams& p) {
   if (p.slopes.data) return sum_slopes(p);
-  // Sums of parts are not to be rounded to 16 bits.
-  const int64_t together = element_size(p.warp.type) == 2 ? p.channels : channels_together(p);
-  for_images_and_channels(p, together,
-                          [](const auto& part, bool first) { grad_warp_together(part, !first); });
+  for_images_and_channels(p, summed_together(p), [](const auto& part, bool first) {
+    const Work work = grad_warp_work(part, !first);
+    run(kernels().grad_warp, part, work.plan, work.per_task);
+    finish_sums(part, work);
+  });
+}
+
+// Whether images and warps belong together one by one, and each image's channels.
+bool are_pairs(const SampleParams& p) {
+  return p.batch > 1 && p.warp.batch == p.batch && p.input.batch == p.batch &&
+         summed_together(p) == p.channels;
+}
+
+// Image after image: what flows back to one is still in a cache when it is wanted again.
+void gradients(const SampleParams& to_warp, const SampleParams& to_image) {
+  const auto one_by_one = [&] {
+    grad_warp(to_warp);
+    splat(to_image);
+  };
+  if (!are_pairs(to_warp)) return one_by_one();
+  const Work warps = grad_warp_work(to_warp, false);
+  const Work images = splat_work(to_image, channels_together(to_image));
+  // Whether each image has tasks of its own, and there are enough images for all threads.
+  const bool shared = warps.plan.basis_shared || images.plan.basis_shared;
+  if (shared || images.plan.slabs > 1) return one_by_one();
+  took(Path::gradients_in_turns);
+  constexpr int64_t kCache = int64_t(1) << 18;
+  const int64_t tasks = warps.plan.tasks / to_warp.batch;  // of an image
+  const int64_t values = points(to_warp.output_size, to_warp.dims) * to_warp.channels;
+  const int64_t some = std::max<int64_t>(1, kCache / (values * element_size(to_warp.output.type)));
+  const int64_t work = tasks * warps.per_task + images.per_task;
+  at::parallel_for(0, to_warp.batch, std::max<int64_t>(1, kGrain / work),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t n = begin; n < end; n += some) {
+                       const int64_t last = std::min(end, n + some);
+                       kernels().grad_warp(to_warp, warps.plan, n * tasks, last * tasks);
+                       kernels().splat(to_image, images.plan, n, last);
+                     }
+                   });
+  finish_sums(to_warp, warps);
 }
 
 void warp_grid(const GridParams& p) {
@@ -380,7 +239,7 @@ void warp_grid_backward(const GridParams& p) {
 
 [[maybe_unused]] const bool registered = register_backend(
     c10::DeviceType::CPU, Backend{sample, sample_derivative, cover, splat, grad_warp, warp_grid,
-                                  warp_grid_backward, true, true});
+                                  warp_grid_backward, gradients, true, true});
 
 }  // namespace
 

@@ -140,6 +140,31 @@ inline bool sees_columns_of(const SampleParams& p) {
       p, [&](int64_t n) { return p.dims == 2 ? sees_columns<2>(p, n) : sees_columns<3>(p, n); });
 }
 
+// Whether there are two pixels and more to each point of a plane; the middle of the output stands
+// for all of it.
+inline bool is_sparse(const SampleParams& p, int64_t n) {
+  return holds_for<2>(p, n, [&](auto type, auto&& look) {
+    using T = decltype(type);
+    constexpr int32_t kDistance = 8;
+    T from[2], step[2][2];
+    int32_t at[2];
+    for (int d = 0; d < 2; ++d) at[d] = static_cast<int32_t>(p.output_size[d] / 2);
+    look(at, from);
+    for (int d = 0; d < 2; ++d) {
+      const int32_t distance = std::min(at[d], kDistance);
+      at[d] -= distance;
+      look(at, step[d]);
+      at[d] += distance;
+      for (int k = 0; k < 2; ++k) step[d][k] = (from[k] - step[d][k]) / static_cast<T>(distance);
+    }
+    // (Not so for NaN, as of a single row of points.)
+    return std::abs(step[0][0] * step[1][1] - step[0][1] * step[1][0]) >= 2;
+  });
+}
+inline bool is_sparse_of(const SampleParams& p) {
+  return p.dims == 2 && holds_for_most(p, [&](int64_t n) { return is_sparse(p, n); });
+}
+
 // Whether neighbouring points look at places far apart, so that nothing in a cache serves both.
 template <int D>
 bool is_scattered(const SampleParams& p, int64_t n) {

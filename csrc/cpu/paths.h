@@ -11,16 +11,17 @@
 // What a call, a tile or (where noted) an image or a block of a tile's channels went through.
 #define STN_CPU_PATHS(F)                                                                       \
   /* calls */                                                                                  \
-  F(flattened)        /* a grid's points as a single row */                                    \
-  F(folded)           /* another map's, likewise, each with its place */                       \
-  F(sees_columns)     /* tiles as high as wide */                                              \
-  F(tiles_in_groups)  /* several tiles are summed in one task */                               \
-  F(channels_apart)   /* not all channels at once */                                           \
-  F(basis_shared)     /* basis functions: warp after warp comes to a tile */                   \
-  F(slabs)            /* splat: an image is cut */                                             \
-  F(slabs_by_channel) /* splat: it is cut channel after channel */                             \
-  F(slabs_by_points)  /* splat: it is cut where the points are */                              \
-  F(slopes_summed)    /* grad_warp: of what another call kept */                               \
+  F(flattened)          /* a grid's points as a single row */                                  \
+  F(folded)             /* another map's, likewise, each with its place */                     \
+  F(sees_columns)       /* tiles as high as wide */                                            \
+  F(tiles_in_groups)    /* several tiles are summed in one task */                             \
+  F(channels_apart)     /* not all channels at once */                                         \
+  F(basis_shared)       /* basis functions: warp after warp comes to a tile */                 \
+  F(slabs)              /* splat: an image is cut */                                           \
+  F(slabs_by_channel)   /* splat: it is cut channel after channel */                           \
+  F(slabs_by_points)    /* splat: it is cut where the points are */                            \
+  F(slopes_summed)      /* grad_warp: of what another call kept */                             \
+  F(gradients_in_turns) /* grad_warp and splat: image after image */                           \
   /* tiles of any op */                                                                        \
   F(basis_found)                                                                               \
   F(basis_kept)  /* from another pass, or another warp */                                      \
@@ -66,7 +67,10 @@
   F(grad_strided)                                                                              \
   F(grad_channels)                                                                             \
   /* splat */                                                                                  \
-  F(turned_2) /* images: by gathering, from 2 candidates of a row of points */                 \
+  F(scaled)           /* images: through a map that keeps the axes apart */                    \
+  F(scaled_onto)      /* images: on top of what another output has added */                    \
+  F(scaled_carefully) /* rows: NaN, which may be a weight of 0 times infinity */               \
+  F(turned_2)         /* images: by gathering, from 2 candidates of a row of points */         \
   F(turned_3)                                                                                  \
   F(turned_4)                                                                                  \
   F(turned_by_y)         /* images: candidates found by the row that they see */               \

@@ -6,6 +6,7 @@
 // the same order however many slabs there are.
 #pragma once
 
+#include "cpu/scaled.h"
 #include "cpu/splat_tile.h"
 #include "cpu/tiles.h"
 #include "cpu/turned.h"
@@ -152,12 +153,17 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
   using A = Accumulate<Element>;
   constexpr bool direct = std::is_same<Element, A>::value;
   const int64_t image = task / plan.slabs;
-  if constexpr (K == 2 && D == 2 && !Along && kTurned<Element>) {
+  if constexpr (K == 2 && D == 2 && !Along) {
     bool done = false;
-    if (plan.turned && layout_of<K, D>(p) == Layout::planar) {
+    if (layout_of<K, D>(p) == Layout::planar) {
       for_each_slab(p, plan, task, p.channels, [&](int64_t, int64_t, int64_t low, int64_t high) {
         Slab<A> slab{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)};
-        done = splat_by_turning<Element>(p, image, slab.low, slab.high);
+        done = splat_scaled<Element>(p, plan, image, slab.low, slab.high);
+        if constexpr (kTurned<Element>) {
+          if (!done && plan.turned) {
+            done = splat_by_turning<Element>(p, image, slab.low, slab.high);
+          }
+        }
         if constexpr (direct) {
           if (done) splat_beyond(p, plan, slab, image, order);
         }

@@ -55,9 +55,10 @@ void run_warp_grid_backward(const GridParams& p) {
   check("warp_grid_backward", queue_warp_grid_backward(p, memory.get(), current_stream()));
 }
 
-[[maybe_unused]] const bool registered = register_backend(
-    c10::DeviceType::CUDA, Backend{run_sample, run_sample_derivative, run_cover, run_splat,
-                                   run_grad_warp, run_warp_grid, run_warp_grid_backward, false});
+[[maybe_unused]] const bool registered =
+    register_backend(c10::DeviceType::CUDA,
+                     Backend{run_sample, run_sample_derivative, run_cover, run_splat, run_grad_warp,
+                             run_warp_grid, run_warp_grid_backward, nullptr, false, false});
 
 }  // namespace
 }  // namespace cuda

@@ -91,7 +91,7 @@ void walk_cuda_kernels(bool on, bool deterministic, bool descending, bool vector
   settings = {deterministic, descending ? Order::descending : Order::ascending, vectors};
   backend(c10::DeviceType::CPU) =
       on ? Backend{walk_sample,    walk_sample_derivative,  walk_cover, walk_splat, walk_grad_warp,
-                   walk_warp_grid, walk_warp_grid_backward, false,      false}
+                   walk_warp_grid, walk_warp_grid_backward, nullptr,    false,      false}
          : usual;
 }
 

@@ -6,4 +6,5 @@
 #include "../dispatch.cpp"
 #include "../module.cpp"
 #include "../ops.cpp"
+#include "../ops_back.cpp"
 #include "../sampling.cpp"

@@ -1,0 +1,217 @@
+// Which of the kernels' ways suit a call: what was measured to be quicker (benchmarks/README.md).
+#pragma once
+
+#include <cstring>
+#include <numeric>
+
+#include "cpu/plan.h"
+#include "math/parametric.h"
+
+namespace stn_cuda {
+namespace cpu {
+
+// Whether tiles should be as high as wide: what sees columns of the image wants that.
+inline bool wants_high_tiles(const SampleParams& p) {
+  return p.output_size[0] >= 64 && kernels().sees_columns(p);
+}
+
+// Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
+// suit the prefetcher when a tile visits many planes. (A grid is itself read row by row, and
+// scattered points share nothing.)
+inline int64_t rows_per_tile(const SampleParams& p, bool high, bool scattered = false) {
+  if (scattered) return 1;
+  if (high) {
+    took(Path::sees_columns);
+    return is_parametric(p.map) ? 16 : 8;
+  }
+  return p.channels < 16 ? 4 : 2;
+}
+
+// Whether the pixels of a column share so few parts of the L1 cache, whose sets come again every 4
+// KiB, that those of other planes are in their way: rows (in the type that they are computed in)
+// are a large power of two apart.
+inline bool columns_collide(const Image& image, int64_t parts) {
+  constexpr int64_t kAll = 4096;
+  const int64_t bytes = image.stride[1] * (image.type == ElementType::f64 ? 8 : 4);
+  return std::gcd(bytes, kAll) * parts >= kAll;
+}
+
+// The control points of a spline, or 0 of other maps.
+inline int64_t control_points(const SampleParams& p) {
+  return is_parametric(p.map) ? points_of(facts_of(p.map, p.dims), p.warp.count) : 0;
+}
+
+// Whether several warps have the same control points, which come after the other parameters; to the
+// bit.
+inline bool share_points(const SampleParams& p) {
+  const int64_t element = element_size(p.warp.type), points = control_points(p);
+  const int64_t others = (points + facts_of(p.map, p.dims).rows) * p.dims;
+  const char* places = static_cast<const char*>(p.warp.data) + others * element;
+  for (int64_t n = 1; n < p.warp.batch; ++n) {
+    const char* of_other = places + n * p.warp.stride_n * element;
+    if (std::memcmp(places, of_other, points * p.dims * element)) return false;
+  }
+  return true;
+}
+
+// Has warp after warp come to a few tiles, whose basis functions it finds in the L2 cache: `arrays`
+// of them, 1 without slopes. Whole bands of tiles, which see whole rows of the image.
+inline void share_basis(const SampleParams& p, int arrays, Plan& plan) {
+  constexpr int64_t kCache = int64_t(3) << 16;
+  took(Path::basis_shared);
+  const int64_t tile = control_points(p) * basis_row(plan) * element_size(p.warp.type) * arrays;
+  const int64_t tiles = std::clamp<int64_t>(kCache / tile, 1, kMostBasisTiles);
+  plan.basis_shared = true;
+  plan.basis_tiles = static_cast<int>(tiles > plan.across ? tiles - tiles % plan.across : tiles);
+}
+
+// Whether an output's rows hold too few points for full vectors.
+inline bool can_fold(const SampleParams& p) {
+  return p.output_size[0] < 128 && p.output_size[0] % kRowAlign != 0;
+}
+
+// Whether the looks at the image are gathered where they find runs of pixels.
+inline bool use_gather(const SampleParams& p) {
+  const bool narrow = p.input.type == ElementType::f16 || p.input.type == ElementType::bf16;
+  const bool linear = p.interpolation == Interpolation::bilinear;
+  const bool nearest = p.interpolation == Interpolation::nearest;
+  const bool can = p.input.type == ElementType::f32 ? linear || nearest : narrow && linear;
+  const Gathers gathers = gathers_in_use();
+  if (gathers == Gathers::planes) return can && p.dims == 2 && !narrow;
+  return can && gathers != Gathers::none;
+}
+
+// Whether points are scattered over an image whose planes take more than so many bytes.
+inline bool is_scattered(const SampleParams& p, int64_t bytes) {
+  const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
+  return is_free(p.map) && plane > bytes && kernels().is_scattered(p);
+}
+
+// From where on that matters to looks at the image, which then find little in the L1 cache.
+constexpr int64_t kSmall = int64_t(1) << 18;
+
+// Whether the result is so large that what comes next gains by not finding it in a cache, where it
+// is in the way of what is read: measured, benchmarks/README.md. As many values of 16 bits as of
+// float32. (What lies around the image is added to it at once.)
+inline bool is_too_large(const SampleParams& p) {
+  constexpr int64_t kPlanar = int64_t(16) << 20, kInside = int64_t(12) << 20;
+  const int64_t values = points(p.output_size, p.dims) * p.channels * p.batch;
+  const int64_t element = element_size(p.output.type);
+  const int64_t bytes = values * std::max<int64_t>(4, element);
+  const bool streams = kernels().vector_bytes == 64 && element > 1;
+  return streams && bytes > (has_channels_inside(p) ? kInside : kPlanar) && !p.around;
+}
+
+// Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
+// anywhere, and few channels of a plane do not pay for finding out, but for two or three where
+// windows come first. Derivatives weigh every row of a window for each axis, which is too much for
+// the many rows of a volume's. high: looks go along columns.
+inline bool use_windows(const SampleParams& p, bool high) {
+  const bool grid = !is_parametric(p.map), long_vectors = kernels().vector_bytes == 64;
+  const Gathers gathers = gathers_in_use();
+  const bool first = gathers == Gathers::planes || gathers == Gathers::rest;
+  if (p.dims > kernels().window_dims) return false;
+  if (grid && p.dims == 2 && p.channels < 4) {
+    return long_vectors && first && p.channels > 1 && !high && !can_fold(p);
+  }
+  if (!use_gather(p)) return true;
+  if (p.dims > 2) return first && !grid && !p.derivative.data;
+  if (first) return p.channels > 1 || !can_fold(p);
+  return long_vectors && !grid && p.channels > 1 && p.input.type == ElementType::f32;
+}
+
+// The rows of pixels along an axis of a window, above which runs cost less: measured, as well.
+inline int window_rows(const SampleParams& p) {
+  if (use_gather(p) && gathers_in_use() != Gathers::rest) return 5;
+  return p.dims > 2 || kernels().vector_bytes < 64 || p.channels < 4 ? 8 : 14;
+}
+
+// How sample and grad_warp come to the pixels.
+inline void choose_ways(const SampleParams& p, bool high, bool scattered, bool windows,
+                        Plan& plan) {
+  plan.plane_by_plane = high && columns_collide(p.input, 2);
+  plan.gather = use_gather(p);
+  plan.inserts = inserts_in_use();
+  plan.scattered = scattered;
+  plan.windows = windows;
+  plan.window_rows = window_rows(p);
+}
+
+// Whether splat may be turned round (cpu/turned.h): measured, benchmarks/README.md. Vectors of 32
+// bytes gain from three channels on, and only where lanes are permuted quickly: on the processors
+// that gather slowly.
+inline bool use_turned(const SampleParams& p) {
+  if (kernels().vector_bytes == 64) return true;
+  return p.channels >= 3 && gathers_in_use() != Gathers::all;
+}
+
+inline int64_t images_per_warp(const SampleParams& p) { return p.warp.batch == 1 ? p.batch : 1; }
+
+inline bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3], int dims) {
+  bool all = true;
+  for (int d = 1; d < dims; ++d) all &= stride[d] == stride[d - 1] * size[d - 1];
+  return all;
+}
+
+// A narrow output's rows laid end to end, where points are found so: full vectors, where its rows
+// would leave many lanes empty.
+inline Points points_of(const SampleParams& p, bool high_tiles, bool windows) {
+  constexpr int64_t kMostFolded = int64_t(1) << 20;  // for positions(), cpu/tile.h
+  const Points rows = rows_of(p.output_size, p.dims);
+  const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
+  if (!can_fold(p) || all >= INT32_MAX || p.map == MapKind::chain) return rows;
+  if (windows) return rows;
+  if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
+  const bool placed = needs_position(p.map);
+  if (placed && (p.dims > 2 || high_tiles || all > kMostFolded)) return rows;
+  for (const Warp* values : {&p.warp, &p.tangent, &p.grad_warp}) {
+    if (!is_free(p.map) || !values->data) continue;
+    if (!have_rows_in_one(p.output_size, values->stride, p.dims)) return rows;
+  }
+  took(placed ? Path::folded : Path::flattened);
+  return {{all, 1, 1}, placed ? static_cast<int32_t>(width) : 0};
+}
+
+// A chain's field is looked at as a planar image, whatever the layout of the other one.
+inline bool wants_padding(const SampleParams& p) {
+  return !has_channels_inside(p) || p.map == MapKind::chain;
+}
+
+// The points of a tile for looks at the image. (Bicubic ones keep four taps along each axis
+// wherever points are too far apart for windows.)
+inline int64_t points_together(const SampleParams& p) {
+  const bool keeps_taps = has_channels_inside(p) || p.interpolation == Interpolation::bicubic;
+  return keeps_taps ? kSmallTile : kTile;
+}
+
+// Whether splat's tiles may be summed in patches, and are not likely to be collected, nor to have
+// too few points: added one by one, these suit longer rows.
+inline bool may_patch(const SampleParams& p) {
+  const bool linear = p.interpolation == Interpolation::bilinear;
+  const bool collects = kernels().vector_bytes == 64 && p.channels >= kFewestCollected &&
+                        p.input.type != ElementType::f64;
+  return has_patches(p) && linear && p.input.stride_c != 1 && p.direction == Direction::none &&
+         !collects && !kernels().is_sparse(p);
+}
+
+// Whether splat's work goes with the image's pixels, not with the points.
+inline bool may_be_turned(const SampleParams& p, const Plan& plan) {
+  const bool linear = p.interpolation == Interpolation::bilinear;
+  return plan.turned && p.map == MapKind::affine && p.dims == 2 && linear && p.input.stride_c != 1;
+}
+
+// The channels that are computed together: where points are scattered over the image and each pixel
+// is seen often, no more planes than stay in the L2 cache, if one does.
+inline int64_t channels_together(const SampleParams& p) {
+  constexpr int64_t kCache = int64_t(1) << 20;
+  const int64_t pixels = points(p.input_size, p.dims);
+  const int64_t plane = pixels * element_size(p.input.type);
+  if (!is_free(p.map) || has_channels_inside(p)) return p.channels;
+  if (plane * p.channels <= kCache || plane > 2 * kCache) return p.channels;
+  if (16 * points(p.output_size, p.dims) < pixels || !kernels().is_scattered(p)) return p.channels;
+  took(Path::channels_apart);
+  return std::max<int64_t>(1, kCache / plane);
+}
+
+}  // namespace cpu
+}  // namespace stn_cuda

@@ -71,6 +71,7 @@ struct Plan {
   bool by_channel;         // splat: cuts of that axis of all channels, one behind the other
   int64_t together;        // splat: channels that are computed together
   bool turned;             // splat: whether cpu/turned.h may be
+  bool scaled;             // splat: whether cpu/scaled.h may be
   bool add;                // grad_warp, of a free map: to what stands there
   int basis_tiles;         // of how many the basis functions are kept; 0: of none
   bool basis_shared;       // by all warps, which then come to so many tiles one after the other

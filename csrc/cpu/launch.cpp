@@ -80,6 +80,7 @@ Work splat_work(const SampleParams& p, int64_t together) {
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
   plan.turned = use_turned(p);
+  plan.scaled = may_be_scaled(p);
   plan.together = together;
   // Each slab would see points of every tile.
   plan.by_channel = plan.slabs > 1 && p.input.stride_c != 1 && is_scattered(p, 0);
@@ -198,8 +199,8 @@ bool are_pairs(const SampleParams& p) {
 // Image after image: what flows back to one is still in a cache when it is wanted again.
 void gradients(const SampleParams& to_warp, const SampleParams& to_image) {
   const auto one_by_one = [&] {
-    grad_warp(to_warp);
     splat(to_image);
+    grad_warp(to_warp);
   };
   if (!are_pairs(to_warp)) return one_by_one();
   const Work warps = grad_warp_work(to_warp, false);

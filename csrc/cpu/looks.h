@@ -140,8 +140,8 @@ inline bool sees_columns_of(const SampleParams& p) {
       p, [&](int64_t n) { return p.dims == 2 ? sees_columns<2>(p, n) : sees_columns<3>(p, n); });
 }
 
-// Whether there are two pixels and more to each point of a plane; the middle of the output stands
-// for all of it.
+// Whether there are two pixels and more to each point of a plane, but not so many that no two see
+// the same; the middle of the output stands for all of it.
 inline bool is_sparse(const SampleParams& p, int64_t n) {
   return holds_for<2>(p, n, [&](auto type, auto&& look) {
     using T = decltype(type);
@@ -158,7 +158,8 @@ inline bool is_sparse(const SampleParams& p, int64_t n) {
       for (int k = 0; k < 2; ++k) step[d][k] = (from[k] - step[d][k]) / static_cast<T>(distance);
     }
     // (Not so for NaN, as of a single row of points.)
-    return std::abs(step[0][0] * step[1][1] - step[0][1] * step[1][0]) >= 2;
+    const T pixels = std::abs(step[0][0] * step[1][1] - step[0][1] * step[1][0]);
+    return pixels >= 2 && pixels < 6;
   });
 }
 inline bool is_sparse_of(const SampleParams& p) {

@@ -227,12 +227,10 @@ STN_SHARED bool splat_scaled(const SampleParams& p, const Plan& plan, int64_t im
   using A = Accumulate<Element>;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
   const bool wide = p.warp.type == ElementType::f64;
-  // Of few points, most pixels would see nothing.
-  if (points(p.input_size, 2) > 4 * points(p.output_size, 2)) return false;
   constexpr bool direct = std::is_same<A, Element>::value;
-  if (p.map != MapKind::affine || p.output.stride[0] != 1) return false;
+  if (p.output.stride[0] != 1) return false;
   if (wide != std::is_same<A, double>::value || (images > 1 && !direct)) return false;
-  if (!only_zeros(p) && (!direct || any_wraps(p))) return false;
+  if (!only_zeros(p) && !direct) return false;
   const bool shares = kTurned<Element> && plan.turned && p.channels >= kManyScaled;
   const double most = shares ? kMostScaledOfMany : kMostScaled;
   const auto frame = pixel_frame<A, 2>(p);

@@ -158,7 +158,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
     if (layout_of<K, D>(p) == Layout::planar) {
       for_each_slab(p, plan, task, p.channels, [&](int64_t, int64_t, int64_t low, int64_t high) {
         Slab<A> slab{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)};
-        done = splat_scaled<Element>(p, plan, image, slab.low, slab.high);
+        done = plan.scaled && splat_scaled<Element>(p, plan, image, slab.low, slab.high);
         if constexpr (kTurned<Element>) {
           if (!done && plan.turned) {
             done = splat_by_turning<Element>(p, image, slab.low, slab.high);

@@ -24,6 +24,7 @@
 #include "ops.h"
 #include "ops_back.h"
 #include "plain.h"
+#include "sampling.h"
 
 namespace stn_cuda {
 namespace form {
@@ -50,10 +51,6 @@ struct Form {
   Sizes image_shape;
   bool channels_last;
 };
-
-inline bool is_channels_last(const Tensor& tensor) {
-  return tensor.suggest_memory_format() != at::MemoryFormat::Contiguous;
-}
 
 // That of sample and its derivatives.
 inline Form form_of_sample(const Tensor& input, const Tensor& warp, int64_t axis, Name map,

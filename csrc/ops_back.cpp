@@ -30,8 +30,16 @@ struct Flow {
   }
 };
 
-bool is_channels_inside(const at::Tensor& input) {
-  return input.suggest_memory_format() != at::MemoryFormat::Contiguous;
+// What both ways have in common.
+void begin_at(Flow& flow, const at::Tensor& values, const at::Tensor& warp, const Way* way) {
+  SampleParams& p = flow.p;
+  copy_spatial(values.sizes().slice(2), p.output_size);
+  flow.values = values;
+  flow.parameters = readable_warp(warp, p.map);
+  p.output = image_of(flow.values, p.batch);
+  p.warp = warp_of(flow.parameters, p.map, p.batch);
+  set_direction(p, way, flow.direction);
+  flow.wanted = true;
 }
 
 // The arguments are checked. `values` are readable.
@@ -50,14 +58,8 @@ Flow to_image(const char* op, const at::Tensor& values, const at::Tensor& warp, 
     return flow;
   }
   copy_spatial(shape.slice(2), p.input_size);
-  copy_spatial(values.sizes().slice(2), p.output_size);
-  flow.values = values;
-  flow.parameters = readable_warp(warp, p.map);
   p.input = image_of(flow.result, p.batch);
-  p.output = image_of(flow.values, p.batch);
-  p.warp = warp_of(flow.parameters, p.map, p.batch);
-  set_direction(p, way, flow.direction);
-  flow.wanted = true;
+  begin_at(flow, values, warp, way);
   return flow;
 }
 
@@ -75,15 +77,9 @@ Flow to_warp(const char* op, const at::Tensor& values, const at::Tensor& input,
     return flow;
   }
   copy_spatial(input.sizes().slice(2), p.input_size);
-  copy_spatial(values.sizes().slice(2), p.output_size);
-  flow.values = values;
-  flow.parameters = readable_warp(warp, p.map);
   p.input = image_of(input, p.batch);
-  p.output = image_of(flow.values, p.batch);
-  p.warp = warp_of(flow.parameters, p.map, p.batch);
   p.grad_warp = warp_of(flow.result, p.map, p.batch);
-  set_direction(p, way, flow.direction);
-  flow.wanted = true;
+  begin_at(flow, values, warp, way);
   return flow;
 }
 
@@ -123,7 +119,7 @@ at::Tensor grad_warp_along(const char* op, const at::Tensor& grad, const at::Ten
   check_sample_grad_warp(op, grad, input, warp, map, mode, padding_mode);
   check_way(op, warp, way, input.dim() - 2);
   const Backend& backend = backend_of(op, input);
-  return to_warp(op, readable(grad, is_channels_inside(input)), input, warp, way, map, mode,
+  return to_warp(op, readable(grad, is_channels_last(input)), input, warp, way, map, mode,
                  padding_mode, align_corners)
       .run(backend.grad_warp);
 }
@@ -156,7 +152,7 @@ std::tuple<at::Tensor, at::Tensor> sample_gradients(const at::Tensor& grad, cons
   const char* op = "sample_grad_warp";
   check_sample_grad_warp(op, grad, input, warp, map, mode, padding_mode);
   const Backend& backend = backend_of(op, input);
-  const bool channels_last = is_channels_inside(input);
+  const bool channels_last = is_channels_last(input);
   const at::Tensor values = readable(grad, channels_last);
   const Flow back_to_warp =
       to_warp(op, values, input, warp, nullptr, map, mode, padding_mode, align_corners);

@@ -9,6 +9,10 @@ namespace stn_cuda {
 
 at::MemoryFormat format_of(bool channels_last, int64_t dims);
 
+inline bool is_channels_last(const at::Tensor& image) {
+  return image.suggest_memory_format() != at::MemoryFormat::Contiguous;
+}
+
 // What sample, splat and sample_grad_warp have in common. The arguments are checked.
 SampleParams make_params(const char* op, const at::Tensor& image, c10::string_view map,
                          c10::string_view mode, c10::string_view padding_mode, bool align_corners);

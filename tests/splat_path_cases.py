@@ -56,8 +56,9 @@ def splat_cases():
     yield case("three images, one warp", image((3, 5, 30, 40)), turn(3, 0.9), (30, 40), ways)
     falls = {"turned_2": set(), "turned_3": set(), "turned_4": set(), "splat_inside": ALL}
     theta = aslant(diagonal(0.9, 0.9))
-    yield case("large image", image((1, 3, 60, 60)), theta, (30, 30), falls)
-    near = falls | {"splat_inside": set(), "splat_patched": ALL}
+    sparse = falls | {"splat_sparse": ALL}
+    yield case("large image", image((1, 3, 60, 60)), theta, (30, 30), sparse)
+    near = falls | {"splat_inside": set(), "splat_patched": ALL, "splat_sparse": set()}
     yield case("zoomed in", image((1, 3, 40, 40)), aslant(diagonal(0.4, 0.4)), (40, 40), near)
     yield case("steep", image((1, 3, 40, 40)), turn(45), (40, 40), falls)
     few = {"turned_3": TURNING, "splat_inside": ALL - TURNING}

@@ -29,9 +29,8 @@ def test_values_that_are_not_finite(value, dtype):
                 spoilt = clean.masked_fill(mark != 0, value)
                 (output, grad), ways = paths_of(lambda: _gradient(call, spoilt))  # noqa: B023
                 checks.true("scaled" in ways, f"{sorted(ways)} of {call}")
-                if theta is whole and 0 < point < 20 * 40 - 1:
-                    here = "scaled_carefully" in ways
-                    checks.true(here or point == 39, f"{sorted(ways)} of {call}")
+                if theta is whole and point == 0:  # its other pixels are in the image
+                    checks.true("scaled_carefully" in ways, f"{sorted(ways)} of {call}")
                 checks.same(grad.isfinite(), ~reached, f"{value}, point {point}, {call}")
                 grad = torch.where(reached, expected, grad.double())
                 bound = grad_input_bound(call, clean, expected)

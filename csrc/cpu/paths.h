@@ -20,6 +20,7 @@
   F(slabs)              /* splat: an image is cut */                                           \
   F(slabs_by_channel)   /* splat: it is cut channel after channel */                           \
   F(slabs_by_points)    /* splat: it is cut where the points are */                            \
+  F(splat_sparse)       /* points too few for tiles of patches */                              \
   F(slopes_summed)      /* grad_warp: of what another call kept */                             \
   F(gradients_in_turns) /* grad_warp and splat: image after image */                           \
   /* tiles of any op */                                                                        \

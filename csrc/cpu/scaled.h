@@ -200,8 +200,8 @@ class ScaledRows {
   int32_t y_[L];
 };
 
-// Pixels per point, from which on that gains nothing on other ways; of so many channels that
-// weights which these share (cpu/turned.h) cost next to nothing, where that is a way. Measured:
+// Up to how many pixels there may be to a point for that to be quicker than other ways; and the
+// same of many channels, where a map may be turned round, whose weights these share. Measured:
 // benchmarks/README.md.
 constexpr double kMostScaled = 8, kMostScaledOfMany = 0.5;
 constexpr int64_t kManyScaled = 8;

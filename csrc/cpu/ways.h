@@ -190,17 +190,20 @@ inline bool may_patch(const SampleParams& p) {
   const bool linear = p.interpolation == Interpolation::bilinear;
   const bool collects = kernels().vector_bytes == 64 && p.channels >= kFewestCollected &&
                         p.input.type != ElementType::f64;
-  return has_patches(p) && linear && p.input.stride_c != 1 && p.direction == Direction::none &&
-         !collects && !kernels().is_sparse(p);
+  if (!has_patches(p) || !linear || p.input.stride_c == 1 || p.direction != Direction::none ||
+      collects) {
+    return false;
+  }
+  const bool sparse = kernels().is_sparse(p);
+  if (sparse) took(Path::splat_sparse);
+  return !sparse;
 }
 
 // Whether a splat's map may keep the axes apart (cpu/scaled.h), which the kernel tells. (Of few
 // points, most pixels would see nothing.)
 inline bool may_be_scaled(const SampleParams& p) {
-  const bool linear = p.interpolation == Interpolation::bilinear;
-  const bool planar = p.input.stride_c != 1 || p.channels == 1;
-  return p.map == MapKind::affine && p.dims == 2 && linear && planar && !any_wraps(p) &&
-         p.direction == Direction::none && points(p.input_size, 2) <= 4 * points(p.output_size, 2);
+  return p.map == MapKind::affine && p.dims == 2 && !any_wraps(p) &&
+         points(p.input_size, 2) <= 4 * points(p.output_size, 2);
 }
 
 // Whether splat's work goes with the image's pixels, not with the points.

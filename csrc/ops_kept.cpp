@@ -58,13 +58,13 @@ at::Tensor empty_slopes(const at::Tensor& warp, MapKind map, at::IntArrayRef sha
   return empty_result(planes, warp.options()).movedim(1, -1);
 }
 
-// Whether a parametric map's slopes stay in the caches. (Others are not kept: a warp writes no
-// grid.)
+// Whether there are slopes of a parametric map, and they stay in the caches. (Others are not kept:
+// a warp writes no grid.)
 bool are_few(const at::Tensor& warp, at::IntArrayRef size) {
   constexpr int64_t kMost = int64_t(1) << 21;  // bytes
-  const int64_t dims = static_cast<int64_t>(size.size());
-  return warp.dim() == 3 &&
-         warp.size(0) * dims * c10::multiply_integers(size) * warp.element_size() <= kMost;
+  const int64_t dims = static_cast<int64_t>(size.size()), points = c10::multiply_integers(size);
+  return warp.dim() == 3 && points > 0 &&
+         warp.size(0) * dims * points * warp.element_size() <= kMost;
 }
 
 }  // namespace

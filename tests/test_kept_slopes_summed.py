@@ -148,6 +148,16 @@ def test_only_what_stays_in_a_cache():
     assert "grad_kept" in ways
 
 
+@pytest.mark.parametrize("size", ((0, 0), (0, 9), (9, 0)))
+@pytest.mark.parametrize("kind", WARPS)
+def test_of_no_points(kind, size):
+    make, parameters = WARPS[kind]
+    leaf, pixels = parameters(2, 2, torch.float32).requires_grad_(), image((2, 1, 1, 1))
+    output = stn_cuda.sample(pixels, make(leaf), size)
+    (gradient,) = torch.autograd.grad(output, leaf, torch.empty_like(output))
+    assert torch.equal(gradient, torch.zeros_like(leaf))
+
+
 CHANGES = ("two channels", "nearest", "images of one theta", "no gradient")
 
 

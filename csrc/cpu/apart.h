@@ -29,28 +29,36 @@ void for_channels(const SampleParams& p, int64_t together, F&& f) {
 }
 
 template <class Tensor>
-void take_one(Tensor& of, int64_t n) {
-  if (!of.data) return;
-  if (of.batch > 1) of.data = static_cast<char*>(of.data) + n * of.stride_n * element_size(of.type);
-  of.batch = 1;
+void take_images(Tensor& of, int64_t first, int64_t count) {
+  if (!of.data || of.batch == 1) return;
+  of.data = static_cast<char*>(of.data) + first * of.stride_n * element_size(of.type);
+  of.batch = count;
 }
 
-inline SampleParams image_alone(const SampleParams& p, int64_t n) {
-  SampleParams one = p;
-  one.batch = 1;
-  for (Image* of : {&one.input, &one.output, &one.derivative, &one.fill, &one.mask}) {
-    take_one(*of, n);
+inline SampleParams some_images(const SampleParams& p, int64_t first, int64_t count) {
+  SampleParams some = p;
+  some.batch = count;
+  for (Image* of : {&some.input, &some.output, &some.derivative, &some.fill, &some.mask}) {
+    take_images(*of, first, count);
   }
-  for (Warp* of : {&one.warp, &one.grad_warp, &one.tangent, &one.slopes}) take_one(*of, n);
-  return one;
+  for (Warp* of : {&some.warp, &some.grad_warp, &some.tangent, &some.slopes}) {
+    take_images(*of, first, count);
+  }
+  return some;
 }
 
-// The same, where channels come one after the other image by image: what the points look at is read
-// for each of them, and still in a cache.
-template <class F>
-void for_images_and_channels(const SampleParams& p, int64_t together, F&& f) {
-  if (together == p.channels || p.warp.batch != p.batch) return for_channels(p, together, f);
-  for (int64_t n = 0; n < p.batch; ++n) for_channels(image_alone(p, n), together, f);
+// The same, of each image as many as together(n) says. Where these are not all channels they come
+// one after the other image by image: what the points look at is read for each of them, and still
+// in a cache.
+template <class Together, class F>
+void for_images_and_channels(const SampleParams& p, Together&& together, F&& f) {
+  if (p.warp.batch != p.batch) return for_channels(p, together(0), f);
+  for (int64_t n = 0, last; n < p.batch; n = last) {
+    const int64_t channels = together(n);
+    last = n + 1;
+    while (channels == p.channels && last < p.batch && together(last) == channels) ++last;
+    for_channels(some_images(p, n, last - n), channels, f);
+  }
 }
 
 }  // namespace cpu

@@ -106,7 +106,7 @@ __attribute__((noinline)) void coordinates(const ChainMap<T, D>& map, const Tile
   });
 }
 
-// About where the point p looks: for hints (holds_for_most), at the field's nearest pixel.
+// About where the point p looks: for hints (holds_for), at the field's nearest pixel.
 template <class T, int D>
 STN_HD void look_of(const ChainMap<T, D>& map, const int32_t (&p)[D], T (&x)[D]) {
   T at[D], moved[D];

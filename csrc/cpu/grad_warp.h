@@ -285,13 +285,14 @@ inline void grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, in
 }
 
 template <int D>
-void finish_grad_warp_as(const SampleParams& p, const Plan& plan) {
+void finish_grad_warp_as(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
   finish(p.map, p.warp, p.grad_warp, pixel_frame<double, D>(p), p.output_size, p.align_corners,
-         plan);
+         plan, begin, end);
 }
 
-inline void finish_grad_warp(const SampleParams& p, const Plan& plan) {
-  p.dims == 2 ? finish_grad_warp_as<2>(p, plan) : finish_grad_warp_as<3>(p, plan);
+inline void finish_grad_warp(const SampleParams& p, const Plan& plan, int64_t begin, int64_t end) {
+  p.dims == 2 ? finish_grad_warp_as<2>(p, plan, begin, end)
+              : finish_grad_warp_as<3>(p, plan, begin, end);
 }
 
 }  // namespace STN_ISA

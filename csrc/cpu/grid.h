@@ -109,13 +109,16 @@ inline void warp_grid_backward(const GridParams& p, const Plan& plan, int64_t be
 }
 
 template <int D>
-void finish_warp_grid_backward_as(const GridParams& p, const Plan& plan) {
+void finish_warp_grid_backward_as(const GridParams& p, const Plan& plan, int64_t begin,
+                                  int64_t end) {
   finish(p.map, p.warp, p.grad_warp, normalised_frame<double, D>(), p.output_size, p.align_corners,
-         plan);
+         plan, begin, end);
 }
 
-inline void finish_warp_grid_backward(const GridParams& p, const Plan& plan) {
-  p.dims == 2 ? finish_warp_grid_backward_as<2>(p, plan) : finish_warp_grid_backward_as<3>(p, plan);
+inline void finish_warp_grid_backward(const GridParams& p, const Plan& plan, int64_t begin,
+                                      int64_t end) {
+  p.dims == 2 ? finish_warp_grid_backward_as<2>(p, plan, begin, end)
+              : finish_warp_grid_backward_as<3>(p, plan, begin, end);
 }
 
 }  // namespace STN_ISA

@@ -86,12 +86,12 @@ STN_HD int32_t basis_row(const Plan& plan) {
 
 struct Kernels {
   const char* name;
-  int vector_bytes;                           // of one register
-  int window_dims;                            // up to how many dimensions cpu/window.h is of use
-  double (*gather_cost)();                    // cpu/gathers.h
-  bool (*sees_columns)(const SampleParams&);  // hints, for how work is cut
-  bool (*is_scattered)(const SampleParams&);
-  bool (*is_sparse)(const SampleParams&);
+  int vector_bytes;         // of one register
+  int window_dims;          // up to how many dimensions cpu/window.h is of use
+  double (*gather_cost)();  // cpu/gathers.h
+  bool (*sees_columns)(const SampleParams&, int64_t warp);  // hints, for how work is cut
+  bool (*is_scattered)(const SampleParams&, int64_t warp);
+  bool (*is_sparse)(const SampleParams&, int64_t warp);
   void (*cut_slabs)(const SampleParams&, int64_t image, int64_t slabs, int32_t* first);
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
@@ -102,9 +102,9 @@ struct Kernels {
   void (*sum_slopes)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*warp_grid)(const GridParams&, const Plan&, int64_t begin, int64_t end);
   void (*warp_grid_backward)(const GridParams&, const Plan&, int64_t begin, int64_t end);
-  // Parametric maps: the partial sums -> the parameters' gradient.
-  void (*finish_grad_warp)(const SampleParams&, const Plan&);
-  void (*finish_warp_grid_backward)(const GridParams&, const Plan&);
+  // Parametric maps: the partial sums -> the parameters' gradient of the warps [begin, end).
+  void (*finish_grad_warp)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
+  void (*finish_warp_grid_backward)(const GridParams&, const Plan&, int64_t begin, int64_t end);
 };
 
 extern const Kernels baseline_kernels;

@@ -14,14 +14,6 @@ namespace {
 // Elements of work below which a task is not worth a thread of its own.
 constexpr int64_t kGrain = 16384;
 
-// How a kernel's work is cut, and what the plan points to.
-struct Work {
-  Plan plan;
-  int64_t per_task;  // elements
-  std::vector<int32_t> cuts;
-  std::vector<double> partial;
-};
-
 template <class Params>
 void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Params& p,
          const Plan& plan, int64_t work_per_task) {
@@ -30,13 +22,22 @@ void run(void (*kernel)(const Params&, const Plan&, int64_t, int64_t), const Par
                    [&](int64_t begin, int64_t end) { kernel(p, plan, begin, end); });
 }
 
-void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
-  const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
-  const bool windows = !scattered && use_windows(p, high);
-  const Points points = points_of(p, high, windows);
-  const int64_t rows = rows_per_tile(p, high, scattered);
+void run(void (*kernel)(const SampleParams&, const Plan&, int64_t, int64_t), const SampleParams& p,
+         const Batch& batch) {
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, batch.per_task()));
+  at::parallel_for(0, batch.tasks(), grain, [&](int64_t begin, int64_t end) {
+    batch.for_tasks(begin, end, [&](const Plan& plan, int64_t first, int64_t last) {
+      kernel(p, plan, first, last);
+    });
+  });
+}
+
+Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const Hints& hints) {
+  const bool windows = !hints.scattered && use_windows(p, hints.columns);
+  const Points points = points_of(p, hints.columns, windows);
+  const int64_t rows = rows_per_tile(p, hints.columns, hints.scattered);
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
-  choose_ways(p, high, scattered, windows, plan);
+  choose_ways(p, hints.columns, hints.scattered, windows, plan);
   plan.streams = kernel == kernels().sample && is_too_large(p);
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (kernel == kernels().sample && control_points(p) > 0) {
@@ -48,7 +49,14 @@ void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
       work *= plan.tiles_per_task;
     }
   }
-  run(kernel, p, plan, work);
+  return {plan, work, {}, {}};
+}
+
+void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
+  const Batch batch(
+      p.warp.batch, [&](int64_t n) { return hints_of(p, n); },
+      [&](const Hints& hints, int64_t) { return sample_work(p, kernel, hints); });
+  run(kernel, p, batch);
 }
 
 std::vector<int32_t> cut_slabs(const SampleParams& p, int64_t slabs) {
@@ -59,11 +67,11 @@ std::vector<int32_t> cut_slabs(const SampleParams& p, int64_t slabs) {
   return cuts;
 }
 
-Work splat_work(const SampleParams& p, int64_t together) {
+Work splat_work(const SampleParams& p, const Hints& hints, int64_t image) {
   const int64_t outermost = p.input_size[p.dims - 1];
-  const bool high = wants_high_tiles(p);
-  const bool padded = p.map == MapKind::chain;
-  const bool patched = may_patch(p) && !high;
+  const bool high = hints.columns, padded = p.map == MapKind::chain;
+  const bool patched = may_patch(p) && !high && !hints.sparse;
+  if (hints.sparse) took(Path::splat_sparse);
   const int64_t rows = patched ? kPatchedRows : rows_per_tile(p, high);
   // A free map's points are added one by one, in whatever rows; of wide ones patches see less where
   // they are a rectangle's.
@@ -81,9 +89,11 @@ Work splat_work(const SampleParams& p, int64_t together) {
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
   plan.turned = use_turned(p);
   plan.scaled = may_be_scaled(p);
-  plan.together = together;
+  plan.together = channels_together(p, image);
   // Each slab would see points of every tile.
-  plan.by_channel = plan.slabs > 1 && p.input.stride_c != 1 && is_scattered(p, 0);
+  plan.by_channel =
+      plan.slabs > 1 && p.input.stride_c != 1 &&
+      holds_for_most(p, image, [&](int64_t warp) { return is_scattered(p, 0, warp); });
   if (plan.by_channel) took(Path::slabs_by_channel);
   if (plan.slabs > 1) took(Path::slabs);
   plan.tasks = p.input.batch * plan.slabs;
@@ -103,6 +113,12 @@ Work splat_work(const SampleParams& p, int64_t together) {
   return result;
 }
 
+Batch splat_batch(const SampleParams& p) {
+  return Batch(
+      p.input.batch, [&](int64_t n) { return splat_hints(p, n); },
+      [&](const Hints& hints, int64_t first) { return splat_work(p, hints, first); });
+}
+
 // With what is to be summed by tasks, if a map's parameters are.
 Work sums_work(const SampleParams& p, bool sums, Plan plan) {
   if (control_points(p) > 0) {
@@ -118,35 +134,44 @@ Work sums_work(const SampleParams& p, bool sums, Plan plan) {
   return work;
 }
 
-Work grad_warp_work(const SampleParams& p, bool add) {
+Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints) {
   const bool sums = !is_free(p.map) && !p.keeps, padded = wants_padding(p);
-  const bool high = wants_high_tiles(p), scattered = is_scattered(p, kSmall);
-  const bool windows = !scattered && use_windows(p, high);
-  const int64_t rows = rows_per_tile(p, high, scattered);
+  const bool high = hints.columns, windows = !hints.scattered && use_windows(p, high);
+  const int64_t rows = rows_per_tile(p, high, hints.scattered);
   const Points points = points_of(p, high, windows);
   const int64_t most = points_together(p);
-  Plan plan = sums ? group_plan(points, p.warp.batch, rows, padded, most)
+  Plan plan = sums ? group_plan(points, p.warp.batch, p.channels, rows, padded, most)
                    : tile_plan(points, p.warp.batch, rows, padded, most);
-  choose_ways(p, high, scattered, windows, plan);
+  choose_ways(p, high, hints.scattered, windows, plan);
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
   return sums_work(p, sums, plan);
 }
 
-void finish_sums(const SampleParams& p, const Work& work) {
-  if (work.plan.partial) kernels().finish_grad_warp(p, work.plan);
+Batch grad_warp_batch(const SampleParams& p, bool add) {
+  return Batch(
+      p.warp.batch, [&](int64_t n) { return hints_of(p, n); },
+      [&](const Hints& hints, int64_t) { return grad_warp_work(p, add, hints); });
+}
+
+void finish_sums(const SampleParams& p, const Batch& batch) {
+  batch.for_alike([&](const Plan& plan, int64_t first, int64_t last) {
+    if (plan.partial) kernels().finish_grad_warp(p, plan, first, last);
+  });
 }
 
 void sum_slopes(const SampleParams& p) {
   took(Path::slopes_summed);
   const Points points = points_of(p, false, false);
-  const Work work = sums_work(p, true, group_plan(points, p.warp.batch, 4, wants_padding(p)));
+  const Work work =
+      sums_work(p, true, group_plan(points, p.warp.batch, p.channels, 4, wants_padding(p)));
   run(kernels().sum_slopes, p, work.plan, work.per_task);
-  finish_sums(p, work);
+  kernels().finish_grad_warp(p, work.plan, 0, p.warp.batch);
 }
 
 void sample(const SampleParams& p) {
-  for_images_and_channels(p, channels_together(p), [](const auto& part, bool first) {
+  const auto together = [&](int64_t n) { return channels_together(p, n); };
+  for_images_and_channels(p, together, [](const auto& part, bool first) {
     SampleParams q = part;
     if (!first) q.mask.data = nullptr;  // it is written
     sample_together(q, kernels().sample);
@@ -160,7 +185,8 @@ void sample_derivative(const SampleParams& p) {
     placed.output = p.derivative;
     placed.output.data = nullptr;
   }
-  for_images_and_channels(placed, channels_together(placed), [](const auto& part, bool) {
+  const auto together = [&](int64_t n) { return channels_together(placed, n); };
+  for_images_and_channels(placed, together, [](const auto& part, bool) {
     sample_together(part, kernels().sample_derivative);
   });
 }
@@ -170,30 +196,29 @@ void cover(const SampleParams& p) {
   run(kernels().cover, p, plan, tile_points(plan) * images_per_warp(p));
 }
 
-void splat(const SampleParams& p) {
-  const Work work = splat_work(p, channels_together(p));
-  run(kernels().splat, p, work.plan, work.per_task);
-}
+void splat(const SampleParams& p) { run(kernels().splat, p, splat_batch(p)); }
 
 // The channels whose shares of the warp's gradient are computed together. (Sums of parts are not to
 // be rounded to 16 bits.)
-int64_t summed_together(const SampleParams& p) {
-  return element_size(p.warp.type) == 2 ? p.channels : channels_together(p);
+int64_t summed_together(const SampleParams& p, int64_t image) {
+  return element_size(p.warp.type) == 2 ? p.channels : channels_together(p, image);
 }
 
 void grad_warp(const SampleParams& p) {
   if (p.slopes.data) return sum_slopes(p);
-  for_images_and_channels(p, summed_together(p), [](const auto& part, bool first) {
-    const Work work = grad_warp_work(part, !first);
-    run(kernels().grad_warp, part, work.plan, work.per_task);
-    finish_sums(part, work);
+  const auto together = [&](int64_t n) { return summed_together(p, n); };
+  for_images_and_channels(p, together, [](const auto& part, bool first) {
+    const Batch batch = grad_warp_batch(part, !first);
+    run(kernels().grad_warp, part, batch);
+    finish_sums(part, batch);
   });
 }
 
 // Whether images and warps belong together one by one, and each image's channels.
 bool are_pairs(const SampleParams& p) {
-  return p.batch > 1 && p.warp.batch == p.batch && p.input.batch == p.batch &&
-         summed_together(p) == p.channels;
+  bool pairs = p.batch > 1 && p.warp.batch == p.batch && p.input.batch == p.batch;
+  for (int64_t n = 0; pairs && n < p.batch; ++n) pairs = summed_together(p, n) == p.channels;
+  return pairs;
 }
 
 // Image after image: what flows back to one is still in a cache when it is wanted again.
@@ -203,25 +228,30 @@ void gradients(const SampleParams& to_warp, const SampleParams& to_image) {
     grad_warp(to_warp);
   };
   if (!are_pairs(to_warp)) return one_by_one();
-  const Work warps = grad_warp_work(to_warp, false);
-  const Work images = splat_work(to_image, channels_together(to_image));
+  const Batch warps = grad_warp_batch(to_warp, false), images = splat_batch(to_image);
   // Whether each image has tasks of its own, and there are enough images for all threads.
-  const bool shared = warps.plan.basis_shared || images.plan.basis_shared;
-  if (shared || images.plan.slabs > 1) return one_by_one();
+  const bool by_image = warps.all([](const Plan& plan) {
+    return !plan.basis_shared;
+  }) && images.all([](const Plan& plan) { return !plan.basis_shared && plan.slabs == 1; });
+  if (!by_image) return one_by_one();
   took(Path::gradients_in_turns);
   constexpr int64_t kCache = int64_t(1) << 18;
-  const int64_t tasks = warps.plan.tasks / to_warp.batch;  // of an image
   const int64_t values = points(to_warp.output_size, to_warp.dims) * to_warp.channels;
   const int64_t some = std::max<int64_t>(1, kCache / (values * element_size(to_warp.output.type)));
-  const int64_t work = tasks * warps.per_task + images.per_task;
-  at::parallel_for(0, to_warp.batch, std::max<int64_t>(1, kGrain / work),
-                   [&](int64_t begin, int64_t end) {
-                     for (int64_t n = begin; n < end; n += some) {
-                       const int64_t last = std::min(end, n + some);
-                       kernels().grad_warp(to_warp, warps.plan, n * tasks, last * tasks);
-                       kernels().splat(to_image, images.plan, n, last);
-                     }
-                   });
+  const int64_t work = warps.tasks_before(1) * warps.per_task() + images.per_task();
+  at::parallel_for(
+      0, to_warp.batch, std::max<int64_t>(1, kGrain / work), [&](int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; n += some) {
+          const int64_t last = std::min(end, n + some);
+          warps.for_tasks(warps.tasks_before(n), warps.tasks_before(last),
+                          [&](const Plan& plan, int64_t first, int64_t past) {
+                            kernels().grad_warp(to_warp, plan, first, past);
+                          });
+          images.for_tasks(n, last, [&](const Plan& plan, int64_t first, int64_t past) {
+            kernels().splat(to_image, plan, first, past);
+          });
+        }
+      });
   finish_sums(to_warp, warps);
 }
 
@@ -231,11 +261,11 @@ void warp_grid(const GridParams& p) {
 }
 
 void warp_grid_backward(const GridParams& p) {
-  Plan plan = group_plan(rows_of(p.output_size, p.dims), p.batch);
+  Plan plan = group_plan(rows_of(p.output_size, p.dims), p.batch, 1);
   std::vector<double> partial(plan.tasks * p.warp.count);
   plan.partial = partial.data();
   run(kernels().warp_grid_backward, p, plan, tile_points(plan) * plan.tiles_per_task);
-  kernels().finish_warp_grid_backward(p, plan);
+  kernels().finish_warp_grid_backward(p, plan, 0, p.batch);
 }
 
 [[maybe_unused]] const bool registered = register_backend(

@@ -97,7 +97,7 @@ STN_SHARED void look_of(const AnyMap<T, D>& any, const int32_t (&p)[D], T (&x)[D
 }
 
 // Whether f(type, look) holds for warp n, where look(at, x) says where the point `at` looks, of
-// that type.
+// that type. Such hints decide how work is cut, and so in which order is summed.
 template <int D, class F>
 bool holds_for(const SampleParams& p, int64_t n, F&& f) {
   const auto ask = [&](auto type) {
@@ -107,16 +107,6 @@ bool holds_for(const SampleParams& p, int64_t n, F&& f) {
     return f(type, [&](const int32_t (&at)[D], T(&x)[D]) { look_of(map, at, x); });
   };
   return p.warp.type == ElementType::f64 ? ask(double{}) : ask(float{});
-}
-
-// The same, for most of the first few warps. How work is cut depends on such hints, what is
-// computed does not.
-template <class F>
-bool holds_for_most(const SampleParams& p, F&& f) {
-  const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
-  int count = 0;
-  for (int64_t n = 0; n < warps; ++n) count += f(n);
-  return 2 * count > warps;
 }
 
 // Whether rows of points are aslant, so that they see columns of the image as much as rows; the
@@ -135,9 +125,8 @@ bool sees_columns(const SampleParams& p, int64_t n) {
     return std::abs(to[1] - from[1]) > T(0.3) * kDistance;
   });
 }
-inline bool sees_columns_of(const SampleParams& p) {
-  return holds_for_most(
-      p, [&](int64_t n) { return p.dims == 2 ? sees_columns<2>(p, n) : sees_columns<3>(p, n); });
+inline bool sees_columns_of(const SampleParams& p, int64_t n) {
+  return p.dims == 2 ? sees_columns<2>(p, n) : sees_columns<3>(p, n);
 }
 
 // Whether there are two pixels and more to each point of a plane, but not so many that no two see
@@ -161,9 +150,6 @@ inline bool is_sparse(const SampleParams& p, int64_t n) {
     const T pixels = std::abs(step[0][0] * step[1][1] - step[0][1] * step[1][0]);
     return pixels >= 2 && pixels < 6;
   });
-}
-inline bool is_sparse_of(const SampleParams& p) {
-  return p.dims == 2 && holds_for_most(p, [&](int64_t n) { return is_sparse(p, n); });
 }
 
 // Whether neighbouring points look at places far apart, so that nothing in a cache serves both.
@@ -189,9 +175,8 @@ bool is_scattered(const SampleParams& p, int64_t n) {
     return 2 * far > kPlaces;
   });
 }
-inline bool is_scattered_of(const SampleParams& p) {
-  return holds_for_most(
-      p, [&](int64_t n) { return p.dims == 2 ? is_scattered<2>(p, n) : is_scattered<3>(p, n); });
+inline bool is_scattered_of(const SampleParams& p, int64_t n) {
+  return p.dims == 2 ? is_scattered<2>(p, n) : is_scattered<3>(p, n);
 }
 
 // Where the points of a tile look, in pixels.

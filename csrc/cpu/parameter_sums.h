@@ -162,13 +162,15 @@ inline void add_lanes(const LaneSums& total, int sums) {
   }
 }
 
-// Adds the partial sums in order and turns them into the parameters' gradient.
+// Adds the partial sums in order and turns them into the parameters' gradient, of the warps [begin,
+// end).
 template <class T, int D>
 void finish(MapKind kind, const Warp& warp, const Warp& grad_warp, const Frame<T, D>& frame,
-            const int64_t (&output_size)[3], bool align_corners, const Plan& plan) {
+            const int64_t (&output_size)[3], bool align_corners, const Plan& plan, int64_t begin,
+            int64_t end) {
   const int64_t groups = plan.tasks / grad_warp.batch;
   const int count = warp.count;
-  for (int64_t n = 0; n < grad_warp.batch; ++n) {
+  for (int64_t n = begin; n < end; ++n) {
     const AnyMap<T, D> any(kind, warp, n, frame, output_size, align_corners);
     any.visit([&](const auto& map) {
       using Map = typename std::decay<decltype(map)>::type;

@@ -14,6 +14,7 @@
   F(flattened)          /* a grid's points as a single row */                                  \
   F(folded)             /* another map's, likewise, each with its place */                     \
   F(sees_columns)       /* tiles as high as wide */                                            \
+  F(cut_apart)          /* a batch's warps do not all look alike */                            \
   F(tiles_in_groups)    /* several tiles are summed in one task */                             \
   F(channels_apart)     /* not all channels at once */                                         \
   F(basis_shared)       /* basis functions: warp after warp comes to a tile */                 \

@@ -9,8 +9,8 @@ namespace stn_cuda {
 namespace cpu {
 
 // Groups of tiles whose sums are kept apart: enough for a machine's threads to share one image, few
-// enough that the partial sums stay small.
-constexpr int64_t kGroups = 64;
+// enough that the partial sums stay small. As many whatever the batch: a sum must not depend on it.
+constexpr int64_t kMostGroups = 64;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -50,11 +50,14 @@ inline Plan tile_plan(const Points& points, int64_t warps, int64_t most_rows = 4
 
 inline int64_t tile_points(const Plan& plan) { return int64_t(plan.tile_width) * plan.tile_rows; }
 
-// Tasks of several tiles, each with its own partial sums.
-inline Plan group_plan(const Points& points, int64_t warps, int64_t most_rows = 4,
+// Tasks of several tiles, each with its own partial sums; of at least as many as have kFewest
+// planes of points.
+inline Plan group_plan(const Points& points, int64_t warps, int64_t channels, int64_t most_rows = 4,
                        bool padded = false, int64_t most = kSmallTile) {
+  constexpr int64_t kFewest = 32;
   Plan plan = tile_plan(points, warps, most_rows, padded, most);
-  plan.tiles_per_task = std::max<int64_t>(1, ceil_div(plan.tiles, ceil_div(kGroups, warps)));
+  plan.tiles_per_task = std::max(ceil_div(plan.tiles, kMostGroups),
+                                 ceil_div(kFewest, std::max<int64_t>(1, channels)));
   if (plan.tiles_per_task > 1) took(Path::tiles_in_groups);
   plan.tasks = warps * ceil_div(plan.tiles, plan.tiles_per_task);
   return plan;

@@ -18,7 +18,7 @@
       ::stn_cuda::cpu::gather_cost,                                \
       ::stn_cuda::cpu::sees_columns_of,                            \
       ::stn_cuda::cpu::is_scattered_of,                            \
-      ::stn_cuda::cpu::is_sparse_of,                               \
+      ::stn_cuda::cpu::is_sparse,                                  \
       ::stn_cuda::cpu::cut_slabs_of,                               \
       ::stn_cuda::cpu::sample,                                     \
       ::stn_cuda::cpu::sample_derivative,                          \

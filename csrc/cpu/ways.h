@@ -4,15 +4,15 @@
 #include <cstring>
 #include <numeric>
 
-#include "cpu/plan.h"
+#include "cpu/batch.h"
 #include "math/parametric.h"
 
 namespace stn_cuda {
 namespace cpu {
 
 // Whether tiles should be as high as wide: what sees columns of the image wants that.
-inline bool wants_high_tiles(const SampleParams& p) {
-  return p.output_size[0] >= 64 && kernels().sees_columns(p);
+inline bool wants_high_tiles(const SampleParams& p, int64_t warp) {
+  return p.output_size[0] >= 64 && kernels().sees_columns(p, warp);
 }
 
 // Rows of a tile where the output is wide: more of them share more of the image's rows, longer ones
@@ -82,9 +82,9 @@ inline bool use_gather(const SampleParams& p) {
 }
 
 // Whether points are scattered over an image whose planes take more than so many bytes.
-inline bool is_scattered(const SampleParams& p, int64_t bytes) {
+inline bool is_scattered(const SampleParams& p, int64_t bytes, int64_t warp) {
   const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
-  return is_free(p.map) && plane > bytes && kernels().is_scattered(p);
+  return is_free(p.map) && plane > bytes && kernels().is_scattered(p, warp);
 }
 
 // From where on that matters to looks at the image, which then find little in the L1 cache.
@@ -184,19 +184,34 @@ inline int64_t points_together(const SampleParams& p) {
   return keeps_taps ? kSmallTile : kTile;
 }
 
-// Whether splat's tiles may be summed in patches, and are not likely to be collected, nor to have
-// too few points: added one by one, these suit longer rows.
+// What matters of how a warp looks at what is read. (Splines' basis functions may be shared by all
+// warps, which are then cut alike.)
+inline Hints hints_of(const SampleParams& p, int64_t warp) {
+  Hints hints;
+  if (control_points(p) > 0) return hints;
+  hints.columns = wants_high_tiles(p, warp);
+  hints.scattered = is_scattered(p, kSmall, warp);
+  return hints;
+}
+
+// Whether splat's tiles may be summed in patches, and are not likely to be collected.
 inline bool may_patch(const SampleParams& p) {
   const bool linear = p.interpolation == Interpolation::bilinear;
   const bool collects = kernels().vector_bytes == 64 && p.channels >= kFewestCollected &&
                         p.input.type != ElementType::f64;
-  if (!has_patches(p) || !linear || p.input.stride_c == 1 || p.direction != Direction::none ||
-      collects) {
-    return false;
-  }
-  const bool sparse = kernels().is_sparse(p);
-  if (sparse) took(Path::splat_sparse);
-  return !sparse;
+  return has_patches(p) && linear && p.input.stride_c != 1 && p.direction == Direction::none &&
+         !collects;
+}
+
+// Whether f(warp) holds for the one that an image is seen through, or for most of the first few.
+template <class F>
+bool holds_for_most(const SampleParams& p, int64_t image, F&& f) {
+  if (p.warp.batch == 1) return f(0);
+  if (p.input.batch > 1) return f(image);
+  const int64_t warps = std::min<int64_t>(p.warp.batch, 4);
+  int count = 0;
+  for (int64_t n = 0; n < warps; ++n) count += f(n);
+  return 2 * count > warps;
 }
 
 // Whether a splat's map may keep the axes apart (cpu/scaled.h), which the kernel tells. (Of few
@@ -214,15 +229,30 @@ inline bool may_be_turned(const SampleParams& p, const Plan& plan) {
 
 // The channels that are computed together: where points are scattered over the image and each pixel
 // is seen often, no more planes than stay in the L2 cache, if one does.
-inline int64_t channels_together(const SampleParams& p) {
+inline int64_t channels_together(const SampleParams& p, int64_t image) {
   constexpr int64_t kCache = int64_t(1) << 20;
   const int64_t pixels = points(p.input_size, p.dims);
   const int64_t plane = pixels * element_size(p.input.type);
   if (!is_free(p.map) || has_channels_inside(p)) return p.channels;
   if (plane * p.channels <= kCache || plane > 2 * kCache) return p.channels;
-  if (16 * points(p.output_size, p.dims) < pixels || !kernels().is_scattered(p)) return p.channels;
+  if (16 * points(p.output_size, p.dims) < pixels) return p.channels;
+  const auto scattered = [&](int64_t warp) { return kernels().is_scattered(p, warp); };
+  if (!holds_for_most(p, image, scattered)) return p.channels;
   took(Path::channels_apart);
   return std::max<int64_t>(1, kCache / plane);
+}
+
+// What matters of how an image is splatted onto. Points too few for patches are added one by one,
+// which suits longer rows.
+inline Hints splat_hints(const SampleParams& p, int64_t image) {
+  const auto most = [&](auto&& f) { return holds_for_most(p, image, f); };
+  Hints hints;
+  if (control_points(p) > 0) return hints;
+  hints.scattered = channels_together(p, image) < p.channels;
+  hints.columns = most([&](int64_t warp) { return wants_high_tiles(p, warp); });
+  hints.sparse = !hints.columns && may_patch(p) &&
+                 most([&](int64_t warp) { return kernels().is_sparse(p, warp); });
+  return hints;
 }
 
 }  // namespace cpu

@@ -1,0 +1,130 @@
+"""What becomes of one image or warp does not depend on the others in its batch, bit for bit.
+
+The kernels cut their work by how a warp looks at the image: along its columns, at few of its
+pixels, anywhere. Warps that differ in this stand side by side here.
+
+(One thing does: the slopes of a parametric map's values of one channel are kept for its gradient
+only where those of all warps stay in the caches. What is here is small enough.)
+"""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from accuracy import Checks
+from cases import (
+    FREE,
+    Call,
+    channels_last,
+    free_values,
+    image,
+    scattered_grid,
+    splines,
+    thetas,
+)
+from machine import paths_of
+from ways import turn
+
+import stn_cuda
+from stn_cuda import reference
+
+pytestmark = pytest.mark.quick
+
+NAMES = ("output", "grad_input", "grad_warp")
+# By how many degrees, and how far apart the points look.
+LOOKS = ((0, 1.0), (70, 0.9), (3, 1.7), (12, 0.5), (80, 1.8), (33, 1.1), (5, 0.2))
+
+
+def affine(dtype=torch.float32):
+    return torch.cat([turn(degrees, scale, dtype) for degrees, scale in LOOKS])
+
+
+def warps(map, in_size, size, dtype):
+    """Of a map, unlike each other."""
+    theta = affine(torch.float64)
+    if map == "affine":
+        return theta.to(dtype)
+    if map == "projective":
+        last = torch.tensor([[[0.1, 0.05, 1.0]]], dtype=torch.float64)
+        return torch.cat((theta, last.expand(len(theta), 1, 3)), 1).to(dtype)
+    if map == "thin_plate_spline":
+        bent = splines(len(theta), 2, torch.float64)
+        bent[:, 5:8] = theta.reshape(-1, 3, 2)
+        return bent.to(dtype)
+    grid = reference.affine_grid(theta, size, False)
+    grid[2] = scattered_grid(1, size, torch.float64)[0]
+    return free_values(map, grid, in_size).to(dtype)
+
+
+def check_alone(checks, call):
+    gradient = call.cotangent()
+    together = call.gradients(gradient)
+    shared = call.input.shape[0] == 1
+    for n in range(call.warp.shape[0]):
+        one = slice(n, n + 1)
+        alone = replace(call, input=call.input if shared else call.input[one], warp=call.warp[one])
+        for name, mine, theirs in zip(NAMES, alone.gradients(gradient[one]), together, strict=True):
+            if not (shared and name == "grad_input"):
+                checks.same(mine, theirs[one], f"{name} of {n} of {call}")
+
+
+MAPS = ("affine", "projective", "thin_plate_spline", *FREE)
+SIZES = (((70, 80), (66, 70)), ((140, 150), (50, 70)), ((40, 30), (90, 130)))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16))
+@pytest.mark.parametrize("map", MAPS)
+def test_warps_unlike_each_other(threads, map, dtype):
+    threads(2)
+    paddings = itertools.cycle(("zeros", "border", "reflection", "wrap", ("border", "wrap")))
+    with Checks() as checks:
+        for (in_size, size), channels in itertools.product(SIZES, (1, 3, 9)):
+            if channels == 9 and in_size[0] > 100:
+                continue
+            values = warps(map, in_size, size, torch.promote_types(dtype, torch.float32))
+            at = None if map in FREE else size
+            for mode in ("bilinear", "bicubic"):
+                pixels = image((len(LOOKS), channels, *in_size), dtype)
+                call = Call(pixels, values, map, at, mode, next(paddings))
+                check_alone(checks, call)
+            last = pixels.contiguous(memory_format=channels_last(pixels))
+            check_alone(checks, replace(call, input=last))
+            check_alone(checks, replace(call, input=pixels[:1], mode="bilinear"))
+
+
+def test_volumes(threads):
+    threads(2)
+    theta = thetas(4, 3)
+    theta[1, :, :3] = torch.eye(3)[[1, 0, 2]]  # along columns
+    grid = reference.affine_grid(theta, (12, 20, 70), False).float()
+    grid[2] = scattered_grid(1, (12, 20, 70))[0]
+    with Checks() as checks:
+        for channels, (map, values) in itertools.product(
+            (1, 4), (("affine", theta), ("grid", grid))
+        ):
+            pixels = image((4, channels, 40, 41, 42))
+            check_alone(checks, Call(pixels, values, map, (12, 20, 70)))
+
+
+def test_scattered_beside_smooth(threads):
+    """Planes of which the caches hold a few: some images' channels come one after the other."""
+    threads(2)
+    theta = affine()
+    grid = reference.affine_grid(theta, (100, 110), False).float()
+    grid[1::2] = scattered_grid(3, (100, 110))
+    with Checks() as checks:
+        call = Call(image((len(LOOKS), 3, 400, 400)), grid)
+        _, ways = paths_of(lambda: check_alone(checks, call))
+    assert {"channels_apart", "cut_apart"} <= ways, ways
+
+
+@pytest.mark.parametrize("count", (1, 2, 40))
+def test_gradients_of_grids(count):
+    """The gradient of theta through Affine.grid, whose sums are made in groups of tiles."""
+    theta = affine(torch.float64).repeat(6, 1, 1)[:count].requires_grad_()
+    values = image((count, 90, 120, 2), torch.float64)
+    (together,) = torch.autograd.grad(stn_cuda.Affine(theta).grid((90, 120)), theta, values)
+    one = theta[:1].detach().requires_grad_()
+    (alone,) = torch.autograd.grad(stn_cuda.Affine(one).grid((90, 120)), one, values[:1])
+    assert torch.equal(alone, together[:1])

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from block_path_cases import block_cases
 from cases import (
     GRID_LAYOUTS,
     IMAGE_LAYOUTS,
@@ -115,7 +116,12 @@ def affine_cases():
     many = {"tiles_in_groups": ALL}
     yield case("many tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (140, 140), many)
     few = {"tiles_in_groups": set()}
-    yield case("few tiles", image((1, 1, 30, 30)), diagonal(0.8, 0.7), (30, 30), few)
+    yield case("few tiles", image((1, 32, 30, 30)), diagonal(0.8, 0.7), (30, 30), few)
+    alike = torch.cat([turn(5), turn(4), turn(6)])
+    unlike = torch.cat([turn(5), turn(70), turn(6)])
+    for label, warps, ways in (("alike", alike, set()), ("unlike", unlike, ALL)):
+        ways = {"cut_apart": ways}
+        yield case(f"warps {label}", image((3, 2, 70, 70)), warps, (70, 70), ways)
     folding = GATHERS | BASELINE  # where one channel has no windows
     for channels, machines in ((1, folding), (3, AVX2_GATHER | BASELINE)):
         ways = {"folded": machines, "slopes_summed": set()}
@@ -331,5 +337,5 @@ def layout_cases():
 
 def path_cases():
     parts = (affine_cases, volume_cases, grid_cases, large_cases, mode_cases, layout_cases)
-    parts += (splat_cases, collected_cases, patched_cases, seam_cases, spline_cases)
+    parts += (block_cases, splat_cases, collected_cases, patched_cases, seam_cases, spline_cases)
     return [one for part in parts for one in part()]

@@ -5,6 +5,7 @@ results are right.
 """
 
 import functools
+import itertools
 import math
 import os
 import re
@@ -49,12 +50,12 @@ from stn_cuda import reference
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
-TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto")}
+TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto", "in_blocks")}
 WIDE = {"sample_wide", "grad_wide"}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "runs_inserted": INSERTS}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
-SOME |= dict.fromkeys(WINDOWED, WINDOWS) | {"splat_collected": TURNING}
+SOME |= dict.fromkeys(WINDOWED | {"in_blocks"}, WINDOWS) | {"splat_collected": TURNING}
 # The way of images of bytes, which have no gradients: test_bytes.py.
 OF_BYTES = {"sample_pairs"}
 # The ways that values choose: test_values_that_are_not_finite.
@@ -62,7 +63,7 @@ BY_VALUE = {"splat_points", "splat_beyond_points", "scaled_carefully"}
 # Of both gradients together: test_gradients_together.py.
 TOGETHER = {"gradients_in_turns"}
 # Of results that are too large to stay in a cache: test_results_past_the_caches.
-BY_SIZE = {"sample_streams"}
+BY_SIZE = {"sample_streams", "sample_staged"}
 
 
 def ways_of(call, cotangent=None):
@@ -142,19 +143,25 @@ def test_derivatives_go_the_ways_of_values():
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16))
 def test_results_past_the_caches(size, layout, dtype, threads):
     """Of whole lines of a cache, or not; the same bits as image by image, each of them small."""
-    channels = 1 if layout == "contiguous" else 24
-    size = size if layout == "contiguous" else (size[0] // 7, size[1] // 4)
-    pixels = IMAGE_LAYOUTS[layout](image((5, channels, 20, 30), dtype))
-    warp = thetas(5, 2)
+    planar = layout == "contiguous"
+    size = size if planar else (size[0] // 7, size[1] // 4)
+    shape = (1, 600, 700) if planar else (24, 20, 30)
+    pixels = IMAGE_LAYOUTS[layout](image((5, *shape), dtype))
+    upright = torch.cat([turn(degrees) for degrees in (90, 40, 2, -60, 70)])
     threads(2)
-    for mode in ("bilinear", "bicubic", "nearest"):
+    warps = (
+        (thetas(5, 2, spread=0.1), {"sample_streams"}),
+        (upright, {"sample_streams", "sample_staged"}),
+    )
+    for mode, (warp, wanted) in itertools.product(("bilinear", "bicubic", "nearest"), warps):
         call = Call(pixels, warp, "affine", size, mode)
         together, ways = paths_of(call.run)
-        assert ("sample_streams" in ways) == (machine() in TURNING)
+        wanted = wanted if planar else wanted - {"sample_staged"}
+        assert ways & BY_SIZE == (wanted if machine() in TURNING else set())
         for n in range(5):
             one = replace(call, input=pixels[n : n + 1], warp=warp[n : n + 1])
             alone, ways = paths_of(one.run)
-            assert "sample_streams" not in ways
+            assert not ways & BY_SIZE
             assert torch.equal(alone, together[n : n + 1])
     # What is around the image is added to the values.
     filled = paths_of(lambda: stn_cuda.sample(pixels, stn_cuda.Affine(warp), size, fill=0.5))[1]

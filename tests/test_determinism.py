@@ -12,6 +12,7 @@ import torch
 from accuracy import Checks, forward_bound, grad_input_bound, grad_warp_bound, smooth_points
 from cases import PADDINGS, image, modes, scattered_grid, smooth_grid
 from machine import processor_has
+from ways import turn
 
 import stn_cuda
 
@@ -79,11 +80,13 @@ def test_thread_counts_wherever_points_look(threads, dims, padding_mode):
         "many": stn_cuda.Affine(theta * torch.linspace(-1, 1, 5).view(5, 1, 1)),
         "flow": stn_cuda.Flow(5 * corner.movedim(-1, 1)),
     }
+    if dims == 2:
+        ways["turned"] = stn_cuda.Affine(turn(60, 1.2))  # in blocks of pixels
     with Checks() as checks:
         kinds = [(mode, 3) for mode in modes(dims)] + [("bilinear", 6)]
         for (label, warp), (mode, channels) in itertools.product(ways.items(), kinds):
             x = image((1, channels, *size)).requires_grad_()
-            at = size if label in ("affine", "many") else None
+            at = size if label in ("affine", "many", "turned") else None
             output = stn_cuda.sample(x, warp, at, mode=mode, padding_mode=padding_mode)
             results = []
             for count in (1, 2, 3, 8):

@@ -90,6 +90,14 @@ template <class Element, int D>
 STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (&stride)[3],
                       Accumulate<Element> (&values)[kRoom]) {
   using A = Accumulate<Element>;
+  if constexpr (D == 2) {
+    if (tile.block > 0) {
+      return tile.for_each_block([&](int slot, const int32_t (&p)[2], int columns, int rows) {
+        const Element* from = plane + offset_of<D>(p, stride);
+        store<kLanes<A>>(values + slot, load_block<Native<A>>(from, stride[1], columns, rows));
+      });
+    }
+  }
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     const Element* row = plane + offset_of<D>(p, stride);
     A* to = values + slot;
@@ -97,7 +105,7 @@ STN_HD void load_tile(const Tile<D>& tile, const Element* plane, const int64_t (
       int j = 0;
       for (; j < tile.width; j += kLanes<A>) {
         const int left = tile.width - j;
-        __builtin_prefetch(row + j + tile.width);
+        __builtin_prefetch(row + j + tile.ahead(stride));
         store<kLanes<A>>(to + j, left >= kLanes<A> ? load_pixels<Native<A>>(row + j)
                                                    : load_pixels<Native<A>>(row + j, left));
       }
@@ -127,6 +135,15 @@ STN_HD void store_tile(const Tile<D>& tile, const Accumulate<Element>* values, i
                        Element* plane, const int64_t (&stride)[3]) {
   using V = Native<Accumulate<Element>>;
   constexpr int L = kLanes<Accumulate<Element>>;
+  if constexpr (D == 2) {
+    if (tile.block > 0) {
+      return tile.for_each_block([&](int slot, const int32_t (&p)[2], int columns, int rows) {
+        if (slot < first || slot >= last) return;
+        const V value = load<V>(values + slot);
+        store_block(plane + offset_of<D>(p, stride), stride[1], value, columns, rows);
+      });
+    }
+  }
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     Element* row = plane + offset_of<D>(p, stride);
     const auto* from = values + slot;

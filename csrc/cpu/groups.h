@@ -17,19 +17,36 @@ constexpr int kChannelBlock = 4;
 template <int K, int D>
 constexpr int kWideBlock = K == 2 && D == 2 && STN_VECTOR_BYTES == 64 ? 8 : kChannelBlock;
 
-// Where the groups of a padded tile stand in a plane of the output.
+// Where the groups of a padded tile, or its blocks, stand in a plane of the output.
 template <class A, int D>
 struct Groups {
   static constexpr int L = kLanes<A>;
   int count;
-  int64_t stride;
+  int64_t stride, stride_y;
   int64_t offset[kRoom / L];
-  int32_t lanes[kRoom / L];  // that are points, not padding
-  int32_t width;
+  int32_t lanes[kRoom / L];  // that are points, not padding; of blocks, the columns
+  int32_t rows[kRoom / L];   // of blocks
+  int64_t ahead;             // of the next tile
   int32_t at_once;  // the lanes of a group that is simply stored: not past the caches, all of them
+  bool blocks;
 
   STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3], bool stream = false)
-      : count(tile.slots() / L), stride(strides[0]), width(tile.width), at_once(stream ? -1 : L) {
+      : count(tile.slots() / L),
+        stride(strides[0]),
+        stride_y(strides[1]),
+        ahead(tile.ahead(strides)),
+        at_once(stream ? -1 : L),
+        blocks(tile.block > 0) {
+    if constexpr (D == 2) {
+      if (blocks) {
+        tile.for_each_block([&](int slot, const int32_t (&p)[2], int columns, int below) {
+          offset[slot / L] = offset_of<D>(p, strides);
+          lanes[slot / L] = columns;
+          rows[slot / L] = below;
+        });
+        return;
+      }
+    }
     int64_t* at = offset;
     int32_t* of = lanes;
     tile.for_each_row([&](int, const int32_t (&p)[D]) {
@@ -50,8 +67,13 @@ struct Groups {
   template <class Element>
   STN_HD Native<A> load(int g, const Element* plane) const {
     const Element* from = plane + offset[g];
+    if (blocks) {
+      // (Blocks side by side announce a row each.)
+      __builtin_prefetch(from + ahead + g % kBlockRows<A> * stride_y);
+      return load_block<Native<A>>(from, stride_y, lanes[g], rows[g]);
+    }
     if (stride == 1) {
-      __builtin_prefetch(from + width);  // the next tile's
+      __builtin_prefetch(from + ahead);
       return lanes[g] == L ? load_pixels<Native<A>>(from) : load_pixels<Native<A>>(from, lanes[g]);
     }
     Native<A> v{};
@@ -64,6 +86,12 @@ struct Groups {
   template <class Element, int C>
   STN_HD void store(int g, const Native<A> (&v)[C], Element* plane, int64_t stride_c) const {
     Element* to = plane + offset[g];
+    if (blocks) {
+      for (int k = 0; k < C; ++k) {
+        store_block(to + k * stride_c, stride_y, v[k], lanes[g], rows[g]);
+      }
+      return;
+    }
     if (__builtin_expect(lanes[g] != at_once, 0)) {
       Native<A> others[C];  // a copy: v itself is to stay in registers
       for (int k = 0; k < C; ++k) others[k] = v[k];

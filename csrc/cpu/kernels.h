@@ -27,6 +27,12 @@ constexpr int kRoom = kTile + 16;
 // points of two rows.
 constexpr int kRowAlign = 16;
 
+// Bytes of an image from which on its pages are too many for the processor to know where they are.
+constexpr int64_t kKnownPages = int64_t(8) << 20;
+
+// Columns of the blocks of points, or of pixels, that a vector may hold (cpu/blocks.h).
+constexpr int kBlockColumns = 4;
+
 // Whether splat's tiles may be summed in patches (cpu/patch.h): measured, benchmarks/README.md. And
 // the rows of tiles that see little more pixels than they have points, of which a row takes two
 // vectors.
@@ -56,7 +62,9 @@ struct Plan {
   int32_t fold;          // the length of such rows; 0 if they are not
   int64_t tiles;         // per warp
   int64_t across, down;  // tiles next to each other, and one above the other
+  int64_t band;          // so many rows of tiles are gone through column by column; 0: row by row
   int32_t tile_width, tile_rows;
+  int block;               // all but splat: rows of the blocks that vectors hold; 0: of none
   bool padded;             // the tiles' rows, for vectors of points of one row
   bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
   bool inserts;            // float32: pair by pair, without the instruction

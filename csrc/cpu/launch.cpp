@@ -38,9 +38,12 @@ Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const 
   const int64_t rows = rows_per_tile(p, hints.columns, hints.scattered);
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
   choose_ways(p, hints.columns, hints.scattered, windows, plan);
-  plan.streams = kernel == kernels().sample && is_too_large(p);
+  const bool values = kernel == kernels().sample;
+  plan.block = rows_of_blocks(p, hints);
+  plan.band = rows_of_bands(p, hints);
+  plan.streams = values && is_too_large(p);
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
-  if (kernel == kernels().sample && control_points(p) > 0) {
+  if (values && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
     if (share_points(p)) {
       share_basis(p, 1, plan);
@@ -80,6 +83,7 @@ Work splat_work(const SampleParams& p, const Hints& hints, int64_t image) {
                                 : points_of(p, high, is_parametric(p.map) && use_windows(p, high));
   Plan plan = tile_plan(cut, p.warp.batch, rows, padded);
   plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
+  plan.band = rows_of_bands(p, hints);
   constexpr int64_t kZeros = 32;  // pixels are zeroed in the time of one addition
   const int64_t added = points(p.output_size, p.dims) * (p.batch / p.input.batch);
   const int64_t work = (added + points(p.input_size, p.dims) / kZeros) * p.channels;
@@ -143,6 +147,8 @@ Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints) {
   Plan plan = sums ? group_plan(points, p.warp.batch, p.channels, rows, padded, most)
                    : tile_plan(points, p.warp.batch, rows, padded, most);
   choose_ways(p, high, hints.scattered, windows, plan);
+  plan.block = rows_of_blocks(p, hints);
+  plan.band = rows_of_bands(p, hints);
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
   return sums_work(p, sums, plan);

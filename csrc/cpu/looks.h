@@ -14,6 +14,16 @@ inline namespace STN_ISA {
 template <class T, int D, class Look>
 STN_HD void coordinates_by(const Tile<D>& tile, T (&x)[D][kRoom], Look&& look) {
   using V = Native<T>;
+  if constexpr (D == 2) {
+    if (tile.block > 0) {
+      return tile.for_each_block([&](int slot, const int32_t (&p)[2], int columns, int rows) {
+        V at[D], found[D];
+        positions_in_block(p, columns, rows, at);
+        look(slot, at, found);
+        for (int d = 0; d < D; ++d) store<kLanes<T>>(&x[d][slot], found[d]);
+      });
+    }
+  }
   const auto find = [&](auto folded) __attribute__((always_inline)) {
     tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
       int j = 0;
@@ -230,10 +240,10 @@ template <class Map, class T, int D>
 STN_HD void find_range(const Map& map, const Tile<D>& tile, Looks<T, D>& looks) {
   looks.ranged = Map::monotonic;
   if (!Map::monotonic) return;
-  const int below = (tile.rows - 1) * tile.pitch, right = tile.width - 1;
+  const int below = tile.rows - 1, right = tile.width - 1;
   const auto corner = [&](int k, T(&x)[D]) {
     if (tile.fold > 0) return look_of_corner(map, tile, k, x);
-    for (int d = 0; d < D; ++d) x[d] = looks.x[d][k % 2 * right + k / 2 * below];
+    for (int d = 0; d < D; ++d) x[d] = looks.x[d][tile.slot_of(k % 2 * right, k / 2 * below)];
   };
   looks.ranged = range_of_corners(corner, looks.least, looks.greatest);
 }

@@ -42,6 +42,19 @@ STN_HD void sum_gradient(const Map& map, const Tile<D>& tile, const T (&grad)[D]
   using V = Native<T>;
   constexpr int L = kLanes<T>;
   V sums[Map::sums] = {};
+  if constexpr (D == 2) {
+    if (tile.block > 0) {
+      tile.for_each_block([&](int slot, const int32_t (&p)[2], int columns, int rows) {
+        V at[D], g[D];
+        positions_in_block(p, columns, rows, at);
+        const auto inside = (block_columns<V>() < static_cast<T>(columns)) &
+                            (block_rows<V>() < static_cast<T>(rows));
+        for (int d = 0; d < D; ++d) g[d] = inside ? load<V>(&grad[d][slot]) : V{};
+        map.accumulate(at, g, sums);
+      });
+      return add_sums(sums, first, total);
+    }
+  }
   tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
     for (int j = 0; j < tile.width; j += L) {
       V at[D], g[D];

@@ -128,7 +128,7 @@ STN_HD void load_together(const Tile<2>& tile, const Element* plane, const int64
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
           const Element* from = row + c * stride_c + j;
-          __builtin_prefetch(from + tile.width);
+          __builtin_prefetch(from + tile.ahead(stride));
           of[c] = left >= L ? load_pixels<V>(from) : load_pixels<V>(from, left);
         }
         put(slot + j, of);

@@ -15,6 +15,7 @@
   F(folded)             /* another map's, likewise, each with its place */                     \
   F(sees_columns)       /* tiles as high as wide */                                            \
   F(cut_apart)          /* a batch's warps do not all look alike */                            \
+  F(in_blocks)          /* vectors hold blocks of points, not rows */                          \
   F(tiles_in_groups)    /* several tiles are summed in one task */                             \
   F(channels_apart)     /* not all channels at once */                                         \
   F(basis_shared)       /* basis functions: warp after warp comes to a tile */                 \
@@ -43,6 +44,7 @@
   F(runs_inserted)  /* pair by pair */                                                         \
   /* sample */                                                                                 \
   F(sample_streams) /* tasks: values past the caches */                                        \
+  F(sample_staged)  /* calls: the same, of blocks */                                           \
   F(sample_nothing) /* all points look outside */                                              \
   F(sample_narrow)  /* windows that are wider than the image */                                \
   F(sample_wide)    /* windows of four vectors */                                              \
@@ -76,6 +78,7 @@
   F(turned_3)                                                                                  \
   F(turned_4)                                                                                  \
   F(turned_by_y)         /* images: candidates found by the row that they see */               \
+  F(turned_in_blocks)    /* images: vectors hold blocks of pixels, not rows */                 \
   F(turned_narrow)       /* images: windows of values that are wider than the output */        \
   F(turned_onto)         /* images: on top of what another output has added */                 \
   F(splat_beyond)        /* tiles: what a boundary rule adds to an image that was gathered */  \

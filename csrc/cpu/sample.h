@@ -3,6 +3,7 @@
 
 #include "cpu/interleaved.h"
 #include "cpu/runs.h"
+#include "cpu/staged.h"
 #include "cpu/tiles.h"
 #include "cpu/view.h"
 #include "cpu/window.h"
@@ -310,6 +311,11 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
     constexpr int D = decltype(dims)::value;
     const Layout layout = layout_of<K, D>(p);
     Basis basis(plan, false);
+    std::unique_ptr<Staged<Element>> staged;
+    if (plan.block > 0 && plan.streams && p.warp.batch == p.batch) {
+      took(Path::sample_staged);
+      staged.reset(new Staged<Element>(p, plan));
+    }
     const auto work = [&](int64_t n, int64_t first, int64_t last) {
       const BatchRange images = images_of_warp(p, n);
       if (plan.streams) took(Path::sample_streams);
@@ -317,7 +323,16 @@ inline void sample(const SampleParams& p, const Plan& plan, int64_t begin, int64
       for_each_tile<D>(p, plan, basis, n, first, last, [&](const auto& tiles) {
         const auto& tile = tiles.tile();
         const auto& looks = tiles.looks();
-        sample_tile<Element, K>(p, plan, layout, images, tile, looks, tiles.next());
+        bool done = false;
+        if constexpr (D == 2 && !std::is_same<Element, Byte>::value) {
+          if (staged) {
+            sample_tile<Element, K>(staged->instead(p, tile), plan, layout, images, tile, looks,
+                                    tiles.next());
+            staged->write(p, tile, n);
+            done = true;
+          }
+        }
+        if (!done) sample_tile<Element, K>(p, plan, layout, images, tile, looks, tiles.next());
         if (p.mask.data) {
           mask_tile<K == 1 ? 1 : 2, Accumulate<Element>>(p, n, tile, looks);
         }

@@ -18,6 +18,10 @@ inline namespace STN_ISA {
 // Pixels of one task's float scratch, into which 16-bit images accumulate (16 MiB).
 constexpr int64_t kScratch = int64_t(1) << 22;
 
+// Slabs of equal size begin at multiples of these, as blocks of pixels do: what is computed of one
+// must not depend on the cut.
+constexpr int64_t kSlabRows = 4;
+
 // The pixels of rows [low, high) (planes, of a volume).
 STN_HD int64_t pixels_of_rows(const SampleParams& p, int64_t low, int64_t high) {
   return (high - low) * points(p.input_size, p.dims) / p.input_size[p.dims - 1];
@@ -29,7 +33,12 @@ struct SlabRows {
 };
 STN_HD SlabRows rows_of_slab(const SampleParams& p, const Plan& plan, int64_t task) {
   const int64_t part = task % plan.slabs, rows = p.input_size[p.dims - 1];
-  if (!plan.cuts) return {rows * part / plan.slabs, rows * (part + 1) / plan.slabs};
+  if (!plan.cuts) {
+    const auto cut = [&](int64_t k) {
+      return k < plan.slabs ? rows * k / plan.slabs / kSlabRows * kSlabRows : rows;
+    };
+    return {cut(part), cut(part + 1)};
+  }
   const int32_t* first = plan.cuts + task / plan.slabs * (plan.slabs + 1) + part;
   return {first[0], first[1]};
 }

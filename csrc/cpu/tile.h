@@ -6,9 +6,8 @@
 #include <new>
 #include <type_traits>
 
+#include "cpu/blocks.h"
 #include "cpu/chain_map.h"
-#include "cpu/kernels.h"
-#include "cpu/pixels.h"
 #include "math/free_map.h"
 #include "math/interpolation.h"
 #include "math/parametric.h"
@@ -18,31 +17,47 @@ namespace cpu {
 inline namespace STN_ISA {
 
 // A rectangle of output points. Its arrays hold a slot per point, row by row; if it is padded, each
-// row goes on to a multiple of kRowAlign with slots whose values are computed and dropped.
+// row goes on to a multiple of kRowAlign with slots whose values are computed and dropped. Or block
+// by block (cpu/blocks.h), where those at the edges have such slots, too.
 template <int D>
 struct Tile {
   int64_t index;     // among those of its warp
   int32_t first[D];  // the position of its first point
   int32_t width, rows, pitch;
-  int32_t fold;     // as Plan's
-  int32_t next[D];  // how far on the next tile begins
+  int32_t fold, block;  // as Plan's
+  int32_t next[D];      // how far on the next tile begins
+  bool down;            // whether that is below this one, mostly (Plan::band)
 
-  STN_HD Tile(const Plan& plan, int64_t tile) : index(tile), fold(plan.fold) {
-    const int64_t row = tile / plan.across;
-    first[0] = static_cast<int32_t>((tile - row * plan.across) * plan.tile_width);
-    first[1] = static_cast<int32_t>((D == 3 ? row % plan.down : row) * plan.tile_rows);
-    if (D == 3) first[D - 1] = static_cast<int32_t>(row / plan.down);
+  STN_HD Tile(const Plan& plan, int64_t tile)
+      : index(tile), fold(plan.fold), block(plan.block), down(D == 2 && plan.band > 0) {
+    place(plan);
     settle(plan);
   }
 
   // Goes on to the next tile. (Counting tiles takes divisions.)
   STN_HD void step(const Plan& plan) {
     ++index;
-    for (int d = 0; d < D; ++d) first[d] += next[d];
+    if (down) {
+      place(plan);
+    } else {
+      for (int d = 0; d < D; ++d) first[d] += next[d];
+    }
     settle(plan);
   }
 
-  STN_HD int slots() const { return rows * pitch; }
+  STN_HD int slots() const { return slots_; }
+
+  // How far on the next tile begins in a tensor with these strides, mostly: for prefetches.
+  STN_HD int64_t ahead(const int64_t (&stride)[3]) const {
+    return down ? rows * stride[1] : width * stride[0];
+  }
+
+  // Of a point of the rectangle.
+  STN_HD int slot_of(int column, int row) const {
+    if (block == 0) return row * pitch + column;
+    const int before = row / block * blocks_across() + column / kBlockColumns;
+    return (before * block + row % block) * kBlockColumns + column % kBlockColumns;
+  }
 
   // f(slot, p) for each row: the slot and the position of its first point.
   template <class F>
@@ -55,11 +70,44 @@ struct Tile {
     }
   }
 
+  // f(slot, p, columns, rows) for each block: the same of its first point, and how many columns and
+  // rows of it are points.
+  template <class F>
+  STN_HD void for_each_block(F&& f) const {
+    int slot = 0;
+    for (int y = 0; y < rows; y += block) {
+      for (int x = 0; x < width; x += kBlockColumns, slot += block * kBlockColumns) {
+        const int32_t p[2] = {first[0] + x, first[1] + y};
+        f(slot, p, std::min(kBlockColumns, width - x), std::min(block, rows - y));
+      }
+    }
+  }
+
  private:
+  int slots_;
+
+  STN_HD int blocks_across() const { return (width + kBlockColumns - 1) / kBlockColumns; }
+
+  STN_HD void place(const Plan& plan) {
+    int64_t row = index / plan.across, column = index - row * plan.across;
+    if (down) {
+      const int64_t above = row / plan.band * plan.band;
+      const int64_t in_band = index - above * plan.across;
+      const int64_t height = std::max<int64_t>(1, std::min(plan.band, plan.down - above));
+      column = in_band / height;
+      row = above + in_band - column * height;
+    }
+    first[0] = static_cast<int32_t>(column * plan.tile_width);
+    first[1] = static_cast<int32_t>((D == 3 ? row % plan.down : row) * plan.tile_rows);
+    if (D == 3) first[D - 1] = static_cast<int32_t>(row / plan.down);
+  }
+
   STN_HD void settle(const Plan& plan) {
     width = static_cast<int32_t>(std::min<int64_t>(plan.tile_width, plan.size[0] - first[0]));
     rows = static_cast<int32_t>(std::min<int64_t>(plan.tile_rows, plan.size[1] - first[1]));
     pitch = plan.padded ? (width + kRowAlign - 1) / kRowAlign * kRowAlign : width;
+    slots_ = block > 0 ? (rows + block - 1) / block * block * blocks_across() * kBlockColumns
+                       : rows * pitch;
     next[0] = width;
     for (int d = 1; d < D; ++d) {
       const bool last = first[d - 1] + next[d - 1] == plan.size[d - 1];
@@ -159,6 +207,14 @@ STN_HD void positions(const Tile<D>& tile, const int32_t (&p)[D], int j, V (&at)
 template <class V, int D>
 STN_HD void positions(const Tile<D>& tile, const int32_t (&p)[D], int j, V (&at)[D]) {
   tile.fold > 0 ? positions<true>(tile, p, j, at) : positions<false>(tile, p, j, at);
+}
+
+// The positions of a block's points: beside the last column and below the last row, theirs.
+template <class V>
+STN_HD void positions_in_block(const int32_t (&p)[2], int columns, int rows, V (&at)[2]) {
+  using T = Scalar<V>;
+  at[0] = smaller(block_columns<V>(), all<V>(static_cast<T>(columns - 1))) + static_cast<T>(p[0]);
+  at[1] = smaller(block_rows<V>(), all<V>(static_cast<T>(rows - 1))) + static_cast<T>(p[1]);
 }
 
 // The taps of a tile. A: the type in which the image's values accumulate.

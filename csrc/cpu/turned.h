@@ -3,18 +3,23 @@
 //   image[n, c, q] = sum over p of tent(x(p) - q) * tent(y(p) - q) * values[n, c, p],
 // where few p count: those around the inverse map of q. No pixel waits for another, where splat's
 // additions do. As in cpu/window.h the values are read as stretches of rows, shared by a vector of
-// neighbouring pixels; weights are shared by the channels.
+// neighbouring pixels, of a row or of a block (cpu/blocks.h), whichever is seen by fewer rows of
+// points; weights are shared by the channels.
 #pragma once
 
+#include "cpu/blocks.h"
 #include "cpu/window.h"
 
 namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// Rounding must not hide a point from the pixels that it looks at: they are sought this much
-// further away, in pixels.
-constexpr double kTurnedSlack = 1.0 / 64;
+// Rounded up to a whole number, unless rounding made more of one. (Points that are hidden thereby
+// weigh no more than where they look is rounded by.)
+template <class A>
+double whole_above(double x) {
+  return std::ceil(x * (1 - 4 * static_cast<double>(std::numeric_limits<A>::epsilon())));
+}
 
 // Whether vectors are long enough, and registers many enough, to gain on adding point by point;
 // where they do, the plan says (cpu/launch.cpp).
@@ -26,22 +31,25 @@ constexpr bool kTurned =
 constexpr int kTurnedBeyond = 3;
 
 constexpr int kMaxCandidates = 4;
+
 constexpr int kMaxTurnedRows = 8;
 
-// The inverse of an affine map, for vectors of pixels along x.
+// The inverse of an affine map, for vectors of pixels.
 template <class A>
 struct Turned {
   static constexpr int L = kLanes<A>;
   AffineMap<A, 2> map;
-  bool usable;     // whether a vector of pixels is seen by few enough points
-  int rows;        // of output points that see a vector of pixels
-  int candidates;  // points of one row that may see a pixel
-  bool by_y;       // whether they are found by the row of pixels they see, not by the column
-  A back[2][2];    // d point / d pixel
-  A first;         // of a vector's rows of points: distance from the inverse map of its first pixel
-  A half;          // width of the candidates' interval, halved
-  A along;         // d point / d pixel, along a row of points
-  A lead;          // d point / d look of the axis that they are found by
+  int width, height;  // of a vector
+  bool usable;        // whether a vector of pixels is seen by few enough points
+  int rows;           // of output points that see a vector of pixels
+  int candidates;     // points of one row that may see a pixel
+  bool by_y;          // whether they are found by the row of pixels they see, not by the column
+  A back[2][2];       // d point / d pixel
+  A first;  // of a vector's rows of points: distance from the inverse map of its first pixel
+  A half;   // width of the candidates' interval, halved
+  A lead;   // d point / d look of the axis that they are found by
+  A least;  // where the interval of one of a vector's pixels is, from the first's
+  alignas(64) A column[L], row[L], along[L];  // of each pixel, and where its interval is
 
   Turned(const AffineMap<A, 2>& m, int64_t channels, const int64_t (&input_size)[3],
          const int64_t (&output_size)[3])
@@ -50,33 +58,51 @@ struct Turned {
     const double determinant = a * d - b * c;
     const double inverse[2][2] = {{d / determinant, -b / determinant},
                                   {-c / determinant, a / determinant}};
-    const double reach = std::abs(inverse[1][0]) + std::abs(inverse[1][1]) + kTurnedSlack;
-    const double slant = (L - 1) * inverse[1][0];
+    const double reach = std::abs(inverse[1][0]) + std::abs(inverse[1][1]);
+    const auto rows_seen = [&](int columns, int rows_of_pixels) {
+      return whole_above<A>(2 * reach + (columns - 1) * std::abs(inverse[1][0]) +
+                            (rows_of_pixels - 1) * std::abs(inverse[1][1]));
+    };
+    // What a vector of pixels costs against the additions of the points that see it, one by one:
+    // measured, benchmarks/README.md.
+    const bool long_vectors = STN_VECTOR_BYTES == 64;
+    const int64_t most_of_row = long_vectors ? std::min<int64_t>(4 + channels, 8) : 4;
+    const int64_t most_of_block = long_vectors ? (channels < 3 ? 5 : 6) : 4;
+    const double of_row = rows_seen(L, 1), of_block = rows_seen(kBlockColumns, kBlockRows<A>);
+    const bool blocks = of_block < of_row && of_block <= most_of_block;
+    const double count = blocks ? of_block : of_row;
+    width = blocks ? kBlockColumns : L;
+    height = blocks ? kBlockRows<A> : 1;
     by_y = std::abs(c) > std::abs(a);
     const double steep = by_y ? c : a;
-    const double width = 2 / std::abs(steep) + 2 * kTurnedSlack;
-    const double spread = by_y ? 0 : (L - 1) / std::abs(steep);
-    const double count = std::ceil(2 * reach + std::abs(slant));
+    const double candidates_width = 2 / std::abs(steep);
+    const int apart = (by_y ? height : width) - 1;
+    const double spread = apart / std::abs(steep);
     const double far = std::abs(m.offset[0]) + std::abs(m.offset[1]);
-    // What a vector of pixels costs against the additions of the points that see it, one by one:
-    // measured, benchmarks/README.md. `seen`: pixels per point that sees one, at least.
-    const double most_rows = STN_VECTOR_BYTES == 64 ? std::min<int64_t>(4 + channels, 8) : 4;
+    // Pixels per point that sees one, at least.
     const double seen = std::max(
         std::abs(determinant), static_cast<double>(points(input_size, 2)) / points(output_size, 2));
-    usable = seen <= 2 && width < kMaxCandidates && spread + width + 2 <= 2 * L &&
-             count <= most_rows && far < 1e6 &&
+    usable = seen <= 2 && candidates_width < kMaxCandidates &&
+             spread + candidates_width + 2 <= 2 * L &&
+             count <= (blocks ? most_of_block : most_of_row) && far < 1e6 &&
              std::abs(determinant) > 1e-3;  // none of which holds for NaN
     if (!usable) return;
     rows = static_cast<int>(count);
-    candidates = std::max(2, static_cast<int>(std::ceil(width)));
+    candidates = std::max(2, static_cast<int>(whole_above<A>(candidates_width)));
     usable = rows <= output_size[1] && candidates <= output_size[0];
     for (int r = 0; r < 2; ++r) {
       for (int k = 0; k < 2; ++k) back[r][k] = static_cast<A>(inverse[r][k]);
     }
-    first = static_cast<A>(std::min(slant, 0.0) - reach);
-    half = static_cast<A>(width / 2);
+    first = static_cast<A>(std::min((width - 1) * inverse[1][0], 0.0) +
+                           std::min((height - 1) * inverse[1][1], 0.0) - reach);
+    half = static_cast<A>(candidates_width / 2);
     lead = static_cast<A>(1 / steep);
-    along = by_y ? A(0) : lead;
+    least = std::min(A(0), lead * apart);
+    for (int k = 0; k < L; ++k) {
+      column[k] = static_cast<A>(k % width);
+      row[k] = static_cast<A>(k / width);
+      along[k] = lead * (by_y ? row[k] : column[k]);
+    }
   }
 };
 
@@ -109,7 +135,7 @@ struct alignas(64) TurnedRows {
     for (int r = 0; r < turned.rows; ++r) {
       // The candidates are above an interval's open end: the integer part of what is one beyond.
       const V end = map.centre[0] + 1 - turned.half - (turned.by_y ? v : u) * turned.lead;
-      const V leftmost = floor_of(V(end + std::min(A(0), turned.along * (L - 1))));
+      const V leftmost = floor_of(V(end + turned.least));
       const V from = smaller(larger(leftmost, V{}), rightmost);
       store<L>(column[r], from);
       store<L>(last[r], V(smaller(V(from + 2 * L), all<V>(width)) - A(candidates)));
@@ -143,16 +169,16 @@ STN_HD void gather_turned(const TurnedValues<Element>& values,
   constexpr int L = kLanes<A>;
   const auto& m = values.turned.map.matrix;
   const int low_lanes = std::min(values.width, L), high_lanes = values.width - low_lanes;
-  const V pixel = counting<V>();
-  const V offset = pixel * values.turned.along;
+  const V column = load<V>(values.turned.column), row = load<V>(values.turned.row);
+  const V offset = load<V>(values.turned.along);
   for (int c = 0; c < Channels; ++c) total[c] = V{};
   const Element* at = values.plane + rows.first[g] * values.stride_y;
   for (int r = 0; r < values.turned.rows; ++r) {
     V candidate = floor_of(V(offset + rows.start[r][g]));
     candidate = larger(smaller(candidate, all<V>(rows.last[r][g])), all<V>(rows.column[r][g]));
     const Integer<V> index = truncate(V(candidate - rows.column[r][g]));
-    V u = (rows.across[r][g] - pixel) + m[0][0] * candidate,
-      v = rows.down[r][g] + m[1][0] * candidate;
+    V u = (rows.across[r][g] - column) + m[0][0] * candidate,
+      v = (rows.down[r][g] - row) + m[1][0] * candidate;
     V weight[Candidates];
     for (int k = 0; k < Candidates; ++k) {
       weight[k] = kernel<2>(u) * kernel<2>(v);
@@ -185,11 +211,27 @@ STN_SHARED void gather_carefully(const TurnedValues<Element>& values,
   gather_turned<Narrow, true, Candidates>(values, rows, g, total);
 }
 
-// Adds the first lanes of a vector to each plane.
+// Where a vector of pixels is, and how many columns and rows of it are in the slab.
+template <class To>
+struct TurnedPixels {
+  To* first;
+  int columns, rows;
+};
+
+// Writes a vector, or adds it to what is there, in each plane.
 template <class V, int Channels, class To>
-STN_SHARED void add_vectors(int lanes, const V (&total)[Channels], To* to, int64_t stride_c) {
+STN_SHARED void put_vectors(bool add, bool blocks, const TurnedPixels<To>& pixels,
+                            const V (&total)[Channels], int64_t stride_c, int64_t stride_y) {
+  To* to = pixels.first;
   for (int c = 0; c < Channels; ++c, to += stride_c) {
-    store_pixels(to, V(total[c] + load_pixels<V>(to, lanes)), lanes);
+    V sum = total[c];
+    if (blocks) {
+      if (add) sum += load_block<V>(to, stride_y, pixels.columns, pixels.rows);
+      store_block(to, stride_y, sum, pixels.columns, pixels.rows);
+    } else {
+      if (add) sum += load_pixels<V>(to, pixels.columns);
+      store_pixels(to, sum, pixels.columns);
+    }
   }
 }
 
@@ -201,23 +243,35 @@ void splat_turned(const SampleParams& p, const TurnedValues<Element>& all_values
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
-  const int width = static_cast<int>(p.input_size[0]);
-  const int across = (width + L - 1) / L;
-  const int64_t count = static_cast<int64_t>(high - low) * across;
   const TurnedValues<Element> values = all_values;
+  const int width = static_cast<int>(p.input_size[0]);
+  const int columns = values.turned.width, height = values.turned.height;
+  const int64_t down = (high - low + height - 1) / height;
+  const int64_t count = down * ((width + columns - 1) / columns);
   TurnedRows<A> rows;
+  // Blocks are gone through in bands of rows, column by column: where the map is steep, the values
+  // that a column sees lie in few rows. High bands where the image takes many pages of memory.
+  const int64_t bytes = static_cast<int64_t>(width) * p.input_size[1] * p.channels * sizeof(To);
+  const int steep = bytes > kKnownPages ? 128 : 16;
+  const int band = height > 1 && values.turned.by_y ? steep : height;
   int x = 0, y = low;  // of the next vector of pixels
+  int top = low, bottom = std::min(high, low + band);
   for (int64_t begin = 0; begin < count; begin += L) {
     const int groups = static_cast<int>(std::min<int64_t>(L, count - begin));
-    To* to[L];
-    int lanes[L];
+    TurnedPixels<To> pixels[L];
     for (int g = 0; g < L; ++g) {
       rows.x[g] = static_cast<A>(x);
       rows.y[g] = static_cast<A>(y);
-      to[g] = image + y * stride_y + x;
-      lanes[g] = std::min(L, width - x);
-      x += L;
-      if (x >= width) x = 0, ++y;
+      pixels[g] = {image + y * stride_y + x, std::min(columns, width - x),
+                   std::min(height, high - y)};
+      y += height;
+      if (y < bottom) continue;
+      y = top;
+      x += columns;
+      if (x < width) continue;
+      x = 0;
+      y = top = bottom;
+      bottom = std::min(high, bottom + band);
     }
     rows.find(values.turned, p, Candidates);
     for (int g = 0; g < groups; ++g) {
@@ -228,21 +282,22 @@ void splat_turned(const SampleParams& p, const TurnedValues<Element>& all_values
         gather_carefully<Narrow, Candidates>(all_values, rows, g, others);
         for (int c = 0; c < Channels; ++c) total[c] = others[c];
       }
-      if constexpr (std::is_same<To, A>::value) {
-        if (__builtin_expect(add, 0)) {
-          V others[Channels];  // a copy: the total itself is to stay in registers
-          for (int c = 0; c < Channels; ++c) others[c] = total[c];
-          add_vectors(lanes[g], others, to[g], stride_c);
-          continue;
+      To* to = pixels[g].first;
+      if (__builtin_expect(!add && pixels[g].columns * pixels[g].rows == L, 1)) {
+        if (height == 1) {
+#pragma GCC unroll 8
+          for (int c = 0; c < Channels; ++c) store_pixels(to + c * stride_c, total[c], L);
+        } else {
+#pragma GCC unroll 8
+          for (int c = 0; c < Channels; ++c) {
+            store_block(to + c * stride_c, stride_y, total[c], kBlockColumns, kBlockRows<A>);
+          }
         }
+        continue;
       }
-      if (lanes[g] == L) {
-#pragma GCC unroll 8
-        for (int c = 0; c < Channels; ++c) store_pixels(to[g] + c * stride_c, total[c], L);
-      } else {
-#pragma GCC unroll 8
-        for (int c = 0; c < Channels; ++c) store_pixels(to[g] + c * stride_c, total[c], lanes[g]);
-      }
+      V others[Channels];  // a copy: the total itself is to stay in registers
+      for (int c = 0; c < Channels; ++c) others[c] = total[c];
+      put_vectors(add, height > 1, pixels[g], others, stride_c, stride_y);
     }
   }
 }
@@ -277,6 +332,7 @@ STN_SHARED bool splat_by_turning(const SampleParams& p, int64_t image, int low, 
          : turned.candidates == 3 ? Path::turned_3
                                   : Path::turned_4);
     if (turned.by_y) took(Path::turned_by_y);
+    if (turned.height > 1) took(Path::turned_in_blocks);
     if (narrow) took(Path::turned_narrow);
     if (n > image) took(Path::turned_onto);
     for_each_channel_block<kWideBlock<2, 2>>(p.channels, [&](auto channels, int64_t c) {

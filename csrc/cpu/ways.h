@@ -126,6 +126,29 @@ inline int window_rows(const SampleParams& p) {
   return p.dims > 2 || kernels().vector_bytes < 64 || p.channels < 4 ? 8 : 14;
 }
 
+// The rows of the blocks of points that vectors hold, 0 if they hold points of a row: where these
+// see columns of the image.
+inline int rows_of_blocks(const SampleParams& p, const Hints& hints) {
+  const bool wide = p.input.type == ElementType::f64;
+  const int lanes = kernels().vector_bytes / (wide ? 8 : 4);
+  const bool suits = hints.columns && p.dims == 2 && is_parametric(p.map) &&
+                     wide == (p.warp.type == ElementType::f64) && lanes > kBlockColumns;
+  const bool plain =
+      !has_channels_inside(p) && p.output.stride[0] == 1 && !p.keeps && !p.around && !p.mask.data;
+  if (!suits || !plain || p.output_size[1] < 16) return 0;
+  took(Path::in_blocks);
+  return lanes / kBlockColumns;
+}
+
+// The rows of tiles that are gone through column by column (Plan::band), where rows of points see
+// columns of the image: the pixels of a column are in as many pages of memory, which the next tile
+// below sees again.
+inline int64_t rows_of_bands(const SampleParams& p, const Hints& hints) {
+  constexpr int64_t kLarge = int64_t(4) << 20;
+  const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
+  return hints.columns && p.dims == 2 && plane > kLarge ? 8 : 0;
+}
+
 // How sample and grad_warp come to the pixels.
 inline void choose_ways(const SampleParams& p, bool high, bool scattered, bool windows,
                         Plan& plan) {

@@ -93,10 +93,10 @@ STN_HD bool is_plausible(const A (*x)[kRoom], int columns, int rows, int g) {
 }
 
 // The least and the greatest coordinate of each group along each axis. Those of a monotonic map are
-// at its ends (a NaN, too).
+// at its ends (a NaN, too), of blocks at their corners.
 template <class A, int D, int N>
-STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int columns, int rows,
-                              int groups, A (&low)[D][N], A (&high)[D][N]) {
+STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, bool blocks, int columns,
+                              int rows, int groups, A (&low)[D][N], A (&high)[D][N]) {
   using V = Native<A>;
   constexpr int L = kLanes<A>;
   if (!monotonic) {
@@ -115,10 +115,24 @@ STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int columns, 
       low[d][g] = x[d][g * L];
       high[d][g] = x[d][g * L + L - 1];
     }
+    const auto sort = [&](A* least, A* greatest) __attribute__((always_inline)) {
+      for (int g = 0; g < groups; g += L) {
+        const V first = load<V>(least + g), last = load<V>(greatest + g);
+        store<L>(least + g, smaller(first, last));
+        store<L>(greatest + g, larger(first, last));
+      }
+    };
+    sort(low[d], high[d]);
+    if (!blocks) continue;
+    alignas(64) A left[N], right[N];  // the other two corners
+    for (int g = 0; g < groups; ++g) {
+      left[g] = x[d][g * L + L - kBlockColumns];
+      right[g] = x[d][g * L + kBlockColumns - 1];
+    }
+    sort(left, right);
     for (int g = 0; g < groups; g += L) {
-      const V first = load<V>(low[d] + g), last = load<V>(high[d] + g);
-      store<L>(low[d] + g, smaller(first, last));
-      store<L>(high[d] + g, larger(first, last));
+      store<L>(low[d] + g, smaller(load<V>(low[d] + g), load<V>(left + g)));
+      store<L>(high[d] + g, larger(load<V>(high[d] + g), load<V>(right + g)));
     }
   }
 }
@@ -126,7 +140,7 @@ STN_HD void coordinate_ranges(const A (*x)[kRoom], bool monotonic, int columns, 
 // Places the windows. Whether any group has one.
 template <int K, class A, int D>
 bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limit, bool monotonic,
-                   int slots, WindowTile<A, D>& windows) {
+                   bool blocks, int slots, WindowTile<A, D>& windows) {
   using V = Native<A>;
   using I = Integer<V>;
   constexpr int L = kLanes<A>;
@@ -135,7 +149,7 @@ bool place_windows(const SampleParams& p, const Frame<A, D>& frame, int row_limi
   const int groups = slots / L, columns = windows.vectors * L;
 
   alignas(64) A low[D][N], high[D][N];
-  coordinate_ranges(windows.x, monotonic, columns, row_limit, groups, low, high);
+  coordinate_ranges(windows.x, monotonic, blocks, columns, row_limit, groups, low, high);
   V most[D - 1];
   for (int d = 1; d < D; ++d) most[d - 1] = all<V>(1);
   I any{};
@@ -227,7 +241,8 @@ STN_SHARED bool find_windows(const SampleParams& p, const Plan& plan, const Tile
     const auto place = [&](int vectors) {
       windows.vectors = vectors;
       const int rows = vectors == kWideVectors ? kMaxWideRows : plan.window_rows;
-      const bool any = place_windows<K>(p, looks.frame, rows, monotonic, tile.slots(), windows);
+      const bool any =
+          place_windows<K>(p, looks.frame, rows, monotonic, tile.block > 0, tile.slots(), windows);
       if (any) place_points<K>(tile.slots() / kLanes<A>, windows);
       return any;
     };

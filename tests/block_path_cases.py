@@ -1,5 +1,7 @@
 """Small calls whose vectors are blocks of points, or of pixels (csrc/cpu/blocks.h)."""
 
+import itertools
+
 import torch
 from cases import PADDINGS, image, modes
 from ways import ALL, BASELINE, TURNING, TURNING_FLOAT, case, turn
@@ -35,17 +37,16 @@ def block_cases():
     volume = torch.eye(3, 4)[None, [1, 0, 2]]
     yield case("blocks, volume", image((1, 2, 20, 70, 70)), volume, (5, 70, 70), none)
     # Of pixels. (From five or six rows of points, with AVX2 from four.)
-    for degrees in (90, 45, 30, -70):
-        for dtype in DTYPES:
-            if degrees == 30 and dtype == torch.float64:
-                continue  # as few rows of points see as many pixels of a row
-            theta = turn(degrees, 1.4, torch.promote_types(dtype, torch.float32))
-            with_avx2 = degrees in (30, 90) and dtype == torch.float32
-            turned = TURNING_FLOAT if with_avx2 else TURNING
-            for size in ((61, 67), (60, 68)):
-                ways = {"turned_in_blocks": turned}
-                label = f"blocks of pixels, {degrees} degrees, {size}, {dtype}"
-                yield case(label, image((2, 4, *size)).to(dtype), theta, (70, 66), ways)
+    for degrees, dtype in itertools.product((90, 45, -70), DTYPES):
+        theta = turn(degrees, 1.4, torch.promote_types(dtype, torch.float32))
+        turned = TURNING_FLOAT if degrees == 90 and dtype == torch.float32 else TURNING
+        for size in ((61, 67), (60, 68)):
+            ways = {"turned_in_blocks": turned}
+            label = f"blocks of pixels, {degrees} degrees, {size}, {dtype}"
+            yield case(label, image((2, 4, *size)).to(dtype), theta, (70, 66), ways)
+    ways = {"turned_in_blocks": TURNING_FLOAT}
+    label = "blocks of pixels, 30 degrees"
+    yield case(label, image((2, 4, 61, 67)), turn(30, 1.4), (70, 66), ways)
     ways = {"turned_in_blocks": TURNING_FLOAT, "turned_onto": TURNING_FLOAT}
     onto = turn(60, 1.3, batch=3)
     yield case("blocks of pixels, three warps", image((1, 5, 30, 41)), onto, (33, 44), ways)

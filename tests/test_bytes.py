@@ -44,7 +44,7 @@ LAYOUTS = {
 # Of windows, which AVX-512 alone has of four vectors, and the baseline not at all.
 SOME = {"sample_wide", "sample_narrow", "sample_windows"}
 # Numbers of 16 bits and more only.
-WIDE = {"sample_streams"}
+WIDE = {"sample_streams", "sample_staged"}
 
 
 def calls():
@@ -52,7 +52,8 @@ def calls():
     wide, near = pixels((1, 5, 40, 70)), diagonal(0.9, 0.9)
     yield wide, Affine(near), (40, 70), None
     yield wide, Affine(turn(30, 0.4)), (40, 64), None
-    yield wide, Affine(turn(80, 3.0)), (33, 64), "sample_runs"
+    yield wide, Affine(turn(80, 3.0)), (33, 64), None
+    yield wide, Affine(turn(80, 9.0)), (33, 64), "sample_runs"
     yield wide, Affine(near + 30), (40, 64), "sample_nothing"
     yield pixels((2, 3, 20, 13)), Affine(near), (24, 40), None
     yield pixels((1, 2, 9, 1)), Affine(near), (9, 9), "sample_strided"

@@ -5,7 +5,8 @@ import pytest
 import torch
 from cases import PADDINGS, generator, homographies, image, thetas
 from chains import compose, tensors_of
-from machine import paths_of
+from machine import machine, paths_of
+from ways import BASELINE, turn
 
 import stn_cuda
 from stn_cuda import Affine, Projective, ThinPlateSpline
@@ -146,6 +147,21 @@ def test_only_what_stays_in_a_cache():
     chain = stn_cuda.Compose(Affine(theta), stn_cuda.Flow(flow))
     _, ways = ways_of(lambda: stn_cuda.sample(pixels, chain, (600, 600)))
     assert "grad_kept" in ways
+
+
+@pytest.mark.parametrize("mode", ("bilinear", "bicubic"))
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_in_blocks(padding, mode):
+    """Maps that turn, whose vectors hold blocks of points (csrc/cpu/blocks.h)."""
+    leaf = torch.cat([turn(70), turn(-40)]).requires_grad_()
+    pixels, size = image((2, 1, 80, 90)), (67, 71)
+    cotangent = torch.randn((2, 1, *size), generator=generator("blocks"))
+
+    def call(theta):
+        return stn_cuda.sample(pixels, Affine(theta), size, mode=mode, padding_mode=padding)
+
+    check(pixels, [leaf], call, cotangent)
+    assert ("in_blocks" in paths_of(lambda: call(leaf))[1]) == (machine() not in BASELINE)
 
 
 @pytest.mark.parametrize("size", ((0, 0), (0, 9), (9, 0)))

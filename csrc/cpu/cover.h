@@ -52,7 +52,7 @@ template <class Element, int D>
 STN_SHARED void cover_points(const SampleParams& p, BatchRange images, const Tile<D>& tile,
                              const Accumulate<Element> (&cover)[kRoom]) {
   using A = Accumulate<Element>;
-  const int64_t step = p.output.stride[0];
+  [[maybe_unused]] const int64_t step = p.output.stride[0], stride_y = p.output.stride[1];
   const auto fill = [&](int64_t n, int64_t c) {
     const int64_t at = n * p.fill.stride_n + c * p.fill.stride_c;
     return to_float(static_cast<const Element*>(p.fill.data)[at]);
@@ -61,6 +61,19 @@ STN_SHARED void cover_points(const SampleParams& p, BatchRange images, const Til
     Element* image = static_cast<Element*>(p.output.data) + n * p.output.stride_n;
     for (int64_t c = 0; step == 1 && c < p.channels; ++c) {
       Element* plane = image + c * p.output.stride_c;
+      if constexpr (D == 2) {
+        if (tile.block > 0) {
+          using V = Native<A>;
+          const V of_channel = all<V>(fill(n, c));
+          tile.for_each_block([&](int slot, const int32_t (&at)[2], int columns, int rows) {
+            Element* to = plane + offset_of<D>(at, p.output.stride);
+            const V value = p.around ? load_block<V>(to, stride_y, columns, rows) : V{};
+            const V sum = covered(p.around, load<V>(cover + slot), of_channel, value);
+            store_block(to, stride_y, sum, columns, rows);
+          });
+          continue;
+        }
+      }
       tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
         Element* row = plane + offset_of<D>(at, p.output.stride);
         cover_row(p.around, cover + slot, fill(n, c), tile.width, row);
@@ -98,6 +111,14 @@ STN_SHARED void write_mask(const Image& mask, int64_t n, const Tile<D>& tile, co
     using Element = decltype(element);
     if constexpr (std::is_same<Accumulate<Element>, A>::value) {
       Element* data = static_cast<Element*>(mask.data) + n * mask.stride_n;
+      if constexpr (D == 2) {
+        if (tile.block > 0) {
+          return tile.for_each_block([&](int slot, const int32_t (&at)[2], int columns, int rows) {
+            const V part = cover ? load<V>(cover + slot) : all<V>(1);
+            store_block(data + offset_of<D>(at, mask.stride), mask.stride[1], part, columns, rows);
+          });
+        }
+      }
       tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
         Element* row = data + offset_of<D>(at, mask.stride);
         for (int j = 0; j < tile.width; j += L) {

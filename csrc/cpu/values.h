@@ -142,6 +142,19 @@ STN_HD void write_gradient(const Reading<T, D>& reading, const SampleParams& p, 
     if (add) g += load_some<V>(to, count);
     store_pixels(to, g, count);
   };
+  if constexpr (D == 2) {
+    if (tile.block > 0) {  // of slopes, axis by axis
+      return tile.for_each_block([&](int slot, const int32_t (&at)[2], int columns, int rows) {
+        V g[D];
+        for (int d = 0; d < D; ++d) g[d] = load<V>(&grad[d][slot]);
+        reading.gradient(g);
+        Element* to = data + offset_of<D>(at, out.stride);
+        for (int d = 0; d < D; ++d) {
+          store_block(to + d * out.stride_k, out.stride[1], g[d], columns, rows);
+        }
+      });
+    }
+  }
   if (out.stride[0] == 1) {
     return vectors([&](const V(&g)[D], Element* to, int count) __attribute__((always_inline)) {
       for (int d = 0; d < D; ++d) put(to + d * out.stride_k, g[d], count);

@@ -133,9 +133,8 @@ inline int rows_of_blocks(const SampleParams& p, const Hints& hints) {
   const int lanes = kernels().vector_bytes / (wide ? 8 : 4);
   const bool suits = hints.columns && p.dims == 2 && is_parametric(p.map) &&
                      wide == (p.warp.type == ElementType::f64) && lanes > kBlockColumns;
-  const bool plain =
-      !has_channels_inside(p) && p.output.stride[0] == 1 && !p.keeps && !p.around && !p.mask.data;
-  if (!suits || !plain || p.output_size[1] < 16) return 0;
+  const bool planar = !has_channels_inside(p) && p.output.stride[0] == 1;
+  if (!suits || !planar || p.output_size[1] < 16) return 0;
   took(Path::in_blocks);
   return lanes / kBlockColumns;
 }

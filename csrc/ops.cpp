@@ -255,3 +255,4 @@ std::tuple<at::Tensor, at::Tensor> sample_with_gradient(
   }
 
 STN_FOR_EACH_KEY(STN_IMPLEMENT)
+#undef STN_IMPLEMENT

@@ -178,3 +178,4 @@ std::tuple<at::Tensor, at::Tensor> sample_gradients(const at::Tensor& grad, cons
   }
 
 STN_FOR_EACH_KEY(STN_IMPLEMENT)
+#undef STN_IMPLEMENT

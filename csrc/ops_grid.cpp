@@ -101,3 +101,4 @@ Tensor warp_grid_backward_derivative(const Tensor& grad, const Tensor& warp, con
   }
 
 STN_FOR_EACH_KEY(STN_IMPLEMENT)
+#undef STN_IMPLEMENT

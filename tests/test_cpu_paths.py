@@ -64,6 +64,8 @@ BY_VALUE = {"splat_points", "splat_beyond_points", "scaled_carefully"}
 TOGETHER = {"gradients_in_turns"}
 # Of results that are too large to stay in a cache: test_results_past_the_caches.
 BY_SIZE = {"sample_streams", "sample_staged"}
+# Of planes of many pages of memory: test_planes_of_many_pages.
+OF_PAGES = {"in_bands"}
 
 
 def ways_of(call, cotangent=None):
@@ -103,7 +105,8 @@ def test_every_way_has_a_case():
     named = {way for case in CASES for way, machines in case.ways.items() if machine() in machines}
     absent = {way for way, machines in SOME.items() if machine() not in machines}
     derived = {way for way in all_paths() if way.startswith("derive_")}
-    assert named | BY_VALUE | BY_SIZE | TOGETHER | OF_BYTES | derived == all_paths() - absent
+    elsewhere = BY_VALUE | BY_SIZE | OF_PAGES | TOGETHER | OF_BYTES
+    assert named | elsewhere | derived == all_paths() - absent
 
 
 @pytest.mark.quick
@@ -166,6 +169,18 @@ def test_results_past_the_caches(size, layout, dtype, threads):
     # What is around the image is added to the values.
     filled = paths_of(lambda: stn_cuda.sample(pixels, stn_cuda.Affine(warp), size, fill=0.5))[1]
     assert "sample_streams" not in filled
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("degrees", "scale"), ((70, 1.3), (-90, 1.3), (45, 0.9)))
+def test_planes_of_many_pages(degrees, scale):
+    """Tiles, and blocks of pixels, are gone through column by column; the last bands are lower."""
+    call = Call(image((1, 1, 1500, 1500)), turn(degrees, scale), "affine", (1401, 1403))
+    with Checks() as checks:
+        _, ways = paths_of(lambda: check_call(checks, call))
+    assert "in_bands" in ways
+    small = replace(call, input=call.input[..., :1000, :1000], size=(400, 400))
+    assert "in_bands" not in paths_of(small.run)[1]
 
 
 @pytest.mark.quick

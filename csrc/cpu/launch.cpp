@@ -37,10 +37,8 @@ Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const 
   const Points points = points_of(p, hints.columns, windows);
   const int64_t rows = rows_per_tile(p, hints.columns, hints.scattered);
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
-  choose_ways(p, hints.columns, hints.scattered, windows, plan);
+  choose_ways(p, hints, windows, plan);
   const bool values = kernel == kernels().sample;
-  plan.block = rows_of_blocks(p, hints);
-  plan.band = rows_of_bands(p, hints);
   plan.streams = values && is_too_large(p);
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (values && control_points(p) > 0) {
@@ -146,9 +144,7 @@ Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints) {
   const int64_t most = points_together(p);
   Plan plan = sums ? group_plan(points, p.warp.batch, p.channels, rows, padded, most)
                    : tile_plan(points, p.warp.batch, rows, padded, most);
-  choose_ways(p, high, hints.scattered, windows, plan);
-  plan.block = rows_of_blocks(p, hints);
-  plan.band = rows_of_bands(p, hints);
+  choose_ways(p, hints, windows, plan);
   plan.add = add;
   if (p.keeps) took(Path::grad_kept);
   return sums_work(p, sums, plan);

@@ -99,7 +99,9 @@
   F(splat_points)         /* blocks of a tile: values that are not finite */                   \
   F(splat_taps)                                                                                \
   F(splat_channels)                                                                            \
-  F(splat_held) /* vectors of channels: pixels in registers */
+  F(splat_held) /* vectors of channels: pixels in registers */                                 \
+  /* calls, again */                                                                           \
+  F(in_bands) /* tiles of a large plane, column by column */
 
 namespace stn_cuda {
 namespace cpu {

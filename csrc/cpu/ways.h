@@ -145,16 +145,19 @@ inline int rows_of_blocks(const SampleParams& p, const Hints& hints) {
 inline int64_t rows_of_bands(const SampleParams& p, const Hints& hints) {
   constexpr int64_t kLarge = int64_t(4) << 20;
   const int64_t plane = points(p.input_size, p.dims) * element_size(p.input.type);
-  return hints.columns && p.dims == 2 && plane > kLarge ? 8 : 0;
+  if (!hints.columns || p.dims != 2 || plane <= kLarge) return 0;
+  took(Path::in_bands);
+  return 8;
 }
 
 // How sample and grad_warp come to the pixels.
-inline void choose_ways(const SampleParams& p, bool high, bool scattered, bool windows,
-                        Plan& plan) {
-  plan.plane_by_plane = high && columns_collide(p.input, 2);
+inline void choose_ways(const SampleParams& p, const Hints& hints, bool windows, Plan& plan) {
+  plan.plane_by_plane = hints.columns && columns_collide(p.input, 2);
+  plan.block = rows_of_blocks(p, hints);
+  plan.band = rows_of_bands(p, hints);
   plan.gather = use_gather(p);
   plan.inserts = inserts_in_use();
-  plan.scattered = scattered;
+  plan.scattered = hints.scattered;
   plan.windows = windows;
   plan.window_rows = window_rows(p);
 }

@@ -11,14 +11,96 @@ from cases import (
     splines,
     thetas,
 )
+from collected_path_cases import grid_of
 from scaled_path_cases import scaled_cases
-from ways import ALL, TURNING, TURNING_FLOAT, PathCase, aslant, case, diagonal, turn, turning
+from ways import (
+    ALL,
+    TURNING,
+    TURNING_FLOAT,
+    PathCase,
+    aslant,
+    case,
+    diagonal,
+    turn,
+    turning,
+)
 
 
 def added(channels, dtype=torch.float32):
     """The way of tiles whose points are added, not turned round."""
     fewest = 8 if dtype == torch.float64 else 3
     return "splat_patched" if channels >= fewest else "splat_inside"
+
+
+def channels_held():
+    """Points added one by one: channels for vectors, some together, one alone, and a rest."""
+    held = {"splat_channels": ALL, "splat_held": ALL, "turned_channels": set()}
+    for dims, spatial, size in ((2, (24, 30), (30, 33)), (3, (7, 9, 10), (9, 8, 11))):
+        last = IMAGE_LAYOUTS["channels_last"](image((2, 83, *spatial)))
+        warps = {"whole pixels": diagonal(*[1.0] * dims) * torch.eye(dims, dims + 1)}
+        warps |= {
+            "magnified": diagonal(*[0.4] * dims),
+            "mirrored": diagonal(-0.9, *[0.9] * (dims - 1)),
+        }
+        warps |= {"spread": thetas(2, dims, spread=0.2)}
+        for name, warp in warps.items():
+            looks = grid_of(warp.expand(2, -1, -1), size)
+            yield case(f"channels held, {dims}-D, {name}", last, looks, None, held)
+        for rule in PADDINGS:
+            beyond = grid_of(thetas(2, dims, spread=0.2) * 1.3, size)
+            label = f"channels held, {dims}-D, {rule}"
+            yield case(label, last, beyond, None, held, padding_mode=rule)
+            label = f"channels held, {dims}-D, scattered, {rule}"
+            yield case(label, last, scattered_grid(2, size), None, held, padding_mode=rule)
+        one = IMAGE_LAYOUTS["channels_last"](image((1, 83, *spatial)))
+        warp = grid_of(thetas(1, dims, spread=0.1), size)
+        held_in_slabs = held | {"slabs": ALL}
+        yield case(f"slabs, channels held, {dims}-D", one, warp, None, held_in_slabs, threads=2)
+    few = IMAGE_LAYOUTS["channels_last"](image((1, 3, 24, 30)))
+    none = {"splat_channels": ALL, "splat_held": set()}
+    yield case("too few channels to hold", few, grid_of(turn(3), (24, 30)), None, none)
+
+
+def gathering(channels, dtype):
+    """The machines on which a pixel gathers so many channels: where they are not one vector."""
+    lanes = 8 if dtype == torch.float64 else 16
+    return set() if channels == lanes else TURNING
+
+
+def channels_turned():
+    """Pixels that gather their channels."""
+    gathered = {"turned_channels": TURNING, "splat_channels": ALL - TURNING}
+    for channels in (2, 8, 16, 83):
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            pixels = IMAGE_LAYOUTS["channels_last"](image((2, channels, 24, 35)).to(dtype))
+            wide = torch.promote_types(dtype, torch.float32)
+            machines = gathering(channels, dtype)
+            ways = {"turned_channels": machines, "splat_channels": ALL - machines}
+            for name, warp in (
+                ("aslant", turn(12, 0.9, wide, batch=2)),
+                ("steep", turn(45, 1.2, wide)),
+                ("mirrored", diagonal(-1.0, 1.0, dtype=wide)),
+                ("whole pixels", torch.eye(2, 3, dtype=wide)[None]),
+                ("shifted out", diagonal(1.0, 1.0, dtype=wide) + 0.7 * torch.eye(3)[2].to(wide)),
+            ):
+                label = f"channels turned, {name}, {dtype}, C={channels}"
+                yield case(label, pixels, warp, (26, 37), ways)
+    three = IMAGE_LAYOUTS["channels_last"](image((1, 70, 24, 30)))
+    onto = gathered | {"turned_onto": TURNING}
+    yield case("channels turned, three warps", three, turn(3, 0.9, batch=3), (24, 30), onto)
+    cut = gathered | {"slabs": ALL, "slabs_by_points": ALL - TURNING}
+    last = IMAGE_LAYOUTS["channels_last"](image((1, 9, 70, 71)))
+    yield case("slabs, channels turned", last, turn(3), (70, 70), cut, threads=2)
+    added = {"turned_channels": set(), "splat_channels": ALL}
+    yield case("channels, magnified", last, diagonal(0.3, 0.3), (70, 70), added)
+    yield case("channels, half a pixel", last, diagonal(0.55, 0.55), (71, 71), gathered)
+    yield case("channels, sparse", last, diagonal(0.9, 0.9), (40, 40), added)
+    yield case("channels, tiny output", last[..., :2, :2], diagonal(0.9, 0.9), (1, 2), added)
+    half = last.half()
+    warps = turn(3, 0.9, batch=3)
+    yield case("half channels, three warps", half, warps, (24, 30), added)
+    for rule in ("border", "reflection", "wrap"):
+        yield case(f"channels, {rule}", last, turn(3), (70, 70), added, padding_mode=rule)
 
 
 def splat_cases():
@@ -96,6 +178,11 @@ def splat_cases():
         pixels = image((1, 8, 70, 70))
         label = f"slabs, {rule}"
         yield case(label, pixels, turn(6), (70, 70), cut, threads=2, padding_mode=rule)
+        # More points beyond than are added together, of several blocks of channels.
+        pixels = image((1, 11, 70, 70))
+        label = f"slabs, {rule}, much of it"
+        cut = {"slabs": ALL, "turned_2": TURNING_FLOAT, "splat_beyond": TURNING_FLOAT}
+        yield case(label, pixels, turn(6, 1.3), (70, 70), cut, threads=2, padding_mode=rule)
     # Slabs: one image among two threads.
     cut = {"slabs": ALL, "turned_3": TURNING_FLOAT, "splat_patched": ALL - TURNING_FLOAT}
     yield case("slabs, turned", image((1, 8, 70, 70)), turn(3), (70, 70), cut, threads=2)
@@ -125,32 +212,10 @@ def splat_cases():
     yield case("slabs, scattered", image((1, 8, 70, 70)), grid, None, apart, threads=2)
     cut = by_points | {"splat_channels": ALL}
     last = IMAGE_LAYOUTS["channels_last"](image((1, 8, 70, 70)))
-    yield case("slabs, channels", last, turn(3), (70, 70), cut, threads=2)
-    # Channels enough for vectors, some together, one alone, and a rest.
-    held = {"splat_channels": ALL, "splat_held": ALL}
-    for dims, spatial, size in ((2, (24, 30), (30, 33)), (3, (7, 9, 10), (9, 8, 11))):
-        last = IMAGE_LAYOUTS["channels_last"](image((2, 83, *spatial)))
-        warps = {"whole pixels": diagonal(*[1.0] * dims) * torch.eye(dims, dims + 1)}
-        warps |= {
-            "magnified": diagonal(*[0.4] * dims),
-            "mirrored": diagonal(-0.9, *[0.9] * (dims - 1)),
-        }
-        warps |= {"spread": thetas(2, dims, spread=0.2)}
-        for name, warp in warps.items():
-            yield case(f"channels held, {dims}-D, {name}", last, warp, size, held)
-        for rule in PADDINGS:
-            beyond = thetas(2, dims, spread=0.2) * 1.3
-            label = f"channels held, {dims}-D, {rule}"
-            yield case(label, last, beyond, size, held, padding_mode=rule)
-            label = f"channels held, {dims}-D, scattered, {rule}"
-            yield case(label, last, scattered_grid(2, size), None, held, padding_mode=rule)
-        one = IMAGE_LAYOUTS["channels_last"](image((1, 83, *spatial)))
-        warp = thetas(1, dims, spread=0.1)
-        held_in_slabs = held | {"slabs": ALL}
-        yield case(f"slabs, channels held, {dims}-D", one, warp, size, held_in_slabs, threads=2)
-    few = IMAGE_LAYOUTS["channels_last"](image((1, 3, 24, 30)))
-    none = {"splat_channels": ALL, "splat_held": set()}
-    yield case("too few channels to hold", few, turn(3), (24, 30), none)
+    grid = smooth_grid(1, (70, 70), spread=0.05)
+    yield case("slabs, channels", last, grid, None, cut, threads=2)
+    yield from channels_held()
+    yield from channels_turned()
     cut = by_points | {"splat_taps": ALL}
     for mode in ("nearest", "bicubic"):
         pixels = image((1, 8, 70, 70))

@@ -46,12 +46,12 @@ from ways import (
 )
 
 import stn_cuda
-from stn_cuda import reference
+from stn_cuda import ops, reference
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
 TURNED = {f"turned_{way}" for way in ("2", "3", "4", "by_y", "narrow", "onto", "in_blocks")}
-WIDE = {"sample_wide", "grad_wide"}
+WIDE = {"sample_wide", "grad_wide", "turned_channels"}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "runs_inserted": INSERTS}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
@@ -62,8 +62,9 @@ OF_BYTES = {"sample_pairs"}
 BY_VALUE = {"splat_points", "splat_beyond_points", "scaled_carefully"}
 # Of both gradients together: test_gradients_together.py.
 TOGETHER = {"gradients_in_turns"}
-# Of results that are too large to stay in a cache: test_results_past_the_caches.
-BY_SIZE = {"sample_streams", "sample_staged"}
+# Of results that are too large to stay in a cache: test_results_past_the_caches,
+# test_images_past_the_caches.
+BY_SIZE = {"sample_streams", "sample_staged", "turned_streams"}
 # Of planes of many pages of memory: test_planes_of_many_pages.
 OF_PAGES = {"in_bands"}
 
@@ -169,6 +170,35 @@ def test_results_past_the_caches(size, layout, dtype, threads):
     # What is around the image is added to the values.
     filled = paths_of(lambda: stn_cuda.sample(pixels, stn_cuda.Affine(warp), size, fill=0.5))[1]
     assert "sample_streams" not in filled
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("channels", (20, 23, 64))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
+def test_images_past_the_caches(channels, dtype, threads):
+    """Gathered ones whose channels lie next to each other: the same bits as image by image."""
+    threads(2)
+    size = (171, 3 + 4200 // channels)
+    values = IMAGE_LAYOUTS["channels_last"](image((5, channels, *size), dtype))
+    warp = thetas(5, 2, spread=0.05)
+
+    def splat(values, warp, images):
+        shape = [images, *values.shape[1:]]
+        return paths_of(
+            lambda: ops.splat(values, warp, "affine", shape, True, "bilinear", "zeros", False)
+        )
+
+    gathered = {"turned_channels", "turned_streams"}
+    together, ways = splat(values, warp, 5)
+    assert gathered & ways == (gathered if machine() in TURNING else set())
+    for n in range(5):
+        alone, ways = splat(values[n : n + 1], warp[n : n + 1], 1)
+        assert "turned_streams" not in ways
+        assert torch.equal(alone, together[n : n + 1])
+    # What another output is added to is not written past them, whatever its size.
+    large = IMAGE_LAYOUTS["channels_last"](image((2, channels, 2 * size[0], 3 * size[1])))
+    ways = splat(large, thetas(2, 2, spread=0.05), 1)[1]
+    assert ("turned_onto" in ways) == (machine() in TURNING) and "turned_streams" not in ways
 
 
 @pytest.mark.quick

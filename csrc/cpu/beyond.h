@@ -9,48 +9,73 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-// A tile's points that look beyond the image.
+// Points that look beyond the image, of as many tiles as there is room for.
 template <class A, int D>
 struct alignas(64) Beyond {
+  static constexpr int L = kLanes<A>;
   Looks<A, D> looks;
   int64_t offset[kRoom];  // of their values in a plane
   int count, slots;       // slots: with what fills the last vector
 
-  STN_HD Beyond(const SampleParams& p, const Tile<D>& tile, const Looks<A, D>& all) : count(0) {
-    looks.frame = all.frame;
+  explicit Beyond(const Frame<A, D>& frame) : count(0) {
+    looks.frame = frame;
     looks.monotonic = looks.ranged = false;
+  }
+
+  STN_HD bool has_room(const Tile<D>& tile) const { return count + tile.slots() <= kTile; }
+
+  STN_SHARED void add(const SampleParams& p, const Tile<D>& tile, const Looks<A, D>& all) {
+    constexpr int kTogether = 8;
+    alignas(64) uint8_t marks[kRoom];
+    for (int i = 0; i < tile.slots(); ++i) {
+      bool inside = true;
+      for (int d = 0; d < D; ++d) {
+        inside &= (all.x[d][i] >= 0) & (all.x[d][i] <= all.frame.axis[d].last);
+      }
+      marks[i] = !inside;
+    }
+    int number = count;  // (a member would be written in every turn of the loop)
     tile.for_each_row([&](int slot, const int32_t (&at)[D]) {
       const int64_t row = offset_of<D>(at, p.output.stride);
-      for (int j = 0; j < tile.width; ++j) {
-        bool inside = true;
-        for (int d = 0; d < D; ++d) {
-          const A x = all.x[d][slot + j];
-          looks.x[d][count] = x;
-          inside &= (x >= 0) & (x <= all.frame.axis[d].last);
+      for (int j = 0; j < tile.width; j += kTogether) {
+        uint64_t any = 0;
+        const int end = std::min(kTogether, tile.width - j);
+        std::memcpy(&any, marks + slot + j, end);
+        for (int k = j; any != 0 && k < j + end; ++k) {
+          for (int d = 0; d < D; ++d) looks.x[d][number] = all.x[d][slot + k];
+          offset[number] = row + k * p.output.stride[0];
+          number += marks[slot + k];
         }
-        offset[count] = row + j * p.output.stride[0];
-        count += !inside;
       }
     });
-    slots = (count + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
-    for (int i = count; i < slots; ++i) {
-      for (int d = 0; d < D; ++d) looks.x[d][i] = looks.x[d][count - 1];
+    count = number;
+  }
+
+  // To be called when all are there.
+  STN_HD void fill() {
+    slots = (count + L - 1) / L * L;
+    for (int d = 0; d < D && count > 0; ++d) {
+      std::fill(looks.x[d] + count, looks.x[d] + slots, looks.x[d][count - 1]);
     }
   }
 
   STN_HD void load_values(const A* plane, A (&values)[kRoom]) const {
-    for (int i = 0; i < count; ++i) values[i] = plane[offset[i]];
-    for (int i = count; i < slots; ++i) values[i] = 0;
+#pragma GCC unroll 4
+    for (int i = 0; i < count; ++i) {
+      values[i] = plane[offset[i]];
+      __asm__ volatile("");  // keeps the compiler from turning this loop into gathers
+    }
+    std::fill(values + count, values + slots, A(0));
   }
 
   // Where they look without the rule, seen from the first tap that they have with it.
   STN_HD void find_unruled(const RunStarts<A, 2, D>& runs, A (&distance)[D][kRoom]) const {
     using V = Native<A>;
     for (int d = 0; d < D; ++d) {
-      for (int i = 0; i < slots; i += kLanes<A>) {
+      for (int i = 0; i < slots; i += L) {
         const V x = load<V>(&looks.x[d][i]);
         const V first = bound_number(looks.frame.axis[d], x) - load<V>(&runs.distance[d][i]);
-        store<kLanes<A>>(&distance[d][i], V(x - first));
+        store<L>(&distance[d][i], V(x - first));
       }
     }
   }
@@ -66,11 +91,11 @@ STN_HD bool known_inside(const Looks<A, D>& looks) {
   return inside;
 }
 
-// One tile's share, added to the channels of output n.
+// Their share of output n, added to the channels [first, first + channels).
 template <class A, int D>
-STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, const Tile<D>& tile,
-                                  const Looks<A, D>& looks, Order& order, int64_t n) {
-  const Beyond<A, D> beyond(p, tile, looks);
+STN_SHARED void splat_points_beyond(const SampleParams& p, const Slab<A>& slab,
+                                    const Beyond<A, D>& beyond, Order& order, int64_t n,
+                                    int64_t first, int64_t channels) {
   if (beyond.count == 0) return;
   RunStarts<A, 2, D> runs;
   find_runs<true>(p, beyond.looks, beyond.slots, runs);
@@ -83,7 +108,8 @@ STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, co
   beyond.find_unruled(runs, unruled);
   order.fit(false, beyond.count, 1, beyond.count);
   constexpr std::integral_constant<Weigh, Weigh::beyond> weigh;
-  for_each_channel_block(p.channels, [&](auto block, int64_t c) {
+  for_each_channel_block(channels, [&](auto block, int64_t k) {
+    const int64_t c = first + k;
     constexpr int C = decltype(block)::value;
     alignas(64) A values[C][kRoom];
     bool finite = true;
@@ -106,29 +132,32 @@ STN_SHARED void splat_tile_beyond(const SampleParams& p, const Slab<A>& slab, co
   });
 }
 
-// What the rule adds to image `image`, on top of the splat through zeros.
+// What the rule adds to channels of image `image`, seen as output n, on top of the splat through
+// zeros. (Of all points, whatever the slab sees: no sum may depend on where an image is cut.)
 template <class A>
-void splat_beyond(const SampleParams& p, const Plan& plan, Slab<A> slab, int64_t image,
-                  Order& order) {
-  if (only_zeros(p)) return;
+void splat_beyond(const SampleParams& p, const Plan& plan, Slab<A> slab, int64_t image, int64_t n,
+                  int64_t first, int64_t channels, Order& order) {
   slab.data = plane_of<A>(p.input, image, 0);
   slab.stride_c = p.input.stride_c;
   std::copy(p.input.stride, p.input.stride + 3, slab.stride);
-  const int64_t images = p.input.batch == 1 ? p.batch : 1;
   Basis none;  // no map that is turned round has one
-  for (int64_t n = image; n < image + images; ++n) {
-    const int64_t warp = p.warp.batch == 1 ? 0 : n;
-    for_each_tile<2>(p, plan, none, warp, 0, plan.tiles, [&](const auto& tiles) {
-      const auto& looks = tiles.looks();
-      using T = typename std::decay<decltype(looks.x[0][0])>::type;
-      // Only maps of the sums' type are turned round.
-      if constexpr (std::is_same<T, A>::value) {
-        if (!known_inside(looks)) {
-          splat_tile_beyond(p, slab, tiles.tile(), looks, order, n);
-        }
-      }
-    });
-  }
+  Beyond<A, 2> beyond(pixel_frame<A, 2>(p));
+  const auto add_all = [&] {
+    beyond.fill();
+    splat_points_beyond(p, slab, beyond, order, n, first, channels);
+    beyond.count = 0;
+  };
+  for_each_tile<2>(p, plan, none, p.warp.batch == 1 ? 0 : n, 0, plan.tiles, [&](const auto& tiles) {
+    const auto& looks = tiles.looks();
+    using T = typename std::decay<decltype(looks.x[0][0])>::type;
+    // Only maps of the sums' type are turned round.
+    if constexpr (std::is_same<T, A>::value) {
+      if (known_inside(looks)) return;
+      if (!beyond.has_room(tiles.tile())) add_all();
+      beyond.add(p, tiles.tile(), looks);
+    }
+  });
+  add_all();
 }
 
 }  // namespace STN_ISA

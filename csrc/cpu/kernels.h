@@ -71,7 +71,7 @@ struct Plan {
   bool scattered;          // sample, grad_warp: whether neighbouring points look far apart
   bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
   int window_rows;         // of pixels along an axis, above which runs cost less
-  bool streams;            // sample: whether values are written past the caches
+  bool streams;            // sample, splat: whether results may be written past the caches
   bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis

@@ -39,7 +39,7 @@ Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const 
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
   choose_ways(p, hints, windows, plan);
   const bool values = kernel == kernels().sample;
-  plan.streams = values && is_too_large(p);
+  plan.streams = values && is_output_too_large(p);
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (values && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
@@ -90,6 +90,7 @@ Work splat_work(const SampleParams& p, const Hints& hints, int64_t image) {
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), useful);
   plan.slabs = p.input.batch % threads == 0 ? 1 : std::min(outermost, threads);
   plan.turned = use_turned(p);
+  plan.streams = is_image_too_large(p);
   plan.scaled = may_be_scaled(p);
   plan.together = channels_together(p, image);
   // Each slab would see points of every tile.

@@ -167,22 +167,23 @@ template <int D>
 bool is_scattered(const SampleParams& p, int64_t n) {
   return holds_for<D>(p, n, [&](auto type, auto&& look) {
     using T = decltype(type);
-    constexpr int kPlaces = 8;
-    int far = 0;
-    for (int k = 0; k < kPlaces; ++k) {
+    // (Of few points, asking each warp must not cost much beside them.)
+    const int places = points(p.output_size, D) <= kTile ? 4 : 8;
+    int far = 0, near = 0;
+    for (int k = 0; k < places && 2 * far <= places && 2 * near < places; ++k) {
       int32_t at[D];
       T from[D], to[D];
       for (int d = 0; d < D; ++d) {
-        at[d] = static_cast<int32_t>(p.output_size[d] * (2 * k + 1) / (2 * kPlaces));
+        at[d] = static_cast<int32_t>(p.output_size[d] * (2 * k + 1) / (2 * places));
       }
       look(at, to);
       at[0] = at[0] > 0 ? at[0] - 1 : static_cast<int32_t>(p.output_size[0] - 1);
       look(at, from);
       bool apart = std::abs(to[0] - from[0]) > 64;
       for (int d = 1; d < D; ++d) apart |= std::abs(to[d] - from[d]) > 8;
-      far += apart;
+      apart ? ++far : ++near;
     }
-    return 2 * far > kPlaces;
+    return 2 * far > places;
   });
 }
 inline bool is_scattered_of(const SampleParams& p, int64_t n) {

@@ -81,6 +81,8 @@
   F(turned_in_blocks)    /* images: vectors hold blocks of pixels, not rows */                 \
   F(turned_narrow)       /* images: windows of values that are wider than the output */        \
   F(turned_onto)         /* images: on top of what another output has added */                 \
+  F(turned_streams)      /* images: past the caches */                                         \
+  F(turned_channels)     /* slabs: pixel by pixel, all channels of each */                     \
   F(splat_beyond)        /* tiles: what a boundary rule adds to an image that was gathered */  \
   F(splat_beyond_points) /* blocks of their channels: values that are not finite */            \
   F(zeros_on_the_way)    /* slabs: zeroed where tiles come to them, not before */              \

@@ -220,10 +220,11 @@ STN_HD bool is_scaled(const AffineMap<A, 2>& map, double most) {
 }
 
 // The rows [low, high) of image `image`, if all of its warps allow it; as if there were zeros
-// beyond the image (cpu/beyond.h has what another rule adds to that).
-template <class Element>
-STN_SHARED bool splat_scaled(const SampleParams& p, const Plan& plan, int64_t image, int32_t low,
-                             int32_t high) {
+// beyond the image: then(n, c, count) may add what another rule adds to that (cpu/beyond.h), of
+// output n to the channels [c, c + count).
+template <class Element, class Then>
+STN_HD bool splat_scaled(const SampleParams& p, const Plan& plan, int64_t image, int32_t low,
+                         int32_t high, Then&& then) {
   using A = Accumulate<Element>;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
   const bool wide = p.warp.type == ElementType::f64;
@@ -259,6 +260,7 @@ STN_SHARED bool splat_scaled(const SampleParams& p, const Plan& plan, int64_t im
       }
       rows.give(n > image, to, stride_y);
     }
+    then(n, 0, p.channels);
   }
   return true;
 }

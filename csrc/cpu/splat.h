@@ -9,7 +9,7 @@
 #include "cpu/scaled.h"
 #include "cpu/splat_tile.h"
 #include "cpu/tiles.h"
-#include "cpu/turned.h"
+#include "cpu/turned_channels.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -156,6 +156,38 @@ struct SlabSums {
   }
 };
 
+// A slab whose pixels gather what sees them. False, and nothing is done, where the maps do not
+// allow it.
+template <class Element>
+bool splat_gathered(const SampleParams& p, const Plan& plan, Layout layout, int64_t task,
+                    Order& order) {
+  using A = Accumulate<Element>;
+  const int64_t image = task / plan.slabs;
+  bool done = false;
+  for_each_slab(p, plan, task, p.channels, [&](int64_t, int64_t, int64_t low, int64_t high) {
+    const Slab<A> slab{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)};
+    const auto beyond = [&](int64_t n, int64_t c, int64_t channels) {
+      if constexpr (std::is_same<Element, A>::value) {
+        if (!only_zeros(p)) splat_beyond(p, plan, slab, image, n, c, channels, order);
+      }
+    };
+    if (layout == Layout::channels) {
+      if constexpr (kTurnedChannels) {
+        done =
+            plan.turned && splat_channels_by_turning<Element>(p, plan, image, slab.low, slab.high);
+      }
+    } else if (layout == Layout::planar) {
+      done = plan.scaled && splat_scaled<Element>(p, plan, image, slab.low, slab.high, beyond);
+      if constexpr (kTurned<Element>) {
+        if (!done && plan.turned) {
+          done = splat_by_turning<Element>(p, image, slab.low, slab.high, beyond);
+        }
+      }
+    }
+  });
+  return done;
+}
+
 // Tasks: (image, slab).
 template <bool Along, class Element, int K, int D>
 void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& order) {
@@ -163,22 +195,7 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
   constexpr bool direct = std::is_same<Element, A>::value;
   const int64_t image = task / plan.slabs;
   if constexpr (K == 2 && D == 2 && !Along) {
-    bool done = false;
-    if (layout_of<K, D>(p) == Layout::planar) {
-      for_each_slab(p, plan, task, p.channels, [&](int64_t, int64_t, int64_t low, int64_t high) {
-        Slab<A> slab{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)};
-        done = plan.scaled && splat_scaled<Element>(p, plan, image, slab.low, slab.high);
-        if constexpr (kTurned<Element>) {
-          if (!done && plan.turned) {
-            done = splat_by_turning<Element>(p, image, slab.low, slab.high);
-          }
-        }
-        if constexpr (direct) {
-          if (done) splat_beyond(p, plan, slab, image, order);
-        }
-      });
-    }
-    if (done) return;
+    if (splat_gathered<Element>(p, plan, layout_of<K, D>(p), task, order)) return;
   }
   const SlabRows own = rows_of_slab(p, plan, task);
   const int64_t height = plan.by_channel ? p.input_size[D - 1] : own.high - own.low;

@@ -8,18 +8,12 @@
 #pragma once
 
 #include "cpu/blocks.h"
+#include "cpu/inverse.h"
 #include "cpu/window.h"
 
 namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
-
-// Rounded up to a whole number, unless rounding made more of one. (Points that are hidden thereby
-// weigh no more than where they look is rounded by.)
-template <class A>
-double whole_above(double x) {
-  return std::ceil(x * (1 - 4 * static_cast<double>(std::numeric_limits<A>::epsilon())));
-}
 
 // Whether vectors are long enough, and registers many enough, to gain on adding point by point;
 // where they do, the plan says (cpu/launch.cpp).
@@ -54,14 +48,12 @@ struct Turned {
   Turned(const AffineMap<A, 2>& m, int64_t channels, const int64_t (&input_size)[3],
          const int64_t (&output_size)[3])
       : map(m) {
-    const double a = m.matrix[0][0], b = m.matrix[0][1], c = m.matrix[1][0], d = m.matrix[1][1];
-    const double determinant = a * d - b * c;
-    const double inverse[2][2] = {{d / determinant, -b / determinant},
-                                  {-c / determinant, a / determinant}};
-    const double reach = std::abs(inverse[1][0]) + std::abs(inverse[1][1]);
+    const Inverse inverse(m.matrix);
+    const auto& by = inverse.matrix;
+    const double reach = inverse.reach(1);
     const auto rows_seen = [&](int columns, int rows_of_pixels) {
-      return whole_above<A>(2 * reach + (columns - 1) * std::abs(inverse[1][0]) +
-                            (rows_of_pixels - 1) * std::abs(inverse[1][1]));
+      return whole_above<A>(2 * reach + (columns - 1) * std::abs(by[1][0]) +
+                            (rows_of_pixels - 1) * std::abs(by[1][1]));
     };
     // What a vector of pixels costs against the additions of the points that see it, one by one:
     // measured, benchmarks/README.md.
@@ -73,28 +65,23 @@ struct Turned {
     const double count = blocks ? of_block : of_row;
     width = blocks ? kBlockColumns : L;
     height = blocks ? kBlockRows<A> : 1;
-    by_y = std::abs(c) > std::abs(a);
-    const double steep = by_y ? c : a;
+    by_y = std::abs(m.matrix[1][0]) > std::abs(m.matrix[0][0]);
+    const double steep = m.matrix[by_y][0];
     const double candidates_width = 2 / std::abs(steep);
     const int apart = (by_y ? height : width) - 1;
     const double spread = apart / std::abs(steep);
-    const double far = std::abs(m.offset[0]) + std::abs(m.offset[1]);
-    // Pixels per point that sees one, at least.
-    const double seen = std::max(
-        std::abs(determinant), static_cast<double>(points(input_size, 2)) / points(output_size, 2));
-    usable = seen <= 2 && candidates_width < kMaxCandidates &&
+    usable = inverse.suits(m, input_size, output_size) && candidates_width < kMaxCandidates &&
              spread + candidates_width + 2 <= 2 * L &&
-             count <= (blocks ? most_of_block : most_of_row) && far < 1e6 &&
-             std::abs(determinant) > 1e-3;  // none of which holds for NaN
+             count <= (blocks ? most_of_block : most_of_row);
     if (!usable) return;
     rows = static_cast<int>(count);
     candidates = std::max(2, static_cast<int>(whole_above<A>(candidates_width)));
     usable = rows <= output_size[1] && candidates <= output_size[0];
     for (int r = 0; r < 2; ++r) {
-      for (int k = 0; k < 2; ++k) back[r][k] = static_cast<A>(inverse[r][k]);
+      for (int k = 0; k < 2; ++k) back[r][k] = static_cast<A>(by[r][k]);
     }
-    first = static_cast<A>(std::min((width - 1) * inverse[1][0], 0.0) +
-                           std::min((height - 1) * inverse[1][1], 0.0) - reach);
+    first = static_cast<A>(std::min((width - 1) * by[1][0], 0.0) +
+                           std::min((height - 1) * by[1][1], 0.0) - reach);
     half = static_cast<A>(candidates_width / 2);
     lead = static_cast<A>(1 / steep);
     least = std::min(A(0), lead * apart);
@@ -303,31 +290,22 @@ void splat_turned(const SampleParams& p, const TurnedValues<Element>& all_values
 }
 
 // The rows [low, high) of image `image` by gathering, if all of its warps allow it; as if there
-// were zeros beyond the image (cpu/beyond.h has what another rule adds to that).
-template <class Element>
-STN_SHARED bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high) {
+// were zeros beyond the image: then(n, c, count) may add what another rule adds to that
+// (cpu/beyond.h), of output n to the channels [c, c + count).
+template <class Element, class Then>
+STN_HD bool splat_by_turning(const SampleParams& p, int64_t image, int low, int high, Then&& then) {
   using A = Accumulate<Element>;
-  const bool wide = p.warp.type == ElementType::f64;
   const int64_t images = p.input.batch == 1 ? p.batch : 1;
-  if (p.map != MapKind::affine) return false;
+  if (!can_turn<Element>(p) || p.output.stride[0] != 1) return false;
   if (!only_zeros(p)) {
     if (p.channels < kTurnedBeyond || !std::is_same<A, Element>::value) return false;
     if (any_wraps(p)) return false;
   }
-  if (p.output.stride[0] != 1 || wide != std::is_same<A, double>::value) return false;
-  if (images > 1 && !std::is_same<A, Element>::value) return false;
-  const auto frame = pixel_frame<A, 2>(p);
-  const auto turned_of = [&](int64_t n) {
-    const int64_t warp = p.warp.batch == 1 ? 0 : n;
-    return Turned<A>(AffineMap<A, 2>(p.warp, warp, frame, p.output_size, p.align_corners),
-                     p.channels, p.input_size, p.output_size);
-  };
-  for (int64_t n = image; n < image + images; ++n) {
-    if (!turned_of(n).usable) return false;
-  }
+  const TurnedMaps<A, Turned<A>> maps(p, image, images);
+  if (!maps.usable()) return false;
   const bool narrow = p.output_size[0] < 2 * kLanes<A>;
   for (int64_t n = image; n < image + images; ++n) {
-    const Turned<A> turned = turned_of(n);
+    const Turned<A> turned = n == image ? maps.first() : maps.of(n);
     took(turned.candidates <= 2   ? Path::turned_2
          : turned.candidates == 3 ? Path::turned_3
                                   : Path::turned_4);
@@ -350,6 +328,7 @@ STN_SHARED bool splat_by_turning(const SampleParams& p, int64_t image, int low, 
         run(is_narrow, std::integral_constant<int, kMaxCandidates>{});
       };
       narrow ? with_candidates(std::true_type{}) : with_candidates(std::false_type{});
+      then(n, c, channels.value);
     });
   }
   return true;

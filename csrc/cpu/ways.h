@@ -93,13 +93,22 @@ constexpr int64_t kSmall = int64_t(1) << 18;
 // Whether the result is so large that what comes next gains by not finding it in a cache, where it
 // is in the way of what is read: measured, benchmarks/README.md. As many values of 16 bits as of
 // float32. (What lies around the image is added to it at once.)
-inline bool is_too_large(const SampleParams& p) {
+inline bool is_too_large(const Image& image, int64_t pixels, bool inside) {
   constexpr int64_t kPlanar = int64_t(16) << 20, kInside = int64_t(12) << 20;
-  const int64_t values = points(p.output_size, p.dims) * p.channels * p.batch;
-  const int64_t element = element_size(p.output.type);
-  const int64_t bytes = values * std::max<int64_t>(4, element);
+  const int64_t element = element_size(image.type);
+  const int64_t bytes = pixels * std::max<int64_t>(4, element);
   const bool streams = kernels().vector_bytes == 64 && element > 1;
-  return streams && bytes > (has_channels_inside(p) ? kInside : kPlanar) && !p.around;
+  return streams && bytes > (inside ? kInside : kPlanar);
+}
+inline bool is_output_too_large(const SampleParams& p) {
+  const int64_t pixels = points(p.output_size, p.dims) * p.channels * p.batch;
+  return is_too_large(p.output, pixels, has_channels_inside(p)) && !p.around;
+}
+// (Splat's, where a pixel is written at once: not worth it in planes, of which each has few lines
+// at a time.)
+inline bool is_image_too_large(const SampleParams& p) {
+  const int64_t pixels = points(p.input_size, p.dims) * p.channels * p.input.batch;
+  return has_channels_inside(p) && is_too_large(p.input, pixels, true);
 }
 
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
@@ -126,11 +135,16 @@ inline int window_rows(const SampleParams& p) {
   return p.dims > 2 || kernels().vector_bytes < 64 || p.channels < 4 ? 8 : 14;
 }
 
+// The lanes of the vectors that an image's values are computed in.
+inline int lanes_of(const Image& image) {
+  return kernels().vector_bytes / (image.type == ElementType::f64 ? 8 : 4);
+}
+
 // The rows of the blocks of points that vectors hold, 0 if they hold points of a row: where these
 // see columns of the image.
 inline int rows_of_blocks(const SampleParams& p, const Hints& hints) {
   const bool wide = p.input.type == ElementType::f64;
-  const int lanes = kernels().vector_bytes / (wide ? 8 : 4);
+  const int lanes = lanes_of(p.input);
   const bool suits = hints.columns && p.dims == 2 && is_parametric(p.map) &&
                      wide == (p.warp.type == ElementType::f64) && lanes > kBlockColumns;
   const bool planar = !has_channels_inside(p) && p.output.stride[0] == 1;
@@ -162,11 +176,14 @@ inline void choose_ways(const SampleParams& p, const Hints& hints, bool windows,
   plan.window_rows = window_rows(p);
 }
 
-// Whether splat may be turned round (cpu/turned.h): measured, benchmarks/README.md. Vectors of 32
-// bytes gain from three channels on, and only where lanes are permuted quickly: on the processors
-// that gather slowly.
+// Whether splat may be turned round (cpu/turned.h, cpu/turned_channels.h): measured,
+// benchmarks/README.md. In planes, vectors of 32 bytes gain from three channels on, and only where
+// lanes are permuted quickly: on the processors that gather slowly. Channels that are one vector
+// are as quickly added to a pixel.
 inline bool use_turned(const SampleParams& p) {
-  if (kernels().vector_bytes == 64) return true;
+  const bool long_vectors = kernels().vector_bytes == 64;
+  if (has_channels_inside(p)) return long_vectors && p.channels != lanes_of(p.input);
+  if (long_vectors) return true;
   return p.channels >= 3 && gathers_in_use() != Gathers::all;
 }
 
@@ -209,11 +226,18 @@ inline int64_t points_together(const SampleParams& p) {
   return keeps_taps ? kSmallTile : kTile;
 }
 
+// Whether each warp has few points in one plane, of which there is nothing to choose: where there
+// are many warps, asking each takes as long as a third of its points do.
+inline bool is_one_tile(const SampleParams& p) {
+  constexpr int64_t kFew = 256;
+  return is_free(p.map) && p.dims == 2 && p.channels == 1 && points(p.output_size, 2) <= kFew;
+}
+
 // What matters of how a warp looks at what is read. (Splines' basis functions may be shared by all
 // warps, which are then cut alike.)
 inline Hints hints_of(const SampleParams& p, int64_t warp) {
   Hints hints;
-  if (control_points(p) > 0) return hints;
+  if (control_points(p) > 0 || is_one_tile(p)) return hints;
   hints.columns = wants_high_tiles(p, warp);
   hints.scattered = is_scattered(p, kSmall, warp);
   return hints;
@@ -249,7 +273,8 @@ inline bool may_be_scaled(const SampleParams& p) {
 // Whether splat's work goes with the image's pixels, not with the points.
 inline bool may_be_turned(const SampleParams& p, const Plan& plan) {
   const bool linear = p.interpolation == Interpolation::bilinear;
-  return plan.turned && p.map == MapKind::affine && p.dims == 2 && linear && p.input.stride_c != 1;
+  const bool rule = !has_channels_inside(p) || only_zeros(p);
+  return plan.turned && p.map == MapKind::affine && p.dims == 2 && linear && rule;
 }
 
 // The channels that are computed together: where points are scattered over the image and each pixel

@@ -246,6 +246,13 @@ def values_cases():
                 yield Call(image((1, channels, *spatial)), warp, kind, size)
 
 
+def channels_cases():
+    for channels in (5, 20):
+        pixels = IMAGE_LAYOUTS["channels_last"](image((1, channels, 20, 40)))
+        for warp, size in warps(2):
+            yield Call(pixels, warp, "affine" if size else "grid", size)
+
+
 def sees_windows(call):
     """Whether an affine call of values_cases() does."""
     if call.map != "affine":
@@ -301,7 +308,7 @@ def test_pixels_that_are_not_finite(value):
 def test_values_that_are_not_finite(value):
     """One that flows back reaches the pixels that its point sees, turned round or added."""
     with Checks() as checks:
-        for call in values_cases():
+        for call in (*values_cases(), *channels_cases()):
             smooth = smooth_points(call).unsqueeze(1)
             points = (smooth[0, 0] & (_pixels_inside(call)[0, 0])).flatten().nonzero()
             mark = torch.zeros(call.output_shape)
@@ -314,6 +321,9 @@ def test_values_that_are_not_finite(value):
             turned = call.map == "affine" and call.dims == 2
             turned = turned and machine() in turning(call.input.shape[1], call.input.dtype)
             wanted = "turned_3" if turned else "splat_points"
+            if call.input.stride(1) == 1 and call.input.shape[1] > 1:
+                gathered = call.map == "affine" and machine() in TURNING
+                wanted = "turned_channels" if gathered else "splat_channels"
             checks.true(wanted in ways, f"{wanted} among {sorted(ways)} of {call}")
             grad = call.gradients(clean.masked_fill(mark != 0, value))[1]
             checks.same(grad.isfinite(), ~reached, f"{value}, {call}")

@@ -27,7 +27,7 @@ struct Groups {
   int32_t lanes[kRoom / L];  // that are points, not padding; of blocks, the columns
   int32_t rows[kRoom / L];   // of blocks
   int64_t ahead;             // of the next tile
-  int32_t at_once;  // the lanes of a group that is simply stored: not past the caches, all of them
+  int32_t at_once;  // the points of a group that is simply stored: not past the caches, all lanes
   bool blocks;
 
   STN_HD Groups(const Tile<D>& tile, const int64_t (&strides)[3], bool stream = false)
@@ -35,7 +35,7 @@ struct Groups {
         stride(strides[0]),
         stride_y(strides[1]),
         ahead(tile.ahead(strides)),
-        at_once(stream ? -1 : L),
+        at_once(stream && tile.block == 0 ? -1 : L),
         blocks(tile.block > 0) {
     if constexpr (D == 2) {
       if (blocks) {
@@ -86,16 +86,19 @@ struct Groups {
   template <class Element, int C>
   STN_HD void store(int g, const Native<A> (&v)[C], Element* plane, int64_t stride_c) const {
     Element* to = plane + offset[g];
-    if (blocks) {
-      for (int k = 0; k < C; ++k) {
-        store_block(to + k * stride_c, stride_y, v[k], lanes[g], rows[g]);
-      }
-      return;
-    }
-    if (__builtin_expect(lanes[g] != at_once, 0)) {
+    const int points = blocks ? lanes[g] * rows[g] : lanes[g];
+    if (__builtin_expect(points != at_once, 0)) {
       Native<A> others[C];  // a copy: v itself is to stay in registers
       for (int k = 0; k < C; ++k) others[k] = v[k];
-      return store_others(lanes[g], others, to, stride_c);
+      return blocks ? store_parts(lanes[g], rows[g], others, to, stride_c)
+                    : store_others(lanes[g], others, to, stride_c);
+    }
+    if (blocks) {
+#pragma GCC unroll 8
+      for (int k = 0; k < C; ++k) {
+        store_block(to + k * stride_c, stride_y, v[k], kBlockColumns, kBlockRows<A>);
+      }
+      return;
     }
 #pragma GCC unroll 8
     for (int k = 0; k < C; ++k) store_pixels(to + k * stride_c, v[k], L);
@@ -112,6 +115,13 @@ struct Groups {
         store_pixels(to, v[k], count);
       }
     }
+  }
+
+  // Of a block.
+  template <class Element, int C>
+  STN_SHARED void store_parts(int32_t columns, int32_t below, const Native<A> (&v)[C], Element* to,
+                              int64_t stride_c) const {
+    for (int k = 0; k < C; ++k) store_block(to + k * stride_c, stride_y, v[k], columns, below);
   }
 };
 

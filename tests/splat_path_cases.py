@@ -223,27 +223,27 @@ def splat_cases():
     # Points so far apart that none sees another's pixels.
     alone = {"splat_alone": ALL, "splat_inside": ALL}
     pixels = image((2, 3, 100, 100))
-    for label, warp in (("shrunk", diagonal(0.9, 0.9)), ("by 40 degrees", turn(40, 0.6))):
+    for label, warp in (("shrunk", aslant(diagonal(0.9, 0.9))), ("by 40 degrees", turn(40, 0.6))):
         yield case(f"alone, {label}", pixels, warp, (15, 13), alone)
     # What a rule adds at the edge must stay: a tile begins in the row of points that looks at 0.5,
     # and the row above it, of another tile, looks at -3.5.
     large = image((1, 3, 200, 200))
     for rule in PADDINGS:
         ways = {"splat_alone": ALL if rule == "zeros" else set(), "splat_inside": ALL}
-        warp = torch.tensor([[[0.9, 0.0, 0.0], [0.0, 1.2, 0.03]]])
+        warp = aslant(torch.tensor([[[0.9, 0.0, 0.0], [0.0, 1.2, 0.03]]]))
         yield case(f"alone, edges, {rule}", large, warp, (60, 60), ways, padding_mode=rule)
     for dtype in (torch.float64, torch.float16):
         wide = torch.promote_types(dtype, torch.float32)
-        theta = diagonal(0.9, 0.9, dtype=wide)
+        theta = aslant(diagonal(0.9, 0.9, dtype=wide))
         yield case(f"alone, {dtype}", pixels.to(dtype), theta, (15, 13), alone)
     cut = {"splat_alone": ALL, "slabs": ALL, "splat_across": ALL}
     large = image((1, 8, 300, 300))
     yield case("alone, slabs", large, turn(20, 0.7), (70, 70), cut, threads=2)
     several = {"splat_alone": set()}
-    yield case("too near for that", pixels, diagonal(0.2, 0.9), (15, 13), several)
-    yield case("alone, partly outside", pixels, diagonal(1.2, 1.2), (15, 13), several)
+    yield case("too near for that", pixels, aslant(diagonal(0.2, 0.9)), (15, 13), several)
+    yield case("alone, partly outside", pixels, aslant(diagonal(1.2, 1.2)), (15, 13), several)
     yield case("one image, alone", pixels[:1], turn(3, 0.9, batch=3), (13, 13), several)
-    yield case("one row", image((1, 2, 1, 60)), diagonal(0.9, 0.9), (1, 13), several)
+    yield case("one row", image((1, 2, 1, 60)), aslant(diagonal(0.9, 0.9)), (1, 13), several)
     # Scattered points.
     pixels, grid = image((1, 3, 140, 150)), scattered_grid(1, (110, 100))
     apart = {"splat_scattered": ALL, "splat_inside": ALL, "slabs": set()}
@@ -269,9 +269,9 @@ def splat_cases():
     # More pixels than are zeroed before the first tile; some are not seen by any.
     late = {"zeros_on_the_way": ALL}
     for label, warp in (
-        ("downwards", diagonal(0.9, 0.9)),
+        ("downwards", aslant(diagonal(0.9, 0.9))),
         ("upwards", turn(170, 0.9)),
-        ("a band", diagonal(0.9, 0.1)),
+        ("a band", aslant(diagonal(0.9, 0.1))),
         ("two bands", torch.cat([diagonal(0.9, 0.1), diagonal(0.9, 0.1).add_(0.4)])),
         ("nothing", diagonal(0.1, 0.1) + 5),
     ):

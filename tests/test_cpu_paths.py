@@ -55,7 +55,8 @@ WIDE = {"sample_wide", "grad_wide", "turned_channels"}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "runs_inserted": INSERTS}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
-SOME |= dict.fromkeys(WINDOWED | {"in_blocks"}, WINDOWS) | {"splat_collected": TURNING}
+SOME |= dict.fromkeys(WINDOWED | {"in_blocks", "scaled_windows"}, WINDOWS)
+SOME |= {"splat_collected": TURNING}
 # The way of images of bytes, which have no gradients: test_bytes.py.
 OF_BYTES = {"sample_pairs"}
 # The ways that values choose: test_values_that_are_not_finite.
@@ -253,6 +254,28 @@ def channels_cases():
             yield Call(pixels, warp, "affine" if size else "grid", size)
 
 
+def scaled_values_cases():
+    """Points nearer to each other than pixels, and further apart."""
+    for channels in (1, 3):
+        for scales in ((0.83, 0.91), (1.3, 0.7)):
+            pixels = image((1, channels, 20, 40))
+            yield Call(pixels, diagonal(*scales), "affine", (18, 40))
+
+
+def way_of_values(call, value):
+    """By which one that is not finite reaches the pixels that its point sees."""
+    channels = call.input.shape[1]
+    affine = call.map == "affine" and call.dims == 2
+    if affine and call.warp[0, 1, 0] == 0:
+        # Of columns of points, an infinity makes what others see NaN only where a weight is 0.
+        apart = machine() in WINDOWS and call.warp[0, 0, 0] > 1
+        return "scaled_carefully" if apart or math.isnan(value) else "scaled"
+    if call.input.stride(1) == 1 and channels > 1:
+        return "turned_channels" if affine and machine() in TURNING else "splat_channels"
+    turns = affine and machine() in turning(channels, call.input.dtype)
+    return "turned_3" if turns else "splat_points"
+
+
 def sees_windows(call):
     """Whether an affine call of values_cases() does."""
     if call.map != "affine":
@@ -308,7 +331,7 @@ def test_pixels_that_are_not_finite(value):
 def test_values_that_are_not_finite(value):
     """One that flows back reaches the pixels that its point sees, turned round or added."""
     with Checks() as checks:
-        for call in (*values_cases(), *channels_cases()):
+        for call in (*values_cases(), *channels_cases(), *scaled_values_cases()):
             smooth = smooth_points(call).unsqueeze(1)
             points = (smooth[0, 0] & (_pixels_inside(call)[0, 0])).flatten().nonzero()
             mark = torch.zeros(call.output_shape)
@@ -318,12 +341,7 @@ def test_values_that_are_not_finite(value):
             reached = call.expect_gradients(mark)[1] != 0
             checks.true(reached.any() and not reached.all(), f"too easy: {call}")
             ways = ways_of(call, clean.masked_fill(mark != 0, value))
-            turned = call.map == "affine" and call.dims == 2
-            turned = turned and machine() in turning(call.input.shape[1], call.input.dtype)
-            wanted = "turned_3" if turned else "splat_points"
-            if call.input.stride(1) == 1 and call.input.shape[1] > 1:
-                gathered = call.map == "affine" and machine() in TURNING
-                wanted = "turned_channels" if gathered else "splat_channels"
+            wanted = way_of_values(call, value)
             checks.true(wanted in ways, f"{wanted} among {sorted(ways)} of {call}")
             grad = call.gradients(clean.masked_fill(mark != 0, value))[1]
             checks.same(grad.isfinite(), ~reached, f"{value}, {call}")

@@ -73,7 +73,8 @@
   /* splat */                                                                                  \
   F(scaled)           /* images: through a map that keeps the axes apart */                    \
   F(scaled_onto)      /* images: on top of what another output has added */                    \
-  F(scaled_carefully) /* rows: NaN, which may be a weight of 0 times infinity */               \
+  F(scaled_windows)   /* images: of which vectors of pixels take sums by permutations */       \
+  F(scaled_carefully) /* rows: of values that are not finite, where a weight of 0 may be */    \
   F(turned_2)         /* images: by gathering, from 2 candidates of a row of points */         \
   F(turned_3)                                                                                  \
   F(turned_4)                                                                                  \

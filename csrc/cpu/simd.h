@@ -68,6 +68,18 @@ STN_HD V select_lanes(V low, V high, Integer<V> index) {
 #endif
 }
 
+// Lane k: lane index[k] of v.
+template <class V>
+STN_HD V permute(V v, Integer<V> index) {
+#if defined(__clang__)
+  V lanes;
+  for (int k = 0; k < kLanes<Scalar<V>>; ++k) lanes[k] = v[index[k]];
+  return lanes;
+#else
+  return __builtin_shuffle(v, index);
+#endif
+}
+
 // By its sign bit: two operations.
 template <class V>
 STN_HD V turn_by_sign(V d, V x) {

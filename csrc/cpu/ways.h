@@ -263,11 +263,9 @@ bool holds_for_most(const SampleParams& p, int64_t image, F&& f) {
   return 2 * count > warps;
 }
 
-// Whether a splat's map may keep the axes apart (cpu/scaled.h), which the kernel tells. (Of few
-// points, most pixels would see nothing.)
+// Whether a splat's map may keep the axes apart (cpu/scaled.h), which the kernel tells.
 inline bool may_be_scaled(const SampleParams& p) {
-  return p.map == MapKind::affine && p.dims == 2 && !any_wraps(p) &&
-         points(p.input_size, 2) <= 4 * points(p.output_size, 2);
+  return p.map == MapKind::affine && p.dims == 2 && !any_wraps(p);
 }
 
 // Whether splat's work goes with the image's pixels, not with the points.

@@ -241,7 +241,7 @@ def warps(dims):
 
 def values_cases():
     for dims, spatial in ((2, (20, 40)), (3, (5, 8, 40))):
-        for channels in (1, 2, 5, 8):
+        for channels in (1, 2, 5, 6, 8):
             for warp, size in warps(dims):
                 kind = "affine" if size else "grid"
                 yield Call(image((1, channels, *spatial)), warp, kind, size)

@@ -285,9 +285,17 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
         if (inserts.value) took(Path::runs_inserted);
         GatheredRuns<Element, far.value, inserts.value> source{nullptr, p.input.stride_c, slots,
                                                                plan.scattered ? 0 : 3};
-        all(
-            std::integral_constant<int, kChannelBlock>{},
-            [&](int, const auto* plane) { source.plane = plane; }, source);
+        const auto by = [&](auto block) {
+          all(block, [&](int, const auto* plane) { source.plane = plane; }, source);
+        };
+        if constexpr (D == 2) {
+          by(std::integral_constant<int, kChannelBlock>{});
+        } else {
+          // The slices and planes of a volume are often so far apart that more than a few share
+          // their part of the L1 cache.
+          p.channels % 3 == 0 ? by(std::integral_constant<int, 3>{})
+                              : by(std::integral_constant<int, 2>{});
+        }
       };
       const auto gather_by = [&](auto inserts) {
         const bool far = plan.scattered && is_far(p);

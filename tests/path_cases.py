@@ -144,6 +144,11 @@ def affine_cases():
     yield case("singular theta", image((1, 2, 20, 40)), flat, (20, 40), singular)
     wide = around("runs", ALL) | around("windows", set()) | singular
     yield case("float64 theta", image((1, 2, 20, 40)), near.double(), (20, 40), wide)
+    # Windows of some rows, which share their part of the L1 cache where they are 4 KiB apart.
+    for width, machines in ((1024, VECTORS | GATHER), (1000, set())):
+        falls = torch.tensor([[[64 / width, 0.0, 0.01], [0.19, 0.4, 0.02]]])
+        ways = around("windows", VECTORS | GATHER) | {"windows_apart": machines}
+        yield case(f"W={width}, aslant", image((1, 8, 50, width)), falls, (20, 64), ways)
 
 
 def volume_cases():

@@ -244,6 +244,10 @@ def splat_cases():
     yield case("alone, partly outside", pixels, aslant(diagonal(1.2, 1.2)), (15, 13), several)
     yield case("one image, alone", pixels[:1], turn(3, 0.9, batch=3), (13, 13), several)
     yield case("one row", image((1, 2, 1, 60)), aslant(diagonal(0.9, 0.9)), (1, 13), several)
+    # Rows of pixels 4 KiB apart.
+    for width, machines in ((1024, ALL), (1000, set())):
+        grid, ways = smooth_grid(1, (20, 64), spread=0.05), {"splat_by_plane": machines}
+        yield case(f"grid, W={width}", image((1, 2, 40, width)), grid, None, ways)
     # Scattered points.
     pixels, grid = image((1, 3, 140, 150)), scattered_grid(1, (110, 100))
     apart = {"splat_scattered": ALL, "splat_inside": ALL, "slabs": set()}

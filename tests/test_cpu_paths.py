@@ -55,7 +55,7 @@ WIDE = {"sample_wide", "grad_wide", "turned_channels"}
 # The ways that only some kernels have.
 SOME = {"runs_gathered": GATHERS, "runs_announced": GATHERS, "runs_inserted": INSERTS}
 SOME |= dict.fromkeys(TURNED, TURNING_FLOAT) | dict.fromkeys(WIDE, TURNING)
-SOME |= dict.fromkeys(WINDOWED | {"in_blocks", "scaled_windows"}, WINDOWS)
+SOME |= dict.fromkeys(WINDOWED | {"in_blocks", "scaled_windows", "windows_apart"}, WINDOWS)
 SOME |= {"splat_collected": TURNING}
 # The way of images of bytes, which have no gradients: test_bytes.py.
 OF_BYTES = {"sample_pairs"}

@@ -97,14 +97,16 @@ STN_SHARED void derive_windows(const SampleParams& p, const Written& written,
                                WindowTile<Accumulate<Element>, D>& windows) {
   took(Path::derive_windows);
   const auto all = [&](auto reach) {
+    const int together = planes_together<Element>(p, windows, kLinesOfSlopes);
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block<kDerivedBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
-        const Element* plane = plane_of<const Element>(p.input, n, c);
-        announce<Element>(p, next, n, c, channels.value);
-        derive_marked<Element, K, channels.value>(
-            written, groups, n, c, direction, windows.used,
-            WindowViews<reach.value, Element, K, D>(p, windows, plane));
-      });
+      for_each_channel_block<kDerivedBlock<K, D>>(
+          together, p.channels, [&](auto channels, int64_t c) {
+            const Element* plane = plane_of<const Element>(p.input, n, c);
+            announce<Element>(p, next, n, c, channels.value);
+            derive_marked<Element, K, channels.value>(
+                written, groups, n, c, direction, windows.used,
+                WindowViews<reach.value, Element, K, D>(p, windows, plane));
+          });
     }
   };
   with_reach<K>(p, windows, all);

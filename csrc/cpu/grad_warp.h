@@ -84,13 +84,14 @@ void bend_map(const AnyMap<T, D>& any, const Tangent& p, const Frame<T, D>& fram
 // view(g) shows of them, or what they do along a direction. After a NaN, which may be a weight of 0
 // times a pixel that is not finite, a group loses its mark.
 template <bool Along, class Element, int K, int C, int D, class View>
-STN_HD void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
-                        bool first, int64_t n, int64_t c, int32_t* marks, View&& view,
-                        const Accumulate<Element> (&direction)[D][kRoom],
-                        Accumulate<Element> (&grad)[D][kRoom]) {
+STN_SHARED void grad_marked(const SampleParams& p, const Groups<Accumulate<Element>, D>& groups,
+                            bool first, int64_t n, int64_t c, int32_t* marks, View&& of,
+                            const Accumulate<Element> (&direction)[D][kRoom],
+                            Accumulate<Element> (&grad)[D][kRoom]) {
   using A = Accumulate<Element>;
   using V = Native<A>;
   constexpr int L = kLanes<A>;
+  const typename std::decay<View>::type view = of;  // a copy, which stores cannot touch
   const Element* output = plane_of<const Element>(p.output, n, c);
   for (int g = 0; g < groups.count; ++g) {
     if (!marks[g]) continue;
@@ -141,8 +142,9 @@ STN_SHARED void grad_windows(const SampleParams& p, const Groups<Accumulate<Elem
     took(reach.value == Reach::wide     ? Path::grad_wide
          : reach.value == Reach::narrow ? Path::grad_narrow
                                         : Path::grad_windows);
+    const int together = planes_together<Element>(p, windows, kLinesOfSlopes);
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block<kWideBlock<K, D>>(p.channels, [&](auto channels, int64_t c) {
+      for_each_channel_block<kWideBlock<K, D>>(together, p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         const bool first = n == images.begin && c == 0;

@@ -139,11 +139,15 @@ STN_HD void for_each_channel_block(int64_t channels, F&& f) {
   }
 }
 
-// The same, or one by one.
+// The same, of no more than about so many together.
 template <int Most = kChannelBlock, class F>
-STN_HD void for_each_channel_block(bool one_by_one, int64_t channels, F&& f) {
-  if (!one_by_one) return for_each_channel_block<Most>(channels, f);
-  for (int64_t c = 0; c < channels; ++c) f(std::integral_constant<int, 1>{}, c);
+STN_HD void for_each_channel_block(int together, int64_t channels, F&& f) {
+  if constexpr (Most > 1) {
+    if (together < Most && together < channels) {
+      return for_each_channel_block<Most / 2>(together, channels, f);
+    }
+  }
+  for_each_channel_block<Most>(channels, f);
 }
 
 }  // namespace STN_ISA

@@ -80,7 +80,9 @@ Work splat_work(const SampleParams& p, const Hints& hints, int64_t image) {
   const Points cut = rectangles ? rows_of(p.output_size, p.dims)
                                 : points_of(p, high, is_parametric(p.map) && use_windows(p, high));
   Plan plan = tile_plan(cut, p.warp.batch, rows, padded);
-  plan.plane_by_plane = high && columns_collide(p.input, 8);  // writing suffers more
+  // Writing suffers more; a free map's rows of points may see many rows of pixels.
+  plan.plane_by_plane =
+      (high && columns_collide(p.input, 8)) || (is_free(p.map) && columns_collide(p.input, 1));
   plan.band = rows_of_bands(p, hints);
   constexpr int64_t kZeros = 32;  // pixels are zeroed in the time of one addition
   const int64_t added = points(p.output_size, p.dims) * (p.batch / p.input.batch);

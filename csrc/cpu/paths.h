@@ -42,6 +42,7 @@
   F(runs_announced) /* some way ahead, of points scattered over a large image */               \
   F(runs_gathered)  /* into vectors */                                                         \
   F(runs_inserted)  /* pair by pair */                                                         \
+  F(windows_apart)  /* tiles: few planes at once, whose rows would be in each other's way */   \
   /* sample */                                                                                 \
   F(sample_streams) /* tasks: values past the caches */                                        \
   F(sample_staged)  /* calls: the same, of blocks */                                           \

@@ -274,7 +274,7 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
         look(count, n, c, [&](int g) { return RunView<Source, A, K, D>(starts, source, g); });
       };
       constexpr int kBlock = block.value < Most ? block.value : Most;
-      for_each_channel_block<kBlock>(plan.plane_by_plane, p.channels, at);
+      for_each_channel_block<kBlock>(plan.plane_by_plane ? 1 : kBlock, p.channels, at);
     }
   };
   if constexpr (kGathers<Element, K>) {

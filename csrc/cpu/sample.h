@@ -172,8 +172,9 @@ STN_SHARED void sample_windows(const SampleParams& p, const Groups<Accumulate<El
     took(reach.value == Reach::wide     ? Path::sample_wide
          : reach.value == Reach::narrow ? Path::sample_narrow
                                         : Path::sample_windows);
+    const int together = planes_together<Element>(p, windows, kLinesOfValues);
     for (int64_t n = images.begin; n < images.end; ++n) {
-      for_each_channel_block(p.channels, [&](auto channels, int64_t c) {
+      for_each_channel_block(together, p.channels, [&](auto channels, int64_t c) {
         const Element* plane = plane_of<const Element>(p.input, n, c);
         announce<Element>(p, next, n, c, channels.value);
         sample_marked<Element, K, channels.value>(

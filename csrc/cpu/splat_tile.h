@@ -162,7 +162,7 @@ STN_SHARED bool splat_collected(const SampleParams& p, const Plan& plan, const S
     const auto add_one = [&](int64_t c) {
       add(std::integral_constant<int, 1>{}, c, [](int64_t) {});
     };
-    for_each_channel_block(plan.plane_by_plane, channels,
+    for_each_channel_block(plan.plane_by_plane ? 1 : kChannelBlock, channels,
                            [&](auto block, int64_t c) { add(block, c, add_one); });
     first = false;
   });
@@ -306,8 +306,9 @@ bool splat_runs(const SampleParams& p, const Plan& plan, const Slab<A>& slab, co
     add_all(std::false_type{});
   };
   const auto add_one = [&](int64_t c) { add(std::integral_constant<int, 1>{}, c, [](int64_t) {}); };
-  for_each_channel_block<D == 3 ? 2 : kChannelBlock>(
-      plan.plane_by_plane, channels, [&](auto block, int64_t c) { add(block, c, add_one); });
+  constexpr int kMost = D == 3 ? 2 : kChannelBlock;
+  for_each_channel_block<kMost>(plan.plane_by_plane ? 1 : kMost, channels,
+                                [&](auto block, int64_t c) { add(block, c, add_one); });
   return true;
 }
 

@@ -145,10 +145,12 @@ def affine_cases():
     wide = around("runs", ALL) | around("windows", set()) | singular
     yield case("float64 theta", image((1, 2, 20, 40)), near.double(), (20, 40), wide)
     # Windows of some rows, which share their part of the L1 cache where they are 4 KiB apart.
-    for width, machines in ((1024, VECTORS | GATHER), (1000, set())):
+    for width, apart in ((1024, True), (1000, False)):
         falls = torch.tensor([[[64 / width, 0.0, 0.01], [0.19, 0.4, 0.02]]])
-        ways = around("windows", VECTORS | GATHER) | {"windows_apart": machines}
-        yield case(f"W={width}, aslant", image((1, 8, 50, width)), falls, (20, 64), ways)
+        for mode, windows in (("bilinear", VECTORS | GATHER), ("bicubic", WINDOWS)):
+            ways = around("windows", windows) | {"windows_apart": windows if apart else set()}
+            label, pixels = f"W={width}, aslant, {mode}", image((1, 8, 50, width))
+            yield case(label, pixels, falls, (20, 64), ways, mode=mode)
 
 
 def volume_cases():

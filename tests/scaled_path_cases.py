@@ -125,7 +125,7 @@ def _windows():
             yield case(label, pixels, diagonal(*scales), size, ways)
     # Many channels, if their map cannot be turned round.
     pixels = image((2, 9, 40, 50))
-    far = {"scaled_windows": WINDOWS, "turned": set()}
+    far = {"scaled_windows": WINDOWS, "turned_2": set(), "turned_3": set()}
     yield case("windows, C=9, far apart", pixels, diagonal(1.8, 1.7), (40, 50), far)
     near = {"scaled_windows": WINDOWS - turning(9)}
     yield case("windows, C=9, near", pixels, diagonal(1.2, 1.1), (40, 50), near)

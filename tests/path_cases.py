@@ -191,6 +191,13 @@ def grid_cases():
         ways = {"flattened": ALL, "grid_packed": ALL, "grid_strided": set()}
         ways |= {"grad_kept": ALL if channels == 1 else set()}
         yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
+    pixels = image((1, 1, 40, 48))
+    for label, warps, ways in (
+        ("small grids at one image", scattered_grid(5, (13, 13)), ALL),
+        ("grids with gaps at one image", GRID_LAYOUTS["points in NaN"](flat), set()),
+        ("larger grids at one image", scattered_grid(2, (13, 20)), set()),
+    ):
+        yield case(label, pixels, warps, None, {"warps_as_rows": ways})
     planar = GRID_LAYOUTS["planar"](flat)
     ways = {"grid_planar": ALL, "grid_packed": set(), "grid_strided": set()}
     yield case("planar grid", image((2, 1, 13, 13)), planar, None, ways)

@@ -8,10 +8,12 @@ only where those of all warps stay in the caches. What is here is small enough.)
 """
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from accuracy import Checks
 from cases import (
     FREE,
@@ -117,6 +119,51 @@ def test_scattered_beside_smooth(threads):
         call = Call(image((len(LOOKS), 3, 400, 400)), grid)
         _, ways = paths_of(lambda: check_alone(checks, call))
     assert {"channels_apart", "cut_apart"} <= ways, ways
+
+
+def results_of_one_image(call, output_gradient, tangent):
+    """All that there is of a call, but the image's gradient, which is all warps'."""
+    output, _, grad_warp = call.gradients(output_gradient)
+    found = {"output": output, "grad_warp": grad_warp}
+    warp, size = call.arguments()
+    masked = dict(call.keywords, padding_mode="zeros", fill=0.5, return_mask=True)
+    found["filled"], found["mask"] = stn_cuda.sample(call.input, warp, size, **masked)
+    if call.mode != "nearest":
+        with_gradient = stn_cuda.sample_with_gradient(call.input, warp, size, **call.keywords)
+        found["value"], found["slopes"] = with_gradient
+        with forward_ad.dual_level():
+            moving = call.run(warp=forward_ad.make_dual(call.warp, tangent))
+            found["tangent"] = forward_ad.unpack_dual(moving).tangent
+    return found
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16))
+@pytest.mark.parametrize("size", ((13, 13), (1, 1), (5, 5), (16, 16), (1, 256), (7, 20)), ids=str)
+def test_small_grids_at_one_image(threads, size, dtype):
+    """Grids that are the rows of one: no point, not even one that sees infinity, moves others."""
+    threads(2)
+    modes = ("nearest", "bilinear", "bicubic")
+    paddings = ("zeros", "border", "reflection", "wrap", ("border", "wrap"))
+    pixels = image((1, 1, 30, 40), dtype)
+    pixels[0, 0, 20, 20] = math.inf
+    with Checks() as checks:
+        for mode, padding, map in itertools.product(modes, paddings, FREE):
+            count = 7 if size[1] > 13 else 60
+            grid = scattered_grid(count, size, torch.float64, key=mode)
+            grid[1, 0, 0] = math.nan
+            coordinates = torch.promote_types(dtype, torch.float32)
+            values = free_values(map, grid, (30, 40)).to(coordinates)
+            call = Call(pixels, values, map, None, mode, padding)
+            gradient, tangent = call.cotangent(), image(values.shape, coordinates)
+            together, ways = paths_of(lambda: results_of_one_image(call, gradient, tangent))  # noqa: B023
+            as_rows = map in ("grid", "pixel_grid")  # else it counts where a point stands
+            checks.true(("warps_as_rows" in ways) == as_rows, f"{call}")
+            for n in (0, 1, 2, count - 1):
+                one = slice(n, n + 1)
+                alone = replace(call, warp=call.warp[one])
+                mine = results_of_one_image(alone, gradient[one], tangent[one])
+                for name, result in mine.items():
+                    checks.same(result, together[name][one], f"{name} of {n} of {call}")
 
 
 @pytest.mark.parametrize("count", (1, 2, 40))

@@ -16,6 +16,7 @@ struct Hints {
   bool columns = false;    // along columns: tiles as high as wide
   bool scattered = false;  // anywhere: nothing in a cache serves two neighbours
   bool sparse = false;     // at few of the pixels
+  bool of_rows = false;    // nothing: each row of points is a warp's (as_rows, cpu/ways.h)
 };
 
 // How a kernel's work is cut, and what the plan points to.

@@ -7,6 +7,7 @@
 #include "cpu/sample.h"
 #include "cpu/tap_weights.h"
 #include "cpu/tiles.h"
+#include "cpu/together.h"
 #include "cpu/view.h"
 
 namespace stn_cuda {

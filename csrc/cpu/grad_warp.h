@@ -9,6 +9,7 @@
 #include "cpu/runs.h"
 #include "cpu/sample.h"
 #include "cpu/tiles.h"
+#include "cpu/together.h"
 #include "cpu/view.h"
 
 namespace stn_cuda {

@@ -34,8 +34,8 @@ void run(void (*kernel)(const SampleParams&, const Plan&, int64_t, int64_t), con
 
 Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const Hints& hints) {
   const bool windows = !hints.scattered && use_windows(p, hints.columns);
-  const Points points = points_of(p, hints.columns, windows);
-  const int64_t rows = rows_per_tile(p, hints.columns, hints.scattered);
+  const Points points = points_of(p, hints, windows);
+  const int64_t rows = rows_per_tile(p, hints);
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
   choose_ways(p, hints, windows, plan);
   const bool values = kernel == kernels().sample;
@@ -53,11 +53,12 @@ Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const 
   return {plan, work, {}, {}};
 }
 
-void sample_together(const SampleParams& p, decltype(Kernels::sample) kernel) {
-  const Batch batch(
-      p.warp.batch, [&](int64_t n) { return hints_of(p, n); },
-      [&](const Hints& hints, int64_t) { return sample_work(p, kernel, hints); });
-  run(kernel, p, batch);
+void sample_together(const SampleParams& given, decltype(Kernels::sample) kernel) {
+  with_hints(given, [&](const SampleParams& p, const auto& hints) {
+    const Batch batch(p.warp.batch, hints,
+                      [&](const Hints& of, int64_t) { return sample_work(p, kernel, of); });
+    run(kernel, p, batch);
+  });
 }
 
 std::vector<int32_t> cut_slabs(const SampleParams& p, int64_t slabs) {
@@ -78,7 +79,7 @@ Work splat_work(const SampleParams& p, const Hints& hints, int64_t image) {
   // they are a rectangle's.
   const bool rectangles = patched && p.output_size[0] * kPatchedRows > kSmallTile;
   const Points cut = rectangles ? rows_of(p.output_size, p.dims)
-                                : points_of(p, high, is_parametric(p.map) && use_windows(p, high));
+                                : points_of(p, hints, is_parametric(p.map) && use_windows(p, high));
   Plan plan = tile_plan(cut, p.warp.batch, rows, padded);
   // Writing suffers more; a free map's rows of points may see many rows of pixels.
   plan.plane_by_plane =
@@ -141,9 +142,9 @@ Work sums_work(const SampleParams& p, bool sums, Plan plan) {
 
 Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints) {
   const bool sums = !is_free(p.map) && !p.keeps, padded = wants_padding(p);
-  const bool high = hints.columns, windows = !hints.scattered && use_windows(p, high);
-  const int64_t rows = rows_per_tile(p, high, hints.scattered);
-  const Points points = points_of(p, high, windows);
+  const bool windows = !hints.scattered && use_windows(p, hints.columns);
+  const int64_t rows = rows_per_tile(p, hints);
+  const Points points = points_of(p, hints, windows);
   const int64_t most = points_together(p);
   Plan plan = sums ? group_plan(points, p.warp.batch, p.channels, rows, padded, most)
                    : tile_plan(points, p.warp.batch, rows, padded, most);
@@ -153,10 +154,10 @@ Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints) {
   return sums_work(p, sums, plan);
 }
 
-Batch grad_warp_batch(const SampleParams& p, bool add) {
-  return Batch(
-      p.warp.batch, [&](int64_t n) { return hints_of(p, n); },
-      [&](const Hints& hints, int64_t) { return grad_warp_work(p, add, hints); });
+template <class HintsOf>
+Batch grad_warp_batch(const SampleParams& p, bool add, const HintsOf& hints) {
+  return Batch(p.warp.batch, hints,
+               [&](const Hints& of, int64_t) { return grad_warp_work(p, add, of); });
 }
 
 void finish_sums(const SampleParams& p, const Batch& batch) {
@@ -167,7 +168,7 @@ void finish_sums(const SampleParams& p, const Batch& batch) {
 
 void sum_slopes(const SampleParams& p) {
   took(Path::slopes_summed);
-  const Points points = points_of(p, false, false);
+  const Points points = points_of(p, Hints{}, false);
   const Work work =
       sums_work(p, true, group_plan(points, p.warp.batch, p.channels, 4, wants_padding(p)));
   run(kernels().sum_slopes, p, work.plan, work.per_task);
@@ -213,9 +214,11 @@ void grad_warp(const SampleParams& p) {
   if (p.slopes.data) return sum_slopes(p);
   const auto together = [&](int64_t n) { return summed_together(p, n); };
   for_images_and_channels(p, together, [](const auto& part, bool first) {
-    const Batch batch = grad_warp_batch(part, !first);
-    run(kernels().grad_warp, part, batch);
-    finish_sums(part, batch);
+    with_hints(part, [&](const SampleParams& q, const auto& hints) {
+      const Batch batch = grad_warp_batch(q, !first, hints);
+      run(kernels().grad_warp, q, batch);
+      finish_sums(q, batch);
+    });
   });
 }
 
@@ -233,7 +236,8 @@ void gradients(const SampleParams& to_warp, const SampleParams& to_image) {
     grad_warp(to_warp);
   };
   if (!are_pairs(to_warp)) return one_by_one();
-  const Batch warps = grad_warp_batch(to_warp, false), images = splat_batch(to_image);
+  const auto hints = [&](int64_t n) { return hints_of(to_warp, n); };
+  const Batch warps = grad_warp_batch(to_warp, false, hints), images = splat_batch(to_image);
   // Whether each image has tasks of its own, and there are enough images for all threads.
   const bool by_image = warps.all([](const Plan& plan) {
     return !plan.basis_shared;

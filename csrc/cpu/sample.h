@@ -5,8 +5,8 @@
 #include "cpu/runs.h"
 #include "cpu/staged.h"
 #include "cpu/tiles.h"
+#include "cpu/together.h"
 #include "cpu/view.h"
-#include "cpu/window.h"
 
 namespace stn_cuda {
 namespace cpu {

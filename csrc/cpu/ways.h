@@ -197,15 +197,15 @@ inline bool have_rows_in_one(const int64_t (&size)[3], const int64_t (&stride)[3
 
 // A narrow output's rows laid end to end, where points are found so: full vectors, where its rows
 // would leave many lanes empty.
-inline Points points_of(const SampleParams& p, bool high_tiles, bool windows) {
+inline Points points_of(const SampleParams& p, const Hints& hints, bool windows) {
   constexpr int64_t kMostFolded = int64_t(1) << 20;  // for positions(), cpu/tile.h
   const Points rows = rows_of(p.output_size, p.dims);
   const int64_t width = p.output_size[0], all = points(p.output_size, p.dims);
   if (!can_fold(p) || all >= INT32_MAX || p.map == MapKind::chain) return rows;
-  if (windows) return rows;
+  if (windows || hints.of_rows) return rows;
   if (!have_rows_in_one(p.output_size, p.output.stride, p.dims)) return rows;
   const bool placed = needs_position(p.map);
-  if (placed && (p.dims > 2 || high_tiles || all > kMostFolded)) return rows;
+  if (placed && (p.dims > 2 || hints.columns || all > kMostFolded)) return rows;
   for (const Warp* values : {&p.warp, &p.tangent, &p.grad_warp}) {
     if (!is_free(p.map) || !values->data) continue;
     if (!have_rows_in_one(p.output_size, values->stride, p.dims)) return rows;
@@ -226,11 +226,47 @@ inline int64_t points_together(const SampleParams& p) {
   return keeps_taps ? kSmallTile : kTile;
 }
 
+// For looks at the image. Of rows that are short and warps' own, as many as there is room for.
+inline int64_t rows_per_tile(const SampleParams& p, const Hints& hints) {
+  if (!hints.of_rows) return rows_per_tile(p, hints.columns, hints.scattered);
+  return points_together(p) / (ceil_div(p.output_size[0], kRowAlign) * kRowAlign);
+}
+
 // Whether each warp has few points in one plane, for which little depends on how they look: where
 // there are many warps, asking each takes a sixth of the time of all.
 inline bool is_one_tile(const SampleParams& p) {
   constexpr int64_t kFew = 256;
   return is_free(p.map) && p.dims == 2 && p.channels == 1 && points(p.output_size, 2) <= kFew;
+}
+
+// Whether the warps of a batch look at one image and can be the rows of one output, which spares
+// each of them a tile of its own. (The rows of tiles are padded: no vector holds points of two
+// warps, so that none depends on another one.)
+inline bool are_rows(const SampleParams& p) {
+  if (p.warp.batch == 1 || p.input.batch > 1 || !is_one_tile(p)) return false;
+  if (needs_position(p.map) || p.mask.data || p.around) return false;
+  if (p.derivative.data && p.derivative.stride_n != p.output.stride_n) return false;
+  bool all = have_rows_in_one(p.output_size, p.output.stride, p.dims);
+  for (const Warp* values : {&p.warp, &p.tangent, &p.grad_warp}) {
+    all &= !values->data || have_rows_in_one(p.output_size, values->stride, p.dims);
+  }
+  return all;
+}
+inline SampleParams as_rows(const SampleParams& p) {
+  took(Path::warps_as_rows);
+  SampleParams rows = p;
+  rows.output_size[0] = points(p.output_size, p.dims);
+  rows.output_size[1] = p.batch;
+  rows.batch = 1;
+  for (Image* values : {&rows.output, &rows.derivative}) {
+    values->batch = 1;
+    values->stride[1] = values->stride_n;
+  }
+  for (Warp* values : {&rows.warp, &rows.tangent, &rows.grad_warp}) {
+    values->batch = 1;
+    values->stride[1] = values->stride_n;
+  }
+  return rows;
 }
 
 // What matters of how a warp looks at what is read. (Splines' basis functions may be shared by all
@@ -241,6 +277,17 @@ inline Hints hints_of(const SampleParams& p, int64_t warp) {
   hints.columns = wants_high_tiles(p, warp);
   hints.scattered = is_scattered(p, kSmall, warp);
   return hints;
+}
+
+// Calls f(p, hints) with hints(n) of each warp: of p as it is given, or of its warps as rows.
+template <class F>
+void with_hints(const SampleParams& p, F&& f) {
+  if (!are_rows(p)) return f(p, [&](int64_t n) { return hints_of(p, n); });
+  f(as_rows(p), [](int64_t) {
+    Hints hints;
+    hints.of_rows = true;
+    return hints;
+  });
 }
 
 // Whether splat's tiles may be summed in patches, and are not likely to be collected.

@@ -255,26 +255,6 @@ STN_SHARED bool find_windows(const SampleParams& p, const Plan& plan, const Tile
   return false;
 }
 
-// The planes whose windows may be read together: where rows of pixels are so far apart that many of
-// a window's share their part of the L1 cache, whose sets come again every 4 KiB, those of several
-// planes are in each other's way. Of more than so many lines in one place: measured,
-// benchmarks/README.md. (The weights of a volume's many rows are dearer than that.)
-constexpr int kLinesOfValues = 9, kLinesOfSlopes = 12;
-template <class Element, class A, int D>
-STN_HD int planes_together(const SampleParams& p, const WindowTile<A, D>& windows, int lines) {
-  constexpr int64_t kAll = 4096, kNear = 128;
-  if (D == 3) return lines;
-  const int64_t row = p.input.stride[1] * static_cast<int64_t>(sizeof(Element));
-  int meet = 0;
-  for (int r = 0; r < windows.rows[0]; ++r) {
-    const int64_t apart = r * row % kAll;
-    meet += apart < kNear || apart > kAll - kNear;
-  }
-  const int together = std::max(1, lines / meet);
-  if (together < kChannelBlock && together < p.channels) took(Path::windows_apart);
-  return together;
-}
-
 // Calls f(first, last) for each run of slots without a window.
 template <class A, int D, class F>
 STN_HD void for_each_gap(const WindowTile<A, D>& windows, int slots, F&& f) {

@@ -192,12 +192,15 @@ def grid_cases():
         ways |= {"grad_kept": ALL if channels == 1 else set()}
         yield case(f"13x13 grid, C={channels}", image((2, channels, 13, 13)), flat, None, ways)
     pixels = image((1, 1, 40, 48))
-    for label, warps, ways in (
-        ("small grids at one image", scattered_grid(5, (13, 13)), ALL),
-        ("grids with gaps at one image", GRID_LAYOUTS["points in NaN"](flat), set()),
-        ("larger grids at one image", scattered_grid(2, (13, 20)), set()),
+    some = scattered_grid(10, (13, 13))
+    for label, warps, rows, one_row in (
+        ("small grids at one image", some, ALL, ALL),
+        ("every other small grid", some[::2], ALL, set()),
+        ("grids with gaps at one image", GRID_LAYOUTS["points in NaN"](flat), set(), set()),
+        ("larger grids at one image", scattered_grid(2, (13, 20)), set(), set()),
     ):
-        yield case(label, pixels, warps, None, {"warps_as_rows": ways})
+        ways = {"warps_as_rows": rows, "warps_in_one_row": one_row}
+        yield case(label, pixels, warps, None, ways)
     planar = GRID_LAYOUTS["planar"](flat)
     ways = {"grid_planar": ALL, "grid_packed": set(), "grid_strided": set()}
     yield case("planar grid", image((2, 1, 13, 13)), planar, None, ways)

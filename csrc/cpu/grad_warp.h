@@ -204,7 +204,7 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
     const Groups<A, D> groups(tile, p.output.stride);
     if (Along) {
       find_directions(p, warp, tile, looks, direction);
-      through_boundary<K>(looks, !looks.ranged, slots, direction);
+      through_boundary<K>(looks, !looks.ranged && has_nan(looks, slots), slots, direction);
     }
     bool any_nan = false;
     if constexpr (kWindows<D> && !Along) {  // what windows gain is small beside so much arithmetic

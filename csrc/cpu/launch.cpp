@@ -202,7 +202,10 @@ void cover(const SampleParams& p) {
   run(kernels().cover, p, plan, tile_points(plan) * images_per_warp(p));
 }
 
-void splat(const SampleParams& p) { run(kernels().splat, p, splat_batch(p)); }
+void splat(const SampleParams& given) {
+  const SampleParams p = are_one_row(given) ? as_one_row(given) : given;
+  run(kernels().splat, p, splat_batch(p));
+}
 
 // The channels whose shares of the warp's gradient are computed together. (Sums of parts are not to
 // be rounded to 16 bits.)

@@ -102,9 +102,10 @@ struct Near {
     std::fill(sees_ + slots, sees_ + room, 0);
     number();
     if (!in_order.in_turn) pick(in_order);
+    const int end = (count + kRowAlign - 1) / kRowAlign * kRowAlign;
     for (int d = 0; d < D; ++d) {
-      std::copy(of_all.x[d], of_all.x[d] + room, looks.x[d]);
-      keep(looks.x[d]);
+      keep(of_all.x[d], looks.x[d]);
+      std::fill(looks.x[d] + count, looks.x[d] + end, T(0));  // of the last vector
     }
     looks.frame = of_all.frame;
     looks.monotonic = false;
@@ -113,16 +114,16 @@ struct Near {
     std::copy(of_all.greatest, of_all.greatest + D, looks.greatest);
   }
 
-  // Moves what belongs to them to the front.
+  // What belongs to them, moved to the front; `kept` may be `of_all`.
   template <class E>
-  STN_SHARED void keep(E (&values)[kRoom]) const {
+  STN_SHARED void keep(const E (&of_all)[kRoom], E (&kept)[kRoom]) const {
     for (int i = 0; i < all_; i += kMoved<E>) {
-      store_marked(values + i, sees_ + i, values + before_[i / 8]);
+      store_marked(of_all + i, sees_ + i, kept + before_[i / 8]);
     }
   }
   template <class E, int N>
   STN_HD void keep(E (&values)[N][kRoom]) const {
-    for (auto& one : values) keep(one);
+    for (auto& one : values) keep(one, one);
   }
 
  private:

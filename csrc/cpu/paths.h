@@ -14,6 +14,7 @@
   F(flattened)          /* a grid's points as a single row */                                  \
   F(folded)             /* another map's, likewise, each with its place */                     \
   F(warps_as_rows)      /* a batch's grids as the rows of one */                               \
+  F(warps_in_one_row)   /* splat: end to end */                                                \
   F(sees_columns)       /* tiles as high as wide */                                            \
   F(cut_apart)          /* a batch's warps do not all look alike */                            \
   F(in_blocks)          /* vectors hold blocks of points, not rows */                          \

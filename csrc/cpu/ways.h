@@ -253,7 +253,6 @@ inline bool are_rows(const SampleParams& p) {
   return all;
 }
 inline SampleParams as_rows(const SampleParams& p) {
-  took(Path::warps_as_rows);
   SampleParams rows = p;
   rows.output_size[0] = points(p.output_size, p.dims);
   rows.output_size[1] = p.batch;
@@ -267,6 +266,23 @@ inline SampleParams as_rows(const SampleParams& p) {
     values->stride[1] = values->stride_n;
   }
   return rows;
+}
+
+// Splat, which adds to the one image whatever the warp, may have them all in one row.
+inline bool are_one_row(const SampleParams& p) {
+  const int64_t all = points(p.output_size, p.dims);
+  bool one = are_rows(p) && p.output.stride_n == all * p.output.stride[0];
+  for (const Warp* values : {&p.warp, &p.tangent}) {
+    one &= !values->data || values->stride_n == all * values->stride[0];
+  }
+  return one && all * p.batch < INT32_MAX;
+}
+inline SampleParams as_one_row(const SampleParams& p) {
+  took(Path::warps_in_one_row);
+  SampleParams row = as_rows(p);
+  row.output_size[0] *= p.batch;
+  row.output_size[1] = 1;
+  return row;
 }
 
 // What matters of how a warp looks at what is read. (Splines' basis functions may be shared by all
@@ -283,6 +299,7 @@ inline Hints hints_of(const SampleParams& p, int64_t warp) {
 template <class F>
 void with_hints(const SampleParams& p, F&& f) {
   if (!are_rows(p)) return f(p, [&](int64_t n) { return hints_of(p, n); });
+  took(Path::warps_as_rows);
   f(as_rows(p), [](int64_t) {
     Hints hints;
     hints.of_rows = true;

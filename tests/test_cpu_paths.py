@@ -5,7 +5,6 @@ results are right.
 """
 
 import functools
-import itertools
 import math
 import os
 import re
@@ -24,13 +23,14 @@ from accuracy import (
     grad_warp_bound,
     smooth_points,
 )
-from cases import IMAGE_LAYOUTS, Call, image, scattered_grid, smooth_grid, thetas
+from cases import IMAGE_LAYOUTS, Call, image, scattered_grid, smooth_grid
 from machine import ENVIRONMENTS, MACHINES, all_paths, machine, paths_of, processor_has
 from path_cases import path_cases
 from ways import (
     AVX2_WINDOWS_FIRST,
     AVX512,
     BASELINE,
+    BY_SIZE,
     GATHER,
     GATHERS,
     INSERTS,
@@ -46,7 +46,7 @@ from ways import (
 )
 
 import stn_cuda
-from stn_cuda import ops, reference
+from stn_cuda import reference
 
 CASES = path_cases()
 WINDOWED = {f"{op}_{way}" for op in ("sample", "grad") for way in ("windows", "narrow")}
@@ -63,9 +63,6 @@ OF_BYTES = {"sample_pairs"}
 BY_VALUE = {"splat_points", "splat_beyond_points", "scaled_carefully"}
 # Of both gradients together: test_gradients_together.py.
 TOGETHER = {"gradients_in_turns"}
-# Of results that are too large to stay in a cache: test_results_past_the_caches,
-# test_images_past_the_caches.
-BY_SIZE = {"sample_streams", "sample_staged", "turned_streams"}
 # Of planes of many pages of memory: test_planes_of_many_pages.
 OF_PAGES = {"in_bands"}
 
@@ -140,66 +137,6 @@ def test_derivatives_go_the_ways_of_values():
             found |= derived
     ways = {way for way in all_paths() if way.startswith("derive_")}
     assert found == ways - ({"derive_windows"} if machine() in BASELINE else set())
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("size", ((700, 1504), (1100, 957)))
-@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16))
-def test_results_past_the_caches(size, layout, dtype, threads):
-    """Of whole lines of a cache, or not; the same bits as image by image, each of them small."""
-    planar = layout == "contiguous"
-    size = size if planar else (size[0] // 7, size[1] // 4)
-    shape = (1, 600, 700) if planar else (24, 20, 30)
-    pixels = IMAGE_LAYOUTS[layout](image((5, *shape), dtype))
-    upright = torch.cat([turn(degrees) for degrees in (90, 40, 2, -60, 70)])
-    threads(2)
-    warps = (
-        (thetas(5, 2, spread=0.1), {"sample_streams"}),
-        (upright, {"sample_streams", "sample_staged"}),
-    )
-    for mode, (warp, wanted) in itertools.product(("bilinear", "bicubic", "nearest"), warps):
-        call = Call(pixels, warp, "affine", size, mode)
-        together, ways = paths_of(call.run)
-        wanted = wanted if planar else wanted - {"sample_staged"}
-        assert ways & BY_SIZE == (wanted if machine() in TURNING else set())
-        for n in range(5):
-            one = replace(call, input=pixels[n : n + 1], warp=warp[n : n + 1])
-            alone, ways = paths_of(one.run)
-            assert not ways & BY_SIZE
-            assert torch.equal(alone, together[n : n + 1])
-    # What is around the image is added to the values.
-    filled = paths_of(lambda: stn_cuda.sample(pixels, stn_cuda.Affine(warp), size, fill=0.5))[1]
-    assert "sample_streams" not in filled
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize("channels", (20, 23, 64))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float16))
-def test_images_past_the_caches(channels, dtype, threads):
-    """Gathered ones whose channels lie next to each other: the same bits as image by image."""
-    threads(2)
-    size = (171, 3 + 4200 // channels)
-    values = IMAGE_LAYOUTS["channels_last"](image((5, channels, *size), dtype))
-    warp = thetas(5, 2, spread=0.05)
-
-    def splat(values, warp, images):
-        shape = [images, *values.shape[1:]]
-        return paths_of(
-            lambda: ops.splat(values, warp, "affine", shape, True, "bilinear", "zeros", False)
-        )
-
-    gathered = {"turned_channels", "turned_streams"}
-    together, ways = splat(values, warp, 5)
-    assert gathered & ways == (gathered if machine() in TURNING else set())
-    for n in range(5):
-        alone, ways = splat(values[n : n + 1], warp[n : n + 1], 1)
-        assert "turned_streams" not in ways
-        assert torch.equal(alone, together[n : n + 1])
-    # What another output is added to is not written past them, whatever its size.
-    large = IMAGE_LAYOUTS["channels_last"](image((2, channels, 2 * size[0], 3 * size[1])))
-    ways = splat(large, thetas(2, 2, spread=0.05), 1)[1]
-    assert ("turned_onto" in ways) == (machine() in TURNING) and "turned_streams" not in ways
 
 
 @pytest.mark.quick
@@ -427,18 +364,21 @@ def test_channels_apart_image_by_image(dtype):
             assert torch.equal(together[one], by_itself)
 
 
+OTHERS = ("test_adjoint.py", "test_past_the_caches.py")
+
+
 @pytest.mark.parametrize("other", MACHINES)
 def test_other_kernels(other):
-    """The quick tests of this file and of test_adjoint.py on each kind of kernels."""
+    """The quick tests of this file and of OTHERS on each kind of kernels."""
     isa = ENVIRONMENTS[other]["STN_CUDA_ISA"]
     if not processor_has(isa):
         pytest.skip(f"this processor is not known to have {isa}")
     if other == machine():
         pytest.skip("the kernels of this process: the quick tests themselves")
     here = Path(__file__)
+    files = [str(here), *(str(here.with_name(name)) for name in OTHERS)]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "quick", "-p", "no:cacheprovider"]
-        + [str(here), str(here.with_name("test_adjoint.py"))],
+        [sys.executable, "-m", "pytest", "-q", "-m", "quick", "-p", "no:cacheprovider", *files],
         env={**os.environ, **ENVIRONMENTS[other], "STN_CUDA_TEST_MACHINE": other},
         capture_output=True,
         text=True,

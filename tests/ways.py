@@ -23,6 +23,9 @@ TURNING = GATHER | WINDOWS_FIRST | AVX512
 TURNING_FLOAT = TURNING | AVX2_WINDOWS_FIRST | AVX2  # float32, from three channels on
 WINDOWS = ALL - BASELINE  # where there are any, of what is not gathered
 
+# The ways of results that are too large to stay in a cache: test_past_the_caches.py.
+BY_SIZE = {"sample_streams", "sample_staged", "turned_streams"}
+
 
 @dataclass(frozen=True)
 class PathCase:

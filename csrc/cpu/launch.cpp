@@ -32,14 +32,16 @@ void run(void (*kernel)(const SampleParams&, const Plan&, int64_t, int64_t), con
   });
 }
 
-Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const Hints& hints) {
+// streams: whether the result, of which this may be a part, is written past the caches.
+Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const Hints& hints,
+                 bool streams) {
   const bool windows = !hints.scattered && use_windows(p, hints.columns);
   const Points points = points_of(p, hints, windows);
   const int64_t rows = rows_per_tile(p, hints);
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
   choose_ways(p, hints, windows, plan);
   const bool values = kernel == kernels().sample;
-  plan.streams = values && is_output_too_large(p);
+  plan.streams = streams;
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (values && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
@@ -53,10 +55,11 @@ Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const 
   return {plan, work, {}, {}};
 }
 
-void sample_together(const SampleParams& given, decltype(Kernels::sample) kernel) {
+void sample_together(const SampleParams& given, decltype(Kernels::sample) kernel, bool streams) {
   with_hints(given, [&](const SampleParams& p, const auto& hints) {
-    const Batch batch(p.warp.batch, hints,
-                      [&](const Hints& of, int64_t) { return sample_work(p, kernel, of); });
+    const Batch batch(p.warp.batch, hints, [&](const Hints& of, int64_t) {
+      return sample_work(p, kernel, of, streams);
+    });
     run(kernel, p, batch);
   });
 }
@@ -177,10 +180,11 @@ void sum_slopes(const SampleParams& p) {
 
 void sample(const SampleParams& p) {
   const auto together = [&](int64_t n) { return channels_together(p, n); };
-  for_images_and_channels(p, together, [](const auto& part, bool first) {
+  const bool streams = is_output_too_large(p);
+  for_images_and_channels(p, together, [&](const auto& part, bool first) {
     SampleParams q = part;
     if (!first) q.mask.data = nullptr;  // it is written
-    sample_together(q, kernels().sample);
+    sample_together(q, kernels().sample, streams);
   });
 }
 
@@ -193,7 +197,7 @@ void sample_derivative(const SampleParams& p) {
   }
   const auto together = [&](int64_t n) { return channels_together(placed, n); };
   for_images_and_channels(placed, together, [](const auto& part, bool) {
-    sample_together(part, kernels().sample_derivative);
+    sample_together(part, kernels().sample_derivative, false);
   });
 }
 

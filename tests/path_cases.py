@@ -35,9 +35,11 @@ from ways import (
     around,
     aslant,
     case,
+    case_of_part,
     diagonal,
     turn,
 )
+from woven_path_cases import woven_cases
 
 from stn_cuda.reference import affine_grid
 
@@ -154,8 +156,9 @@ def affine_cases():
 
 
 def volume_cases():
-    near, size = diagonal(0.9, 0.8, 0.7), (6, 8, 34)
-    pixels = image((1, 2, 6, 8, 40))
+    # A part of a higher volume, so few points that it is not woven.
+    near, size = diagonal(0.9, 0.16, 0.7), (6, 8, 34)
+    pixels = image((1, 2, 6, 40, 40))
     windows = WINDOWS_FIRST | AVX512
     ways = around("windows", windows) | around("runs", ALL - windows) | {"splat_inside": ALL}
     gathered = ALWAYS_GATHERS - windows
@@ -166,7 +169,7 @@ def volume_cases():
     windows = SOME_GATHER | AVX512  # of grids
     ways = around("windows", windows) | around("runs", ALL - windows)
     grid = affine_grid(near, size).float()
-    yield case("volume, grid", image((1, 5, 6, 8, 40)), grid, None, ways)
+    yield case("volume, grid", image((1, 5, 6, 40, 40)), grid, None, ways)
     # Few enough rows of pixels along y and along z, too many in all.
     ways = around("runs", ALL) | around("windows", set())
     tilted = diagonal(1.0, 0.5, 0.5)
@@ -176,7 +179,7 @@ def volume_cases():
     for channels in (1, 2):
         ways = around("narrow", windows) | around("runs", ALL - windows)
         label = f"narrow volume, grid, C={channels}"
-        yield case(label, image((1, channels, 6, 7, 20)), grid, None, ways)
+        yield case_of_part(label, image((1, channels, 6, 7, 20)), grid, ways)
     for shape in ((1, 2, 1, 7, 90), (1, 2, 7, 1, 90), (1, 2, 1, 1, 90)):
         label = f"an axis of one pixel, {shape}"
         ways = around("runs", ALL)
@@ -359,4 +362,5 @@ def layout_cases():
 def path_cases():
     parts = (affine_cases, volume_cases, grid_cases, large_cases, mode_cases, layout_cases)
     parts += (block_cases, splat_cases, collected_cases, patched_cases, seam_cases, spline_cases)
+    parts += (woven_cases,)
     return [one for part in parts for one in part()]

@@ -20,6 +20,7 @@ from ways import (
     PathCase,
     aslant,
     case,
+    case_of_part,
     diagonal,
     turn,
     turning,
@@ -190,9 +191,9 @@ def splat_cases():
     by_points = {"slabs": ALL, "slabs_by_points": ALL, "splat_passed_over": ALL}
     cut = by_points | {"splat_across": ALL, "splat_inside": ALL}
     grid = smooth_grid(1, (150, 140), spread=0.05)
-    yield case("slabs, runs", image((1, 2, 140, 150)), grid, None, cut, threads=2)
+    yield case_of_part("slabs, runs", image((1, 2, 140, 150)), grid, cut, threads=2)
     planar = grid.movedim(-1, 1).contiguous().movedim(1, -1)
-    yield case("slabs, planar grid", image((1, 2, 140, 150)), planar, None, cut, threads=2)
+    yield case_of_part("slabs, planar grid", image((1, 2, 140, 150)), planar, cut, threads=2)
     grid = smooth_grid(1, (70, 70), spread=0.05)
     # What a rule folds back, or a map that bends, is told from where the points look.
     folded = {"slabs_by_points": ALL, "splat_passed_over": set(), "splat_elsewhere": ALL}
@@ -202,10 +203,10 @@ def splat_cases():
     call = Call(pixels, splines(1, 2), "thin_plate_spline", (70, 70), label="slabs, bent")
     yield PathCase(call, bent, threads=2)
     grid = smooth_grid(1, (12, 20, 20), spread=0.05)
-    yield case("slabs, volume", image((1, 8, 20, 21, 22)), grid, None, cut, threads=2)
-    corner = diagonal(0.2, 0.2, 0.2)
-    corner[0, :, 3] = -0.75
-    yield case("slabs, a corner", image((1, 2, 40, 41, 42)), corner, (30, 31, 32), cut, threads=2)
+    yield case_of_part("slabs, volume", image((1, 8, 20, 21, 22)), grid, cut, threads=2)
+    corner = diagonal(0.2, 0.1, 0.2)
+    corner[0, :, 3] = torch.tensor([-0.75, -0.875, -0.75])
+    yield case("slabs, a corner", image((1, 2, 40, 82, 42)), corner, (30, 31, 32), cut, threads=2)
     apart = {"slabs": ALL, "slabs_by_points": set(), "slabs_by_channel": ALL}
     apart |= {"splat_passed_over": set()}
     grid = scattered_grid(1, (70, 70))
@@ -248,8 +249,8 @@ def splat_cases():
     for width, machines in ((1024, ALL), (1000, set())):
         grid, ways = smooth_grid(1, (20, 64), spread=0.05), {"splat_by_plane": machines}
         yield case(f"grid, W={width}", image((1, 2, 40, width)), grid, None, ways)
-    # Scattered points.
-    pixels, grid = image((1, 3, 140, 150)), scattered_grid(1, (110, 100))
+    # Scattered points, too few for the image to be woven.
+    pixels, grid = image((1, 3, 280, 300)), scattered_grid(1, (140, 149))
     apart = {"splat_scattered": ALL, "splat_inside": ALL, "slabs": set()}
     yield case("scattered", pixels, grid, None, apart | {"splat_announced": set()})
     cut = {"splat_scattered": ALL, "slabs_by_channel": ALL, "splat_across": ALL}
@@ -257,17 +258,18 @@ def splat_cases():
         label = f"scattered, slabs, {rule}"
         yield case(label, pixels, grid, None, cut, threads=2, padding_mode=rule)
     yield case("scattered, slabs, float64", pixels.double(), grid.double(), None, cut, threads=2)
-    half = image((1, 3, 190, 180)).half()
+    half = image((1, 3, 290, 300)).half()
     yield case("scattered, slabs, float16", half, grid, None, cut, threads=2)
     volume, points = image((1, 1, 30, 31, 32)), scattered_grid(1, (33, 32, 32))
     yield case("scattered, slabs, volume", volume, points, None, cut, threads=2)
     several = {"splat_scattered": ALL, "slabs_by_channel": ALL, "splat_across": set()}
-    yield case("scattered, channels", image((1, 4, 140, 150)), grid, None, several, threads=2)
+    yield case("scattered, channels", image((1, 4, 280, 300)), grid, None, several, threads=2)
     last = IMAGE_LAYOUTS["channels_last"](pixels)
     whole = {"slabs": ALL, "slabs_by_channel": set(), "splat_scattered": set()}
     yield case("scattered, channels_last", last, grid, None, whole, threads=2)
     ways = {"splat_scattered": set(), "splat_inside": ALL}
-    yield case("scattered, small image", image((1, 3, 60, 70)), grid, None, ways)
+    few = scattered_grid(1, (30, 33))
+    yield case("scattered, small image", image((1, 3, 60, 70)), few, None, ways)
     ways = {"splat_scattered": ALL, "splat_announced": ALL}
     yield case("scattered, large plane", image((1, 1, 1500, 1500)), grid, None, ways)
     # More pixels than are zeroed before the first tile; some are not seen by any.

@@ -109,16 +109,20 @@ def test_volumes(threads):
             check_alone(checks, Call(pixels, values, map, (12, 20, 70)))
 
 
-def test_scattered_beside_smooth(threads):
-    """Planes of which the caches hold a few: some images' channels come one after the other."""
+@pytest.mark.parametrize(
+    ("length", "size", "way"),
+    ((400, (210, 200), "splat_woven"), (620, (160, 160), "channels_apart")),
+)
+def test_scattered_beside_smooth(length, size, way, threads):
+    """Planes of which caches hold a few: some images' are woven, or one after the other."""
     threads(2)
     theta = affine()
-    grid = reference.affine_grid(theta, (100, 110), False).float()
-    grid[1::2] = scattered_grid(3, (100, 110))
+    grid = reference.affine_grid(theta, size, False).float()
+    grid[1::2] = scattered_grid(3, size)
     with Checks() as checks:
-        call = Call(image((len(LOOKS), 3, 400, 400)), grid)
+        call = Call(image((len(LOOKS), 3, length, length)), grid)
         _, ways = paths_of(lambda: check_alone(checks, call))
-    assert {"channels_apart", "cut_apart"} <= ways, ways
+    assert {way, "cut_apart"} <= ways, ways
 
 
 def results_of_one_image(call, output_gradient, tangent):

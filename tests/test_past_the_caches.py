@@ -49,7 +49,7 @@ def test_results_past_the_caches(size, layout, dtype, threads):
 def test_parts_of_results_past_the_caches(size, threads):
     """Some channels at a time, of a result that is too large, or is not."""
     threads(2)
-    call = Call(image((1, 5, 300, 300)), scattered_grid(1, (size, size)))
+    call = Call(image((1, 5, 530, 530)), scattered_grid(1, (size, size)))
     output, ways = paths_of(call.run)
     assert "channels_apart" in ways
     assert ("sample_streams" in ways) == (size == 1000 and machine() in TURNING)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from cases import Call
+from cases import Call, image
 from machine import MACHINES
 
 from stn_cuda._extension import _C
@@ -53,6 +53,17 @@ def case(label, pixels, warp, size=None, ways=None, threads=1, **settings):
 def turning(channels, dtype=torch.float32):
     """The machines on which a splat of such an image is turned round."""
     return TURNING_FLOAT if channels >= 3 and dtype == torch.float32 else TURNING
+
+
+def case_of_part(label, pixels, grid, ways, **settings):
+    """The same looks at the upper part of a higher image, of which they are too few to weave it."""
+    *shape, height, width = pixels.shape
+    looks = grid[0, ..., 0].numel() * (len(grid) if len(pixels) == 1 else 1)
+    higher = max(height, 4 * looks * height // pixels[0, 0].numel() + 1)
+    points = grid.double().clone()
+    points[..., 1] = (points[..., 1] + 1) * (height / higher) - 1
+    higher_image = image((*shape, higher, width)).to(pixels.dtype)
+    return case(label, higher_image, points.to(grid.dtype), None, ways, **settings)
 
 
 def turn(degrees, scale=1.0, dtype=torch.float32, batch=1):

@@ -47,17 +47,27 @@ inline SampleParams some_images(const SampleParams& p, int64_t first, int64_t co
   return some;
 }
 
-// The same, of each image as many as together(n) says. Where these are not all channels they come
-// one after the other image by image: what the points look at is read for each of them, and still
-// in a cache.
-template <class Together, class F>
-void for_images_and_channels(const SampleParams& p, Together&& together, F&& f) {
-  if (p.warp.batch != p.batch) return for_channels(p, together(0), f);
+// What is computed together.
+struct Share {
+  int64_t images, channels;
+  bool woven;  // cpu/woven.h
+
+  bool operator==(const Share&) const = default;
+};
+
+// f(part, first, woven) for images that have the same share(n), and their channels: as many of both
+// as it says. first: of those that look by the same warp.
+template <class ShareOf, class F>
+void for_shares(const SampleParams& p, ShareOf&& share, F&& f) {
+  const bool one_warp = p.warp.batch != p.batch;
   for (int64_t n = 0, last; n < p.batch; n = last) {
-    const int64_t channels = together(n);
-    last = n + 1;
-    while (channels == p.channels && last < p.batch && together(last) == channels) ++last;
-    for_channels(some_images(p, n, last - n), channels, f);
+    const Share of = share(n);
+    const int64_t most = std::min(p.batch, n + of.images);
+    for (last = n + 1; last < most && (one_warp || share(last) == of);) ++last;
+    for_channels(some_images(p, n, last - n), of.channels,
+                 [&](const SampleParams& part, bool first) {
+                   f(part, first && (n == 0 || !one_warp), of.woven);
+                 });
   }
 }
 

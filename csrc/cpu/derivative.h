@@ -218,7 +218,7 @@ void derive_tile(const SampleParams& p, const Plan& plan, Layout layout, int64_t
   if (layout == Layout::planar && p.derivative.stride[0] == 1) {
     const Groups<A, D> groups(tile, p.derivative.stride);
     find_directions(p, warp, tile, looks, direction);
-    through_boundary<K>(looks, !looks.ranged && has_nan(looks, slots), slots, direction);
+    through_boundary<K>(looks, has_nan(looks, slots), slots, direction);
     if constexpr (kWindows<D>) {
       if (find_windows<K>(p, plan, tile, looks, windows)) {
         derive_windows<Element, K>(p, written, groups, images, next, direction, windows);

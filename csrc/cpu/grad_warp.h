@@ -81,6 +81,9 @@ void bend_map(const AnyMap<T, D>& any, const Tangent& p, const Frame<T, D>& fram
   bend_map(any, p, frame, n, tile, converted.to, total);
 }
 
+// Channels whose second derivatives are computed together.
+constexpr int kBendBlock = 2;
+
 // Planar: the marked groups' gradients of the coordinates over a block of C channels, from what
 // view(g) shows of them, or what they do along a direction. After a NaN, which may be a weight of 0
 // times a pixel that is not finite, a group loses its mark.
@@ -170,7 +173,7 @@ STN_SHARED void grad_runs(const SampleParams& p, const Plan& plan,
                           const Accumulate<Element> (&direction)[D][kRoom],
                           Accumulate<Element> (&grad)[D][kRoom]) {
   took(Path::grad_runs);
-  look_at_runs<Element, Along ? 2 : kChannelBlock>(
+  look_at_runs<Element, Along ? kBendBlock : kChannelBlock>(
       p, plan, starts, groups.count, images, windows,
       [&](auto channels, int64_t n, int64_t c, int32_t* marks, auto&& view) {
         announce<Element>(p, next, n, c, channels.value);
@@ -204,12 +207,12 @@ bool grad_warp_tile(const SampleParams& p, const Plan& plan, Layout layout, int6
     const Groups<A, D> groups(tile, p.output.stride);
     if (Along) {
       find_directions(p, warp, tile, looks, direction);
-      through_boundary<K>(looks, !looks.ranged && has_nan(looks, slots), slots, direction);
+      through_boundary<K>(looks, has_nan(looks, slots), slots, direction);
     }
     bool any_nan = false;
     if constexpr (kWindows<D> && !Along) {  // what windows gain is small beside so much arithmetic
       if (find_windows<K>(p, plan, tile, looks, windows)) {
-        any_nan = !looks.ranged && has_nan(looks, slots);
+        any_nan = has_nan(looks, slots);
         grad_windows<Element, K>(p, groups, images, windows, next, direction, grad);
       }
     }

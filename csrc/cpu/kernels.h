@@ -33,6 +33,9 @@ constexpr int64_t kKnownPages = int64_t(8) << 20;
 // Columns of the blocks of points, or of pixels, that a vector may hold (cpu/blocks.h).
 constexpr int kBlockColumns = 4;
 
+// Channels whose sums lie next to each other in a patch, or woven (cpu/splat_woven.h).
+constexpr int kPatchChannels = 4;
+
 // Whether splat's tiles may be summed in patches (cpu/patch.h): measured, benchmarks/README.md. And
 // the rows of tiles that see little more pixels than they have points, of which a row takes two
 // vectors.
@@ -64,21 +67,23 @@ struct Plan {
   int64_t across, down;  // tiles next to each other, and one above the other
   int64_t band;          // so many rows of tiles are gone through column by column; 0: row by row
   int32_t tile_width, tile_rows;
-  int block;               // all but splat: rows of the blocks that vectors hold; 0: of none
-  bool padded;             // the tiles' rows, for vectors of points of one row
-  bool gather;             // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
-  bool inserts;            // float32: pair by pair, without the instruction
-  bool scattered;          // sample, grad_warp: whether neighbouring points look far apart
-  bool windows;            // sample, grad_warp: whether windows (cpu/window.h) may be
-  int window_rows;         // of pixels along an axis, above which runs cost less
-  bool streams;            // sample, splat: whether results may be written past the caches
-  bool plane_by_plane;     // whether planes that are computed together would not fit into the cache
+  int block;            // all but splat: rows of the blocks that vectors hold; 0: of none
+  bool padded;          // the tiles' rows, for vectors of points of one row
+  bool gather;          // sample, grad_warp: whether runs are gathered (cpu/gathers.h)
+  bool inserts;         // float32: pair by pair, without the instruction
+  const float* woven;   // all but splat: the images in turn (cpu/woven.h); null: read as they are
+  bool scattered;       // sample, grad_warp: whether neighbouring points look far apart
+  bool windows;         // sample, grad_warp: whether windows (cpu/window.h) may be
+  int window_rows;      // of pixels along an axis, above which runs cost less
+  bool streams;         // sample, splat: whether results may be written past the caches
+  bool plane_by_plane;  // whether planes that are computed together would not fit into the cache
   int64_t tiles_per_task;  // grad_warp, warp_grid_backward: consecutive tiles summed in one task
   int64_t slabs;           // splat: cuts of the image's outermost axis
   const int32_t* cuts;     // splat: (images, slabs + 1) where they begin; null: equal ones
   bool by_channel;         // splat: cuts of that axis of all channels, one behind the other
   int64_t together;        // splat: channels that are computed together
   bool turned;             // splat: whether cpu/turned.h may be
+  bool weaves;             // splat: whether it is onto woven planes (cpu/splat_woven.h)
   bool scaled;             // splat: whether cpu/scaled.h may be
   bool add;                // grad_warp, of a free map: to what stands there
   int basis_tiles;         // of how many the basis functions are kept; 0: of none
@@ -92,15 +97,24 @@ STN_HD int32_t basis_row(const Plan& plan) {
   return (plan.tile_width * plan.tile_rows + kRowAlign - 1) / kRowAlign * kRowAlign + kRowAlign;
 }
 
+// The planes that the kernels look at together where images are woven (cpu/woven.h); 1: never. Of
+// sample; of sample_derivative, in images and in volumes; of grad_warp, also along a direction.
+struct PlanesWoven {
+  int values, derivatives[2], gradients, bends;
+};
+
 struct Kernels {
   const char* name;
-  int vector_bytes;         // of one register
-  int window_dims;          // up to how many dimensions cpu/window.h is of use
-  double (*gather_cost)();  // cpu/gathers.h
+  int vector_bytes;  // of one register
+  int window_dims;   // up to how many dimensions cpu/window.h is of use
+  PlanesWoven woven;
+  double (*gather_cost)();                                  // cpu/gathers.h
   bool (*sees_columns)(const SampleParams&, int64_t warp);  // hints, for how work is cut
   bool (*is_scattered)(const SampleParams&, int64_t warp);
   bool (*is_sparse)(const SampleParams&, int64_t warp);
   void (*cut_slabs)(const SampleParams&, int64_t image, int64_t slabs, int32_t* first);
+  // cpu/woven.h: writes the pixels [begin, end) of all images in turn.
+  void (*weave)(const SampleParams&, int64_t together, int64_t begin, int64_t end, float* to);
   // Each processes the tasks [begin, end).
   void (*sample)(const SampleParams&, const Plan&, int64_t begin, int64_t end);
   void (*sample_derivative)(const SampleParams&, const Plan&, int64_t begin, int64_t end);

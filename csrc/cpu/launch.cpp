@@ -4,8 +4,7 @@
 #include <vector>
 
 #include "backend.h"
-#include "cpu/apart.h"
-#include "cpu/ways.h"
+#include "cpu/weaving.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -34,14 +33,15 @@ void run(void (*kernel)(const SampleParams&, const Plan&, int64_t, int64_t), con
 
 // streams: whether the result, of which this may be a part, is written past the caches.
 Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const Hints& hints,
-                 bool streams) {
-  const bool windows = !hints.scattered && use_windows(p, hints.columns);
+                 bool streams, const float* woven) {
+  const bool windows = !woven && !hints.scattered && use_windows(p, hints.columns);
   const Points points = points_of(p, hints, windows);
   const int64_t rows = rows_per_tile(p, hints);
   Plan plan = tile_plan(points, p.warp.batch, rows, wants_padding(p), points_together(p));
   choose_ways(p, hints, windows, plan);
   const bool values = kernel == kernels().sample;
   plan.streams = streams;
+  plan.woven = woven;
   int64_t work = tile_points(plan) * p.channels * images_per_warp(p);
   if (values && control_points(p) > 0) {
     plan.basis_tiles = 2;  // a tile's looks are found while the one before it is worked on
@@ -55,10 +55,11 @@ Work sample_work(const SampleParams& p, decltype(Kernels::sample) kernel, const 
   return {plan, work, {}, {}};
 }
 
-void sample_together(const SampleParams& given, decltype(Kernels::sample) kernel, bool streams) {
+void sample_together(const SampleParams& given, decltype(Kernels::sample) kernel, bool streams,
+                     const float* woven) {
   with_hints(given, [&](const SampleParams& p, const auto& hints) {
     const Batch batch(p.warp.batch, hints, [&](const Hints& of, int64_t) {
-      return sample_work(p, kernel, of, streams);
+      return sample_work(p, kernel, of, streams, woven);
     });
     run(kernel, p, batch);
   });
@@ -98,10 +99,12 @@ Work splat_work(const SampleParams& p, const Hints& hints, int64_t image) {
   plan.turned = use_turned(p);
   plan.streams = is_image_too_large(p);
   plan.scaled = may_be_scaled(p);
-  plan.together = channels_together(p, image);
+  plan.weaves = use_woven_sums(p);
+  plan.together = plan.weaves ? channels_woven(p, kPatchChannels) : channels_together(p, image);
   // Each slab would see points of every tile.
   plan.by_channel =
       plan.slabs > 1 && p.input.stride_c != 1 &&
+      (!plan.weaves || p.channels >= kPatchChannels * plan.slabs) &&
       holds_for_most(p, image, [&](int64_t warp) { return is_scattered(p, 0, warp); });
   if (plan.by_channel) took(Path::slabs_by_channel);
   if (plan.slabs > 1) took(Path::slabs);
@@ -143,9 +146,9 @@ Work sums_work(const SampleParams& p, bool sums, Plan plan) {
   return work;
 }
 
-Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints) {
+Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints, const float* woven) {
   const bool sums = !is_free(p.map) && !p.keeps, padded = wants_padding(p);
-  const bool windows = !hints.scattered && use_windows(p, hints.columns);
+  const bool windows = !woven && !hints.scattered && use_windows(p, hints.columns);
   const int64_t rows = rows_per_tile(p, hints);
   const Points points = points_of(p, hints, windows);
   const int64_t most = points_together(p);
@@ -153,14 +156,16 @@ Work grad_warp_work(const SampleParams& p, bool add, const Hints& hints) {
                    : tile_plan(points, p.warp.batch, rows, padded, most);
   choose_ways(p, hints, windows, plan);
   plan.add = add;
+  plan.woven = woven;
   if (p.keeps) took(Path::grad_kept);
   return sums_work(p, sums, plan);
 }
 
 template <class HintsOf>
-Batch grad_warp_batch(const SampleParams& p, bool add, const HintsOf& hints) {
+Batch grad_warp_batch(const SampleParams& p, bool add, const HintsOf& hints,
+                      const float* woven = nullptr) {
   return Batch(p.warp.batch, hints,
-               [&](const Hints& of, int64_t) { return grad_warp_work(p, add, of); });
+               [&](const Hints& of, int64_t) { return grad_warp_work(p, add, of, woven); });
 }
 
 void finish_sums(const SampleParams& p, const Batch& batch) {
@@ -178,13 +183,39 @@ void sum_slopes(const SampleParams& p) {
   kernels().finish_grad_warp(p, work.plan, 0, p.warp.batch);
 }
 
+// What is looked at together: so many planes woven, or as many channels as apart(n) says. Where
+// these are not all, they come one after the other image by image: where the points look is read
+// for each of them, and still in a cache. whole: whether all of a warp must be, if it is woven.
+template <class Apart>
+Share share_of(const SampleParams& p, int64_t together, Apart&& apart, bool whole, int64_t n) {
+  if (use_weaving(p, together, n)) {
+    const int64_t channels = channels_woven(p, together), images = images_woven(p, channels);
+    const bool all = channels == p.channels && images >= images_per_warp(p);
+    if (all || !whole) return {images, channels, true};
+  }
+  const int64_t channels = apart(n);
+  const bool one = channels < p.channels && p.warp.batch == p.batch;
+  return {one ? 1 : p.batch, channels, false};
+}
+
+// f(part, first, woven) for what is looked at together.
+template <class ShareOf, class F>
+void for_looks(const SampleParams& p, int64_t together, ShareOf&& share, F&& f) {
+  Loom loom;
+  for_shares(p, share, [&](const SampleParams& part, bool first, bool woven) {
+    f(part, first, woven && part.channels > 1 ? loom.weave(part, together) : nullptr);
+  });
+}
+
 void sample(const SampleParams& p) {
-  const auto together = [&](int64_t n) { return channels_together(p, n); };
   const bool streams = is_output_too_large(p);
-  for_images_and_channels(p, together, [&](const auto& part, bool first) {
+  const auto apart = [&](int64_t n) { return channels_together(p, n); };
+  const int64_t together = kernels().woven.values;
+  const auto share = [&](int64_t n) { return share_of(p, together, apart, false, n); };
+  for_looks(p, together, share, [&](const auto& part, bool first, const float* woven) {
     SampleParams q = part;
     if (!first) q.mask.data = nullptr;  // it is written
-    sample_together(q, kernels().sample, streams);
+    sample_together(q, kernels().sample, streams, woven);
   });
 }
 
@@ -195,9 +226,11 @@ void sample_derivative(const SampleParams& p) {
     placed.output = p.derivative;
     placed.output.data = nullptr;
   }
-  const auto together = [&](int64_t n) { return channels_together(placed, n); };
-  for_images_and_channels(placed, together, [](const auto& part, bool) {
-    sample_together(part, kernels().sample_derivative, false);
+  const auto apart = [&](int64_t n) { return channels_together(placed, n); };
+  const int64_t together = kernels().woven.derivatives[p.dims - 2];
+  const auto share = [&](int64_t n) { return share_of(placed, together, apart, false, n); };
+  for_looks(placed, together, share, [](const auto& part, bool, const float* woven) {
+    sample_together(part, kernels().sample_derivative, false, woven);
   });
 }
 
@@ -217,12 +250,21 @@ int64_t summed_together(const SampleParams& p, int64_t image) {
   return element_size(p.warp.type) == 2 ? p.channels : channels_together(p, image);
 }
 
+int64_t gradients_woven(const SampleParams& p) {
+  return p.direction == Direction::none ? kernels().woven.gradients : kernels().woven.bends;
+}
+Share share_of_gradients(const SampleParams& p, int64_t n) {
+  const auto apart = [&](int64_t image) { return summed_together(p, image); };
+  const bool whole = !is_free(p.map) || element_size(p.warp.type) == 2;
+  return share_of(p, gradients_woven(p), apart, whole, n);
+}
+
 void grad_warp(const SampleParams& p) {
   if (p.slopes.data) return sum_slopes(p);
-  const auto together = [&](int64_t n) { return summed_together(p, n); };
-  for_images_and_channels(p, together, [](const auto& part, bool first) {
+  const auto share = [&](int64_t n) { return share_of_gradients(p, n); };
+  for_looks(p, gradients_woven(p), share, [](const auto& part, bool first, const float* woven) {
     with_hints(part, [&](const SampleParams& q, const auto& hints) {
-      const Batch batch = grad_warp_batch(q, !first, hints);
+      const Batch batch = grad_warp_batch(q, !first, hints, woven);
       run(kernels().grad_warp, q, batch);
       finish_sums(q, batch);
     });
@@ -231,8 +273,9 @@ void grad_warp(const SampleParams& p) {
 
 // Whether images and warps belong together one by one, and each image's channels.
 bool are_pairs(const SampleParams& p) {
+  const Share all{p.batch, p.channels, false};
   bool pairs = p.batch > 1 && p.warp.batch == p.batch && p.input.batch == p.batch;
-  for (int64_t n = 0; pairs && n < p.batch; ++n) pairs = summed_together(p, n) == p.channels;
+  for (int64_t n = 0; pairs && n < p.batch; ++n) pairs = share_of_gradients(p, n) == all;
   return pairs;
 }
 

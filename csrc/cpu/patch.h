@@ -11,8 +11,6 @@ namespace stn_cuda {
 namespace cpu {
 inline namespace STN_ISA {
 
-constexpr int kPatchChannels = 4;
-
 // Pixels of a patch, at most: it has to stay in the L1 cache.
 constexpr int kMostPatched = 896;
 
@@ -108,8 +106,8 @@ STN_HD void interleave(const Native<A> (&of)[kPatchChannels], A* to) {
 }
 
 // A tile's values in C planes, which lie next to each other then. Tells which channels are finite.
-template <int C, class Element, class A = Accumulate<Element>>
-STN_HD void load_together(const Tile<2>& tile, const Element* plane, const int64_t (&stride)[3],
+template <int C, class Element, int D, class A = Accumulate<Element>>
+STN_HD void load_together(const Tile<D>& tile, const Element* plane, const int64_t (&stride)[3],
                           int64_t stride_c, A* to, bool (&finite)[C]) {
   using V = Native<A>;
   constexpr int L = kLanes<A>;
@@ -120,8 +118,8 @@ STN_HD void load_together(const Tile<2>& tile, const Element* plane, const int64
     interleave<A>(of, to + slot * kPatchChannels);
   };
   if (stride[0] == 1) {
-    tile.for_each_row([&](int slot, const int32_t (&p)[2]) {
-      const Element* row = plane + offset_of<2>(p, stride);
+    tile.for_each_row([&](int slot, const int32_t (&p)[D]) {
+      const Element* row = plane + offset_of<D>(p, stride);
       for (int j = 0; j < tile.pitch; j += L) {
         const int left = std::max(0, tile.width - j);
         V of[kPatchChannels] = {};
@@ -147,8 +145,8 @@ STN_HD void load_together(const Tile<2>& tile, const Element* plane, const int64
 }
 
 // The same of image n from channel c on, whatever its elements are.
-template <int C, class A>
-STN_SHARED void load_together(const Tile<2>& tile, const Image& image, int64_t n, int64_t c, A* to,
+template <int C, class A, int D>
+STN_SHARED void load_together(const Tile<D>& tile, const Image& image, int64_t n, int64_t c, A* to,
                               bool (&finite)[C]) {
   with_element(image.type, [&](auto element) {
     using Element = decltype(element);
@@ -178,6 +176,38 @@ STN_HD void part_channels(const Native<A> (&of)[kPatchChannels], Native<A> (&to)
   }
 }
 
+// Two neighbouring pixels of four channels, wherever they stand.
+template <class A>
+struct PixelsOf {
+  static constexpr int kBytes = 2 * kPatchChannels * sizeof(A);
+  typedef A type __attribute__((vector_size(kBytes), may_alias));
+  typedef A unaligned __attribute__((vector_size(kBytes), aligned(sizeof(A)), may_alias));
+
+  // What one point's values add to them, but for the row's weight. (In place: as a value, it would
+  // be passed in registers that not every processor has.)
+  STN_HD static void weigh(const A* values, const A (&across)[2], type& value) {
+    type weight;
+    std::memcpy(&value, values, sizeof value);
+    std::memcpy(&weight, across, sizeof weight);
+    select<0, 1, 2, 3, 0, 1, 2, 3>(value);
+    select<0, 0, 0, 0, 1, 1, 1, 1>(weight);
+    value *= weight;
+  }
+
+ private:
+  typedef std::conditional_t<sizeof(A) == 4, int32_t, int64_t> I;
+  typedef I Lanes __attribute__((vector_size(8 * sizeof(I))));
+
+  template <I... Lane>
+  STN_HD static void select(type& v) {
+#if defined(__clang__)
+    v = __builtin_shufflevector(v, v, Lane...);
+#else
+    v = __builtin_shuffle(v, Lanes{Lane...});
+#endif
+  }
+};
+
 // A tile's patch. There are two of it: pairs of pixels that begin at an even column are added to
 // the first, the others to the second, in which all pixels stand one further to the left. So a pair
 // is aligned, and what was just added to it is had at once, where a pair that shares one pixel with
@@ -185,7 +215,7 @@ STN_HD void part_channels(const Native<A> (&of)[kPatchChannels], Native<A> (&to)
 template <class A>
 struct alignas(64) Patch {
   static constexpr int kSize = kMostPatched * kPatchChannels;
-  typedef A Pair __attribute__((vector_size(2 * kPatchChannels * sizeof(A)), may_alias));
+  using Pair = typename PixelsOf<A>::type;
 
   A of[2 * kSize + 64 / sizeof(A) + kLanes<A> * kPatchChannels];  // (read past the end)
 
@@ -205,12 +235,8 @@ struct alignas(64) Patch {
     const int32_t row = box.pitch * kPatchChannels;
     for (int i = 0; i < count; ++i) {
       A* at = of + points.offset[i];
-      Pair value, weight;
-      std::memcpy(&value, values + i * kPatchChannels, sizeof value);
-      std::memcpy(&weight, points.across[i], sizeof weight);
-      select<0, 1, 2, 3, 0, 1, 2, 3>(value);
-      select<0, 0, 0, 0, 1, 1, 1, 1>(weight);
-      value *= weight;
+      Pair value;
+      PixelsOf<A>::weigh(values + i * kPatchChannels, points.across[i], value);
       Pair& above = *reinterpret_cast<Pair*>(at);
       Pair& below = *reinterpret_cast<Pair*>(at + row);
       above += value * points.down[i][0];
@@ -245,20 +271,6 @@ struct alignas(64) Patch {
         }
       }
     }
-  }
-
- private:
-  typedef std::conditional_t<sizeof(A) == 4, int32_t, int64_t> I;
-  typedef I Lanes __attribute__((vector_size(8 * sizeof(I))));
-
-  // (In place: as a value, it would be passed in registers that not every processor has.)
-  template <I... Lane>
-  STN_HD static void select(Pair& v) {
-#if defined(__clang__)
-    v = __builtin_shufflevector(v, v, Lane...);
-#else
-    v = __builtin_shuffle(v, Lanes{Lane...});
-#endif
   }
 };
 

@@ -43,6 +43,7 @@
   F(runs_by_plane)  /* one channel after another */                                            \
   F(runs_announced) /* some way ahead, of points scattered over a large image */               \
   F(runs_gathered)  /* into vectors */                                                         \
+  F(runs_woven)     /* of channels next to each other */                                       \
   F(runs_inserted)  /* pair by pair */                                                         \
   F(windows_apart)  /* tiles: few planes at once, whose rows would be in each other's way */   \
   /* sample */                                                                                 \
@@ -100,6 +101,7 @@
   F(splat_elsewhere)      /* all taps are in other slabs */                                    \
   F(splat_collected)      /* blocks of a tile: pixels collect, from points in order */         \
   F(splat_patched)        /* blocks of a tile: summed in a patch */                            \
+  F(splat_woven)          /* four channels of a pixel next to each other */                    \
   F(splat_inside)         /* blocks of a tile: pairs of pixels, all of them in the slab */     \
   F(splat_across)         /* blocks of a tile: pairs of pixels, some of them in other slabs */ \
   F(splat_points)         /* blocks of a tile: values that are not finite */                   \

@@ -5,6 +5,7 @@
 
 #include "cpu/gathers.h"
 #include "cpu/window.h"
+#include "cpu/woven.h"
 
 namespace stn_cuda {
 namespace cpu {
@@ -39,6 +40,7 @@ struct alignas(64) RunStarts {
 template <class T, int D>
 STN_HD bool has_nan(const Looks<T, D>& looks, int slots) {
   using V = Native<T>;
+  if (looks.ranged) return false;
   bool any = false;
   for (int i = 0; i < slots; i += kLanes<T>) {
     any |= any_nan(load<V>(&looks.x[0][i]), load<V>(&looks.x[D - 1][i]));
@@ -119,7 +121,7 @@ template <bool Outermost, class T, class A, int K, int D>
 STN_SHARED bool find_runs(const SampleParams& p, const Looks<T, D>& looks, int slots,
                           RunStarts<A, K, D>& runs) {
   Looks<T, D> numbers;
-  const bool any = !looks.ranged && without_nan(looks, slots, numbers);
+  const bool any = without_nan(looks, slots, numbers);
   if (any) took(Path::runs_of_nan);
   find_runs_of_numbers<Outermost>(p, any ? numbers : looks, slots, runs);
   return any;
@@ -277,6 +279,20 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
       for_each_channel_block<kBlock>(plan.plane_by_plane ? 1 : kBlock, p.channels, at);
     }
   };
+  if constexpr (kWeaves<Element, K> && Most > 1) {
+    if (plan.woven) {
+      took(Path::runs_woven);
+      for (int64_t n = images.begin; n < images.end; ++n) {
+        for_each_channel_block<Most>(p.channels, [&](auto count, int64_t c) {
+          const float* from = woven_channels(plan.woven, p, n, c);
+          look(count, n, c, [&](int g) {
+            return WovenView<count.value, RunStarts<A, K, D>, K, D>(starts, from, g);
+          });
+        });
+      }
+      return;
+    }
+  }
   if constexpr (kGathers<Element, K>) {
     if (plan.gather) {
       took(Path::runs_gathered);

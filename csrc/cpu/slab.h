@@ -15,6 +15,11 @@ struct Slab {
   int64_t stride_c;
   int64_t stride[3];
   int32_t low, high;
+  int32_t together = 1;  // channels next to each other; stride_c is from so many to the next ones
+
+  STN_HD A* plane(int64_t c) const {
+    return together == 1 ? data + c * stride_c : data + c / together * stride_c + c % together;
+  }
 };
 
 // The outermost indices that a tile's taps touch, from those of its first and last ones.

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "cpu/scaled.h"
-#include "cpu/splat_tile.h"
+#include "cpu/splat_woven.h"
 #include "cpu/tiles.h"
 #include "cpu/turned_channels.h"
 
@@ -73,28 +73,39 @@ STN_HD bool may_scatter(const SampleParams& p) {
   return is_free(p.map) && points(p.input_size, p.dims) * element_size(p.input.type) > kCache;
 }
 
-// Where a task accumulates some channels of its slab: in the image itself or, if that has 16 bits,
-// in a scratch. The image is contiguous or channels_last: ops.cpp allocates it so.
+// Where a task accumulates some channels of its slab: in the image itself or, if that has 16 bits
+// or the sums are woven, in a scratch. The image is contiguous or channels_last: ops.cpp allocates
+// it so.
 template <class Element, int D>
 struct SlabSums {
   using A = Accumulate<Element>;
   static constexpr bool direct = std::is_same<Element, A>::value;
   int64_t image, first_channel, channels;
+  bool woven;  // cpu/splat_woven.h
   Slab<A> slab;
   Zeros<A> zeros;
   SampleParams local;  // the offsets of the taps are those of where the sums are
 
   // Of channels [c, c + count).
-  SlabSums(const SampleParams& p, int64_t n, int64_t c, int64_t count, int64_t low, int64_t high,
-           A* scratch)
+  SlabSums(const SampleParams& p, bool weave, int64_t n, int64_t c, int64_t count, int64_t low,
+           int64_t high, A* scratch)
       : image(n),
         first_channel(c),
         channels(count),
-        slab{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)},
-        zeros(place(p, scratch), points(p.input_size, D) / p.input_size[D - 1], count,
-              channels_inside(p)),
+        woven(weave),
+        slab(place(p, low, high, scratch)),
+        zeros(slab, weave ? slab.stride[D - 1] : pixels_of_rows(p, 0, 1),
+              weave ? woven_blocks(count) : count, channels_inside(p)),
         local(p) {
-    std::copy(slab.stride, slab.stride + 3, local.input.stride);
+    for (int d = 0; d < 3; ++d) local.input.stride[d] = slab.stride[d] / slab.together;
+  }
+
+  // The numbers of a scratch for so many planes of so many rows (planes, of a volume).
+  static int64_t room(const SampleParams& p, bool weave, int64_t rows, int64_t planes) {
+    if (!weave) return pixels_of_rows(p, 0, rows) * planes;
+    int64_t stride[3];
+    woven_strides<D>(p.input_size, stride);
+    return rows * stride[D - 1] * woven_blocks(planes) + kPatchChannels * kLanes<A>;
   }
 
   // Adds the tiles [first, last) of the warps through which the image is seen.
@@ -115,8 +126,14 @@ struct SlabSums {
         if (look_outside<K>(looks)) return took(Path::splat_nothing);
         const Share share = share_of(rows, looks, tile.slots());
         if (share == Share::none) return took(Path::splat_seen_elsewhere);
+        if constexpr (K == 2 && !Along) {
+          if (woven && splat_woven(local, slab, spread, zeros, warp, tile, looks, order, n,
+                                   first_channel, channels)) {
+            return;
+          }
+        }
         if constexpr (K == 2) {
-          if (layout == Layout::planar &&
+          if (layout == Layout::planar && !woven &&
               splat_runs<Along>(local, plan, slab, rows, share, spread, zeros, warp, tile, looks,
                                 tiles.next(), order, n, first_channel, channels)) {
             return;
@@ -131,6 +148,7 @@ struct SlabSums {
 
   void finish(const SampleParams& p) {
     zeros.complete();
+    if (woven) return unweave<Element, D>(p, slab, image, first_channel, channels);
     if constexpr (!direct) store_slab<Element, D>(p, slab, image, first_channel, channels);
   }
 
@@ -139,20 +157,27 @@ struct SlabSums {
     return p.input.stride_c == 1 && p.channels > 1;
   }
 
-  const Slab<A>& place(const SampleParams& p, A* scratch) {
-    if constexpr (direct) {
-      slab.data = plane_of<A>(p.input, image, first_channel);
-      slab.stride_c = p.input.stride_c;
-      std::copy(p.input.stride, p.input.stride + 3, slab.stride);
+  Slab<A> place(const SampleParams& p, int64_t low, int64_t high, A* scratch) const {
+    Slab<A> to{nullptr, 0, {}, static_cast<int32_t>(low), static_cast<int32_t>(high)};
+    if (direct && !woven) {
+      to.data = plane_of<A>(p.input, image, first_channel);
+      to.stride_c = p.input.stride_c;
+      std::copy(p.input.stride, p.input.stride + 3, to.stride);
+      return to;
+    }
+    if (woven) {
+      to.together = kPatchChannels;
+      woven_strides<D>(p.input_size, to.stride);
+      to.stride_c = (high - low) * to.stride[D - 1];
     } else {
       const int64_t pixel = channels_inside(p) ? channels : 1;
-      slab.stride_c = channels_inside(p) ? 1 : pixels_of_rows(p, slab.low, slab.high);
-      slab.stride[0] = pixel;
-      slab.stride[1] = p.input_size[0] * pixel;
-      slab.stride[2] = p.input_size[0] * p.input_size[1] * pixel;
-      slab.data = scratch - slab.low * slab.stride[D - 1];
+      to.stride_c = channels_inside(p) ? 1 : pixels_of_rows(p, low, high);
+      to.stride[0] = pixel;
+      to.stride[1] = p.input_size[0] * pixel;
+      to.stride[2] = p.input_size[0] * p.input_size[1] * pixel;
     }
-    return slab;
+    to.data = scratch - low * to.stride[D - 1];
+    return to;
   }
 };
 
@@ -200,12 +225,15 @@ void splat_task(const SampleParams& p, const Plan& plan, int64_t task, Order& or
   const SlabRows own = rows_of_slab(p, plan, task);
   const int64_t height = plan.by_channel ? p.input_size[D - 1] : own.high - own.low;
   const int64_t plane = pixels_of_rows(p, 0, height);
-  const int64_t room = direct ? p.channels : kScratch / std::max<int64_t>(1, plane);
+  const bool woven = plan.weaves && K == 2 && !Along;
+  const bool in_place = direct && !woven;
+  const int64_t room = in_place ? p.channels : kScratch / std::max<int64_t>(1, plane);
   const int64_t most = std::max<int64_t>(1, std::min({p.channels, plan.together, room}));
-  const std::unique_ptr<A[]> scratch(direct ? nullptr : new A[plane * most]);
+  const std::unique_ptr<A[]> scratch(
+      in_place ? nullptr : new A[SlabSums<Element, D>::room(p, woven, height, most)]);
   Basis basis(plan, false);
   for_each_slab(p, plan, task, most, [&](int64_t c, int64_t count, int64_t low, int64_t high) {
-    SlabSums<Element, D> sums(p, image, c, count, low, high, scratch.get());
+    SlabSums<Element, D> sums(p, woven, image, c, count, low, high, scratch.get());
     sums.template add<Along, K>(p, plan, basis, 0, plan.tiles, order);
     sums.finish(p);
   });
@@ -222,7 +250,7 @@ void splat_in_turns(const SampleParams& p, const Plan& plan, int64_t begin, int6
     for (int64_t task = begin; task < end; ++task) {
       for_each_slab(
           p, plan, task, p.channels, [&](int64_t c, int64_t count, int64_t low, int64_t high) {
-            all.emplace_back(new Sums(p, task / plan.slabs, c, count, low, high, nullptr));
+            all.emplace_back(new Sums(p, false, task / plan.slabs, c, count, low, high, nullptr));
           });
     }
     for (int64_t first = 0; first < plan.tiles; first += plan.basis_tiles) {

@@ -333,7 +333,7 @@ void splat_taps(const SampleParams& p, Layout layout, const Slab<Accumulate<Elem
   alignas(64) A values[kRoom];
   for (int64_t c = 0; c < channels; ++c) {
     load_tile(tile, p.output, n, first_channel + c, values);
-    splat_points<K, D>(slab, slab.data + c * slab.stride_c, tile, weighted, values);
+    splat_points<K, D>(slab, slab.plane(c), tile, weighted, values);
   }
 }
 

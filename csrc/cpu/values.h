@@ -28,8 +28,11 @@ STN_HD V packed_vector(const V (&value)[D], int k) {
     component[i] = (k * L + i) % D;
   }
   const V low = select_lanes(value[0], value[1], Integer<V>(component == 1 ? point + L : point));
-  if (D == 2) return low;
-  return select_lanes(low, value[D - 1], Integer<V>(component == 2 ? point + L : lane));
+  V packed = low;
+  for (int d = 2; d < D; ++d) {
+    packed = select_lanes(packed, value[d], Integer<V>(component == d ? point + L : lane));
+  }
+  return packed;
 }
 
 // The values of `count` points of a free map, up to a vector of them, from `from` on. Packed, or

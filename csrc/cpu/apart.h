@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "params.h"
 
@@ -55,20 +56,30 @@ struct Share {
   bool operator==(const Share&) const = default;
 };
 
-// f(part, first, woven) for images that have the same share(n), and their channels: as many of both
-// as it says. first: of those that look by the same warp.
-template <class ShareOf, class F>
-void for_shares(const SampleParams& p, ShareOf&& share, F&& f) {
+// A part, which may be the first of those that look by the same warp.
+struct Part {
+  SampleParams params;
+  bool first, woven;
+};
+
+// Images that have the same share(n), and their channels: as many of both as it says. What one
+// thread has to do in order, if several are not to meet: the channels of the same images, or not.
+template <class ShareOf>
+std::vector<std::vector<Part>> parts_of(const SampleParams& p, bool in_order, ShareOf&& share) {
   const bool one_warp = p.warp.batch != p.batch;
+  std::vector<std::vector<Part>> parts;
   for (int64_t n = 0, last; n < p.batch; n = last) {
     const Share of = share(n);
     const int64_t most = std::min(p.batch, n + of.images);
     for (last = n + 1; last < most && (one_warp || share(last) == of);) ++last;
     for_channels(some_images(p, n, last - n), of.channels,
                  [&](const SampleParams& part, bool first) {
-                   f(part, first && (n == 0 || !one_warp), of.woven);
+                   const bool next = in_order && (one_warp ? n > 0 || !first : !first);
+                   if (!next) parts.emplace_back();
+                   parts.back().push_back({part, first && (n == 0 || !one_warp), of.woven});
                  });
   }
+  return parts;
 }
 
 }  // namespace cpu

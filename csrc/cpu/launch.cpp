@@ -185,11 +185,15 @@ void sum_slopes(const SampleParams& p) {
 
 // What is looked at together: so many planes woven, or as many channels as apart(n) says. Where
 // these are not all, they come one after the other image by image: where the points look is read
-// for each of them, and still in a cache. whole: whether all of a warp must be, if it is woven.
+// for each of them, and still in a cache. sums: whether these are summed, so that the parts must
+// not depend on the threads, and of which all must be one part: whole.
 template <class Apart>
-Share share_of(const SampleParams& p, int64_t together, Apart&& apart, bool whole, int64_t n) {
+Share share_of(const SampleParams& p, int64_t together, Apart&& apart, bool sums, bool whole,
+               int64_t n) {
   if (use_weaving(p, together, n)) {
-    const int64_t channels = channels_woven(p, together), images = images_woven(p, channels);
+    const int64_t threads = sums ? 1 : at::get_num_threads();
+    const int64_t channels = channels_woven(p, together, threads);
+    const int64_t images = images_woven(p, channels);
     const bool all = channels == p.channels && images >= images_per_warp(p);
     if (all || !whole) return {images, channels, true};
   }
@@ -198,21 +202,34 @@ Share share_of(const SampleParams& p, int64_t together, Apart&& apart, bool whol
   return {one ? 1 : p.batch, channels, false};
 }
 
-// f(part, first, woven) for what is looked at together.
+// f(part, first, woven) for what is looked at together. Where all of it is woven, and there is
+// enough for all threads, each has parts of its own: what one wove, another would wait for.
 template <class ShareOf, class F>
-void for_looks(const SampleParams& p, int64_t together, ShareOf&& share, F&& f) {
-  Loom loom;
-  for_shares(p, share, [&](const SampleParams& part, bool first, bool woven) {
-    f(part, first, woven && part.channels > 1 ? loom.weave(part, together) : nullptr);
-  });
+void for_looks(const SampleParams& p, int64_t together, bool in_order, ShareOf&& share, F&& f) {
+  const auto parts = parts_of(p, in_order, share);
+  const auto work = [&](int64_t begin, int64_t end) {
+    Loom loom;
+    for (int64_t k = begin; k < end; ++k) {
+      for (const Part& part : parts[k]) {
+        const bool weaves = part.woven && part.params.channels > 1;
+        f(part.params, part.first, weaves ? loom.weave(part.params, together) : nullptr);
+      }
+    }
+  };
+  const int64_t count = static_cast<int64_t>(parts.size());
+  const int64_t elements = points(p.output_size, p.dims) * p.channels * p.batch;
+  bool apart = count >= at::get_num_threads() && elements > 2 * kGrain;
+  for (const auto& some : parts) apart &= some[0].woven;
+  if (!apart) return work(0, count);
+  at::parallel_for(0, count, 1, work);
 }
 
 void sample(const SampleParams& p) {
   const bool streams = is_output_too_large(p);
   const auto apart = [&](int64_t n) { return channels_together(p, n); };
   const int64_t together = kernels().woven.values;
-  const auto share = [&](int64_t n) { return share_of(p, together, apart, false, n); };
-  for_looks(p, together, share, [&](const auto& part, bool first, const float* woven) {
+  const auto share = [&](int64_t n) { return share_of(p, together, apart, false, false, n); };
+  for_looks(p, together, false, share, [&](const auto& part, bool first, const float* woven) {
     SampleParams q = part;
     if (!first) q.mask.data = nullptr;  // it is written
     sample_together(q, kernels().sample, streams, woven);
@@ -228,8 +245,8 @@ void sample_derivative(const SampleParams& p) {
   }
   const auto apart = [&](int64_t n) { return channels_together(placed, n); };
   const int64_t together = kernels().woven.derivatives[p.dims - 2];
-  const auto share = [&](int64_t n) { return share_of(placed, together, apart, false, n); };
-  for_looks(placed, together, share, [](const auto& part, bool, const float* woven) {
+  const auto share = [&](int64_t n) { return share_of(placed, together, apart, false, false, n); };
+  for_looks(placed, together, false, share, [](const auto& part, bool, const float* woven) {
     sample_together(part, kernels().sample_derivative, false, woven);
   });
 }
@@ -256,19 +273,20 @@ int64_t gradients_woven(const SampleParams& p) {
 Share share_of_gradients(const SampleParams& p, int64_t n) {
   const auto apart = [&](int64_t image) { return summed_together(p, image); };
   const bool whole = !is_free(p.map) || element_size(p.warp.type) == 2;
-  return share_of(p, gradients_woven(p), apart, whole, n);
+  return share_of(p, gradients_woven(p), apart, true, whole, n);
 }
 
 void grad_warp(const SampleParams& p) {
   if (p.slopes.data) return sum_slopes(p);
   const auto share = [&](int64_t n) { return share_of_gradients(p, n); };
-  for_looks(p, gradients_woven(p), share, [](const auto& part, bool first, const float* woven) {
-    with_hints(part, [&](const SampleParams& q, const auto& hints) {
-      const Batch batch = grad_warp_batch(q, !first, hints, woven);
-      run(kernels().grad_warp, q, batch);
-      finish_sums(q, batch);
-    });
-  });
+  for_looks(p, gradients_woven(p), true, share,
+            [](const auto& part, bool first, const float* woven) {
+              with_hints(part, [&](const SampleParams& q, const auto& hints) {
+                const Batch batch = grad_warp_batch(q, !first, hints, woven);
+                run(kernels().grad_warp, q, batch);
+                finish_sums(q, batch);
+              });
+            });
 }
 
 // Whether images and warps belong together one by one, and each image's channels.

@@ -52,10 +52,13 @@ inline bool use_woven_sums(const SampleParams& p) {
   return may_weave(p, kPatchChannels);
 }
 
-// The channels that are woven at a time: blocks of those that are together.
-inline int64_t channels_woven(const SampleParams& p, int64_t together) {
-  const int64_t blocks = std::max<int64_t>(1, kWoven / (plane_bytes(p) * together));
-  return std::min(p.channels, blocks * together);
+// The channels that are woven at a time: blocks of those that are together. As few as make parts
+// for so many threads.
+inline int64_t channels_woven(const SampleParams& p, int64_t together, int64_t threads = 1) {
+  const int64_t all = ceil_div(p.channels, together);
+  const int64_t most = std::max<int64_t>(1, kWoven / (plane_bytes(p) * together));
+  const int64_t blocks = p.batch < threads ? ceil_div(all, threads) : all;
+  return std::min(p.channels, std::min(most, blocks) * together);
 }
 
 // The images that are woven at a time: one if it is all that the points look at.

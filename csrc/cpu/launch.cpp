@@ -202,11 +202,13 @@ Share share_of(const SampleParams& p, int64_t together, Apart&& apart, bool sums
   return {one ? 1 : p.batch, channels, false};
 }
 
-// f(part, first, woven) for what is looked at together. Where all of it is woven, and there is
-// enough for all threads, each has parts of its own: what one wove, another would wait for.
+// f(part, first, woven) for what is looked at together. Where enough of it is woven, each thread
+// has parts of its own: what one wove, another would wait for.
 template <class ShareOf, class F>
 void for_looks(const SampleParams& p, int64_t together, bool in_order, ShareOf&& share, F&& f) {
-  const auto parts = parts_of(p, in_order, share);
+  auto parts = parts_of(p, in_order, share);
+  const auto past = std::stable_partition(parts.begin(), parts.end(),
+                                          [](const auto& some) { return some[0].woven; });
   const auto work = [&](int64_t begin, int64_t end) {
     Loom loom;
     for (int64_t k = begin; k < end; ++k) {
@@ -216,12 +218,11 @@ void for_looks(const SampleParams& p, int64_t together, bool in_order, ShareOf&&
       }
     }
   };
-  const int64_t count = static_cast<int64_t>(parts.size());
+  const int64_t woven = past - parts.begin(), all = static_cast<int64_t>(parts.size());
   const int64_t elements = points(p.output_size, p.dims) * p.channels * p.batch;
-  bool apart = count >= at::get_num_threads() && elements > 2 * kGrain;
-  for (const auto& some : parts) apart &= some[0].woven;
-  if (!apart) return work(0, count);
-  at::parallel_for(0, count, 1, work);
+  const bool apart = woven >= at::get_num_threads() && elements > 2 * kGrain;
+  if (apart) at::parallel_for(0, woven, 1, work);
+  work(apart ? woven : 0, all);
 }
 
 void sample(const SampleParams& p) {

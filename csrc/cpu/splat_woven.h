@@ -1,7 +1,7 @@
 // Linear splat onto a slab whose planes are woven, four channels of a pixel next to each other
 // (cpu/woven.h), which is unwoven in the end: a point adds to two neighbouring pixels of a row in
-// all four with one vector. For points that patches (cpu/patch.h), small images of what a tile
-// sees, do not suit.
+// all four with one vector. A patch (cpu/patch.h), which is a small image of what one tile sees,
+// does the same where so large a slab would not be (cpu/weaving.h).
 #pragma once
 
 #include "cpu/splat_tile.h"

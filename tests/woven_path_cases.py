@@ -4,7 +4,8 @@ import torch
 from cases import IMAGE_LAYOUTS, PADDINGS, channels_last, image, scattered_grid, smooth_grid
 from ways import ALL, GATHERS, WINDOWS, aslant, case, diagonal, turn
 
-WOVEN = {"runs_woven": WINDOWS, "splat_woven": ALL}
+WOVEN = {"runs_woven": WINDOWS, "splat_woven": ALL, "woven_apart": set()}
+APART = WOVEN | {"woven_apart": WINDOWS}
 NOT_WOVEN = {"runs_woven": set(), "splat_woven": set()}
 SUMS = {"runs_woven": set(), "splat_woven": ALL}
 
@@ -44,18 +45,18 @@ def _images():
 
 def _batches():
     pixels, grid = image((3, 3, 110, 100)), scattered_grid(3, (90, 80))
-    cut = WOVEN | {"slabs": ALL, "slabs_by_points": ALL}
+    slabs = {"slabs": ALL, "slabs_by_points": ALL}
     yield case("woven, a batch", pixels, grid, None, WOVEN)
-    yield case("woven, a batch on two threads", pixels, grid, None, cut, threads=2)
-    yield case("woven, one image", pixels[:1], grid, None, cut, threads=2)
-    yield case("woven, one grid", pixels, grid[:1], None, cut, threads=2)
+    yield case("woven, a batch on two threads", pixels, grid, None, APART | slabs, threads=2)
+    yield case("woven, one image", pixels[:1], grid, None, WOVEN | slabs, threads=2)
+    yield case("woven, one grid", pixels, grid[:1], None, APART | slabs, threads=2)
     many = image((1, 10, 110, 100))
-    by_channel = WOVEN | {"slabs_by_channel": ALL}
+    by_channel = APART | {"slabs_by_channel": ALL}
     yield case("woven, by channel", many, grid[:1], None, by_channel, threads=2)
     # One that is not, beside others.
     beside = grid.clone()
     beside[1] = smooth_grid(1, (90, 80), spread=0.05)[0]
-    yield case("woven, beside another", pixels, beside, None, WOVEN, threads=2)
+    yield case("woven, beside another", pixels, beside, None, APART, threads=2)
     # More images, or volumes, than are woven together, all of them seen by one warp.
     images = image((12, 3, 110, 100))
     yield case("woven, many images, one grid", images, grid[:1], None, WOVEN)
@@ -82,7 +83,7 @@ def _volumes():
     seen = torch.cat([near, aslant(near), near * 0.7])
     yield case("woven, one volume, several warps", several[:1], seen, (30, 31, 32), WOVEN)
     pixels, points = image((1, 5, 40, 41, 42)), smooth_grid(1, (30, 31, 32), spread=0.05)
-    cut = WOVEN | {"slabs": ALL}
+    cut = APART | {"slabs": ALL}
     yield case("woven, slabs of a volume", pixels, points, None, cut, threads=2)
     for dtype in (torch.float64, torch.float16):
         pixels = image((1, 3, 9, 10, 11)).to(dtype)

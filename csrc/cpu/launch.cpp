@@ -183,17 +183,24 @@ void sum_slopes(const SampleParams& p) {
   kernels().finish_grad_warp(p, work.plan, 0, p.warp.batch);
 }
 
+// Whether a call is worth more than one thread.
+bool can_share(const SampleParams& p) {
+  const int64_t elements = points(p.output_size, p.dims) * p.channels * p.batch;
+  return at::get_num_threads() > 1 && elements > 2 * kGrain;
+}
+
 // What is looked at together: so many planes woven, or as many channels as apart(n) says. Where
 // these are not all, they come one after the other image by image: where the points look is read
-// for each of them, and still in a cache. sums: whether these are summed, so that the parts must
-// not depend on the threads, and of which all must be one part: whole.
+// for each of them, and still in a cache. sums: whether these are summed, so that the parts of a
+// sum must not depend on the threads, and of which all must be one part: whole.
 template <class Apart>
 Share share_of(const SampleParams& p, int64_t together, Apart&& apart, bool sums, bool whole,
                int64_t n) {
   if (use_weaving(p, together, n)) {
-    const int64_t threads = sums ? 1 : at::get_num_threads();
-    const int64_t channels = channels_woven(p, together, threads);
-    const int64_t images = images_woven(p, channels);
+    const int64_t threads = can_share(p) ? at::get_num_threads() : 1;
+    const bool one_sum = sums && p.warp.batch != p.batch;
+    const int64_t channels = channels_woven(p, together, sums ? 1 : threads);
+    const int64_t images = images_woven(p, channels, one_sum ? 1 : threads);
     const bool all = channels == p.channels && images >= images_per_warp(p);
     if (all || !whole) return {images, channels, true};
   }
@@ -219,9 +226,11 @@ void for_looks(const SampleParams& p, int64_t together, bool in_order, ShareOf&&
     }
   };
   const int64_t woven = past - parts.begin(), all = static_cast<int64_t>(parts.size());
-  const int64_t elements = points(p.output_size, p.dims) * p.channels * p.batch;
-  const bool apart = woven >= at::get_num_threads() && elements > 2 * kGrain;
-  if (apart) at::parallel_for(0, woven, 1, work);
+  const bool apart = woven >= at::get_num_threads() && can_share(p);
+  if (apart) {
+    took(Path::woven_apart);
+    at::parallel_for(0, woven, 1, work);
+  }
   work(apart ? woven : 0, all);
 }
 

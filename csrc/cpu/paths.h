@@ -20,6 +20,7 @@
   F(in_blocks)          /* vectors hold blocks of points, not rows */                          \
   F(tiles_in_groups)    /* several tiles are summed in one task */                             \
   F(channels_apart)     /* not all channels at once */                                         \
+  F(woven_apart)        /* each thread weaves for itself */                                    \
   F(basis_shared)       /* basis functions: warp after warp comes to a tile */                 \
   F(slabs)              /* splat: an image is cut */                                           \
   F(slabs_by_channel)   /* splat: it is cut channel after channel */                           \

@@ -61,10 +61,12 @@ inline int64_t channels_woven(const SampleParams& p, int64_t together, int64_t t
   return std::min(p.channels, std::min(most, blocks) * together);
 }
 
-// The images that are woven at a time: one if it is all that the points look at.
-inline int64_t images_woven(const SampleParams& p, int64_t channels) {
+// The images that are woven at a time, of which each of so many threads has its share; all, if the
+// points look at one.
+inline int64_t images_woven(const SampleParams& p, int64_t channels, int64_t threads) {
   if (p.input.batch == 1) return p.batch;
-  return std::max<int64_t>(1, kWoven / (plane_bytes(p) * channels));
+  const int64_t most = std::max<int64_t>(1, kWoven / (plane_bytes(p) * channels));
+  return std::min(most, ceil_div(p.batch, threads));
 }
 
 // What is woven, part after part.

@@ -7,13 +7,15 @@ import stn_cuda
 from stn_cuda._extension import _C
 
 # The kernels as they differ in the ways that they have: with gather instructions, with them where
-# windows do not hold what is seen, with few of them where they are slower, or without.
+# windows do not hold what is seen (but for float32 pairs, with these at once), with few of them
+# where they are slower, or without.
 MACHINES = (
     "avx512 gather",
     "avx512 rest gather",
     "avx512 some gather",
     "avx512",
     "avx2 gather",
+    "avx2 pair gather",
     "avx2 rest gather",
     "avx2 some gather",
     "avx2",
@@ -33,6 +35,7 @@ ENVIRONMENTS = {
     "avx512 some gather": forced("avx512", "2d", "1"),
     "avx512": forced("avx512", "0"),
     "avx2 gather": forced("avx2", "1", "1"),
+    "avx2 pair gather": forced("avx2", "pairs", "1"),
     "avx2 rest gather": forced("avx2", "rest", "0"),
     "avx2 some gather": forced("avx2", "2d", "1"),
     "avx2": forced("avx2", "0"),
@@ -45,7 +48,8 @@ def machine():
     isa = stn_cuda.build_info()["cpu_isa"]
     if isa == "baseline":
         return isa
-    gathers = {"0": "", "2d": " some gather", "rest": " rest gather", "1": " gather"}
+    gathers = {"0": "", "1": " gather"}
+    gathers |= {"2d": " some gather", "rest": " rest gather", "pairs": " pair gather"}
     return isa + gathers[_C.cpu_gathers()]
 
 

@@ -22,11 +22,13 @@ from ways import (
     ALL,
     ALWAYS_GATHERS,
     AVX2_GATHER,
+    AVX2_PAIRS,
     AVX512,
     BASELINE,
     GATHER,
     GATHERS,
     INSERTS,
+    PAIRS_FIRST,
     SOME_GATHER,
     TURNING,
     VECTORS,
@@ -48,16 +50,16 @@ def affine_cases():
     near = thetas(1, 2, spread=0.05)
     for channels, gather in ((1, "runs"), (3, "windows"), (8, "windows"), (13, "windows")):
         ways = around("windows", VECTORS | (GATHER if gather == "windows" else set()))
-        gathered = AVX2_GATHER | (GATHER if gather == "runs" else set())
+        gathered = PAIRS_FIRST | (GATHER if gather == "runs" else set())
         ways |= around("runs", BASELINE | gathered)
         ways |= {"runs_copied": BASELINE, "runs_gathered": gathered}
         ways |= dict.fromkeys(("grad_kept", "slopes_summed"), ALL if channels == 1 else set())
         pixels = image((1, channels, 40, 48))
         yield case(f"near the identity, C={channels}", pixels, diagonal(0.9, 0.9), (40, 48), ways)
-    ways = around("windows", WINDOWS - AVX2_GATHER) | around("runs", BASELINE | AVX2_GATHER)
+    ways = around("windows", WINDOWS - PAIRS_FIRST) | around("runs", BASELINE | PAIRS_FIRST)
     padded = (40, 36)  # rows end with a vector of AVX2 that has no points
     yield case("a vector of padding", image((1, 3, 40, 40)), diagonal(0.9, 0.9), padded, ways)
-    for width, narrow in ((28, TURNING), (13, WINDOWS - AVX2_GATHER)):
+    for width, narrow in ((28, TURNING), (13, WINDOWS - PAIRS_FIRST)):
         ways = around("narrow", narrow) | around("windows", VECTORS - narrow)
         yield case(f"W={width}", image((2, 3, 20, width)), near, (24, 40), ways)
     ways = around("narrow", WINDOWS)
@@ -127,7 +129,7 @@ def affine_cases():
         ways = {"cut_apart": ways}
         yield case(f"warps {label}", image((3, 2, 70, 70)), warps, (70, 70), ways)
     folding = GATHERS | BASELINE  # where one channel has no windows
-    for channels, machines in ((1, folding), (3, AVX2_GATHER | BASELINE)):
+    for channels, machines in ((1, folding), (3, PAIRS_FIRST | BASELINE)):
         ways = {"folded": machines, "slopes_summed": set()}
         pixels = image((2, channels, 20, 28))
         yield case(f"rows end to end, C={channels}", pixels, near, (24, 28), ways)
@@ -281,7 +283,7 @@ def mode_cases():
         ways = around("runs", ALL) | around("taps", set() if padding == "zeros" else ALL)
         ways |= {"runs_copied": ALL, "runs_gathered": set()}
         yield case(f"bicubic, {padding}, scattered", pixels, scattered, None, ways, **settings)
-        ways = around("windows", WINDOWS - AVX2_GATHER) | {"splat_inside": ALL - TURNING}
+        ways = around("windows", WINDOWS - PAIRS_FIRST) | {"splat_inside": ALL - TURNING}
         if padding != "zeros":
             ways["splat_inside"] = ALL
         theta = aslant(diagonal(1.05, 1.05))
@@ -343,12 +345,12 @@ def layout_cases():
         yield case(f"strided, {mode}", laid, near, size, expected, mode=mode)
     for layout in ("expanded channels", "expanded batch", "rows in NaN"):
         laid = IMAGE_LAYOUTS[layout](pixels)
-        planar = around("windows", WINDOWS - AVX2_GATHER) | around("strided", set())
+        planar = around("windows", WINDOWS - PAIRS_FIRST) | around("strided", set())
         yield case(f"planar, {layout}", laid, near, size, planar)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         warp = near.double() if dtype == torch.float64 else near
         gathered = set() if dtype == torch.float64 else ALWAYS_GATHERS
-        direct = gathered - VECTORS
+        direct = gathered - VECTORS - AVX2_PAIRS
         planar = around("windows", WINDOWS - direct) | {"runs_gathered": direct}
         yield case(f"{dtype}", pixels.to(dtype), warp, size, planar)
         far = image((1, 3, 20, 99)).to(dtype)

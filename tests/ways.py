@@ -10,17 +10,20 @@ from machine import MACHINES
 from stn_cuda._extension import _C
 
 GATHER, REST_GATHER, SOME_GATHER, AVX512 = ({name} for name in MACHINES[:4])
-AVX2_GATHER, AVX2_REST_GATHER, AVX2_SOME_GATHER, AVX2 = ({name} for name in MACHINES[4:8])
-BASELINE = {MACHINES[8]}
+AVX2_GATHER, AVX2_PAIRS, AVX2_REST_GATHER, AVX2_SOME_GATHER, AVX2 = (
+    {name} for name in MACHINES[4:9]
+)
+BASELINE = {MACHINES[9]}
 ALL = set(MACHINES)
-ALWAYS_GATHERS = GATHER | REST_GATHER | AVX2_GATHER | AVX2_REST_GATHER  # all that can be
+PAIRS_FIRST = AVX2_GATHER | AVX2_PAIRS  # with short vectors, of float32, before windows
+ALWAYS_GATHERS = GATHER | REST_GATHER | PAIRS_FIRST | AVX2_REST_GATHER  # all that can be
 GATHERS = ALWAYS_GATHERS | SOME_GATHER | AVX2_SOME_GATHER  # float32 images, at least
 INSERTS = GATHERS if _C.cpu_inserts() else set()  # float32 pairs, without the instruction
 WINDOWS_FIRST = REST_GATHER | SOME_GATHER  # with long vectors, before gathers
 AVX2_WINDOWS_FIRST = AVX2_REST_GATHER | AVX2_SOME_GATHER
 VECTORS = WINDOWS_FIRST | AVX512 | AVX2_WINDOWS_FIRST | AVX2  # where windows are of most use
 TURNING = GATHER | WINDOWS_FIRST | AVX512
-TURNING_FLOAT = TURNING | AVX2_WINDOWS_FIRST | AVX2  # float32, from three channels on
+TURNING_FLOAT = TURNING | AVX2_PAIRS | AVX2_WINDOWS_FIRST | AVX2  # float32, from three channels on
 WINDOWS = ALL - BASELINE  # where there are any, of what is not gathered
 
 # The ways of results that are too large to stay in a cache: test_past_the_caches.py.

@@ -111,14 +111,22 @@ inline bool is_image_too_large(const SampleParams& p) {
   return has_channels_inside(p) && is_too_large(p.input, pixels, true);
 }
 
+// Whether windows are sought before pixels are gathered.
+inline bool are_windows_first(const SampleParams& p) {
+  const Gathers gathers = gathers_in_use();
+  const bool pairs =
+      p.input.type == ElementType::f32 && p.dims == 2 && p.interpolation == Interpolation::bilinear;
+  return gathers == Gathers::planes || gathers == Gathers::rest ||
+         (gathers == Gathers::pairs && !pairs);
+}
+
 // Whether windows may win against runs: measured, benchmarks/README.md. A grid's points may look
 // anywhere, and few channels of a plane do not pay for finding out, but for two or three where
 // windows come first. Derivatives weigh every row of a window for each axis, which is too much for
 // the many rows of a volume's. high: looks go along columns.
 inline bool use_windows(const SampleParams& p, bool high) {
   const bool grid = !is_parametric(p.map), long_vectors = kernels().vector_bytes == 64;
-  const Gathers gathers = gathers_in_use();
-  const bool first = gathers == Gathers::planes || gathers == Gathers::rest;
+  const bool first = are_windows_first(p);
   if (p.dims > kernels().window_dims) return false;
   if (grid && p.dims == 2 && p.channels < 4) {
     return long_vectors && first && p.channels > 1 && !high && !can_fold(p);
@@ -131,7 +139,9 @@ inline bool use_windows(const SampleParams& p, bool high) {
 
 // The rows of pixels along an axis of a window, above which runs cost less: measured, as well.
 inline int window_rows(const SampleParams& p) {
-  if (use_gather(p) && gathers_in_use() != Gathers::rest) return 5;
+  const Gathers gathers = gathers_in_use();
+  const bool rest = gathers == Gathers::rest || gathers == Gathers::pairs;
+  if (use_gather(p) && !rest) return 5;
   return p.dims > 2 || kernels().vector_bytes < 64 || p.channels < 4 ? 8 : 14;
 }
 

@@ -181,14 +181,17 @@ class Standing:
         return self.mean >= self.goal.mean and min(self.values)[0] >= (self.goal.worst or 0)
 
 
-def standings(results: dict) -> list[Standing]:
-    """What the run has of each goal of its instruction set, number of threads by number."""
+def standings(results: dict, every: bool = False) -> list[Standing]:
+    """What the run has of each goal, number of threads by number.
+
+    every    also of those that are not wanted of its instruction set
+    """
     forced = results["environment"]["stn_cuda"]["cpu_isa"] == "avx2"
     cells = {(cell["case"]["name"], cell["threads"]): cell for cell in results["cells"]}
     counts = sorted({threads for _, threads in cells})
     found = []
     for goal in GOALS:
-        if forced != goal.forced:
+        if forced != goal.forced and not (every and forced):
             continue
         for threads in counts:
             values = []
@@ -196,27 +199,26 @@ def standings(results: dict) -> list[Standing]:
                 if cell["threads"] == threads and goal.cells(Case.from_json(cell["case"])):
                     value = goal.measure(cell, cells)
                     values += [(value, work_label(cell["case"]))] if value else []
-            wanted = threads == goal.threads
-            if values and (wanted or goal.threads == 1):
+            wanted = threads == goal.threads and forced == goal.forced
+            if values and goal.threads in (1, threads):
                 found.append(Standing(goal, threads, values, wanted))
     return found
 
 
-def markdown(results: dict) -> str:
+def markdown(results: dict, every: bool = False) -> str:
     """The standings as a table: a line per goal."""
-    rows: dict[str, dict[int, Standing]] = {}
-    for one in standings(results):
-        rows.setdefault(one.goal.title, {})[one.threads] = one
+    rows: dict[Goal, dict[int, Standing]] = {}
+    for one in standings(results, every):
+        rows.setdefault(one.goal, {})[one.threads] = one
     counts = sorted({threads for row in rows.values() for threads in row})
     lines = [line(["torch / ours", *map(threads_label, counts), "wanted", "held"])]
     lines.append(rule(len(counts) + 2))
-    for title, row in rows.items():
-        goal = next(iter(row.values())).goal
+    for goal, row in rows.items():
         held = [one.reached for one in row.values() if one.wanted]
         seen = [_seen(row[count]) if count in row else "" for count in counts]
         # A run on other numbers of threads than it is wanted on says nothing of it.
         answer = ("yes" if all(held) else "no") if held else ""
-        lines.append(line([title, *seen, _wanted(goal), answer]))
+        lines.append(line([goal.title, *seen, _wanted(goal), answer]))
     return "\n".join(lines) + "\n"
 
 
@@ -239,6 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "geometric mean (worst cell). Exit status 1 if a goal is not held.",
     )
     parser.add_argument("results", type=Path, help="a results.json of a run on the CPU")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="of a run with AVX2 also the goals that are wanted with AVX-512 alone",
+    )
     options = parser.parse_args(arguments)
     try:
         results = report.load(options.results)
@@ -247,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = standings(results)
     if not found:
         parser.error(f"{options.results}: must hold a cell that a goal is for, got none")
-    print(markdown(results), end="")
+    print(markdown(results, options.all), end="")
     return 0 if all(one.reached for one in found if one.wanted) else 1
 
 

@@ -45,10 +45,10 @@ def results(*cells, isa="avx512"):
 def run(tmp_path):
     """The command on a run's file."""
 
-    def run(of):
+    def run(of, *options):
         path = tmp_path / "results.json"
         path.write_text(report.to_json(of))
-        return goals.main([str(path)])
+        return goals.main([str(path), *options])
 
     return run
 
@@ -113,6 +113,19 @@ def test_a_forced_instruction_set_has_goals_of_its_own(run, capsys, isa, wanted)
     printed = capsys.readouterr().out
     assert row(printed, "affine 2-D, forward + backward")[1] == wanted
     assert ("affine 2-D, forward |" in printed) == (isa == "avx512")
+
+
+def test_all_goals_of_a_processor_without_the_other_instruction_set(run, capsys):
+    """They are told; the ones of its own are wanted alone."""
+    cells = [cell(torch=1.0), cell(BACKWARD, torch=4.5)]
+    assert run(results(*cells, isa="avx2"), "--all") == 0
+    printed = capsys.readouterr().out
+    assert row(printed, "affine 2-D, forward") == ["1.00", "6 (3)", ""]
+    title = "| affine 2-D, forward + backward |"
+    found = [line for line in printed.splitlines() if line.startswith(title)]
+    assert found == [f"{title} 4.50 | 6 (3) |  |", f"{title} 4.50 | 4 (2) | yes |"]
+    assert run(results(*cells), "--all") == 1
+    assert capsys.readouterr().out.count(title) == 1
 
 
 def test_every_goal_has_cells_in_the_matrix():

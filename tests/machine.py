@@ -7,8 +7,8 @@ import stn_cuda
 from stn_cuda._extension import _C
 
 # The kernels as they differ in the ways that they have: with gather instructions, with them where
-# windows do not hold what is seen (but for float32 pairs, with these at once), with few of them
-# where they are slower, or without.
+# windows do not hold what is seen (but for pairs of float32 and float64, with these at once), with
+# few of them where they are slower, or without.
 MACHINES = (
     "avx512 gather",
     "avx512 rest gather",

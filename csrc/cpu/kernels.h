@@ -140,8 +140,8 @@ const Kernels& kernels();
 
 // How far pixels are gathered into vectors, and how STN_CUDA_GATHER says so: not at all; for
 // float32 images in 2-D, or for all that they can do, where windows (cpu/window.h) do not hold the
-// points; the latter, but linear looks at float32 images in 2-D at once; or, wherever there are few
-// planes or dimensions to share a window, in their place.
+// points; the latter, but linear looks at images of float32 or float64 in 2-D at once; or, wherever
+// there are few planes or dimensions to share a window, in their place.
 enum class Gathers { none, planes, rest, pairs, all };
 constexpr const char* kGatherNames[] = {"0", "2d", "rest", "pairs", "1"};
 

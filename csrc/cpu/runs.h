@@ -189,6 +189,22 @@ struct GatheredRuns {
     return Inserts ? insert_pairs(from, offset) : gather_pairs(from, offset);
   }
 
+#if defined(__x86_64__) && STN_VECTOR_BYTES == 32
+  template <int D, class Use>
+  STN_HD void taps(const RunStarts<double, 2, D>& starts, int c, int row, int first,
+                   Use&& use) const {
+    const double* from = plane + c * stride_c + starts.row[row];
+    const int32_t* offset = starts.offset + first;
+    if (D == 2 && row == 1) __builtin_prefetch(from + offset[0] + rows_below * starts.row[1]);
+    const __m256d even = every_second_pair(from, offset);
+    const __m256d odd = every_second_pair(from, offset + 1);
+    use([&](int k) __attribute__((always_inline)) {
+      return (Native<double>)(k == 0 ? _mm256_unpacklo_pd(even, odd)
+                                     : _mm256_unpackhi_pd(even, odd));
+    });
+  }
+#endif
+
   template <int K, int D, class Use>
   STN_HD void taps(const RunStarts<float, K, D>& starts, int c, int row, int first,
                    Use&& use) const {
@@ -314,7 +330,7 @@ STN_HD void for_each_run_block(const SampleParams& p, const Plan& plan, int slot
         }
       };
       const auto gather_by = [&](auto inserts) {
-        const bool far = plan.scattered && is_far(p);
+        const bool far = plan.scattered && is_far(p) && !std::is_same<Element, double>::value;
         far ? gather(std::true_type{}, inserts) : gather(std::false_type{}, inserts);
       };
       if constexpr (kInserts<Element, K>) {

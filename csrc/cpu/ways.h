@@ -75,6 +75,10 @@ inline bool use_gather(const SampleParams& p) {
   const bool narrow = p.input.type == ElementType::f16 || p.input.type == ElementType::bf16;
   const bool linear = p.interpolation == Interpolation::bilinear;
   const bool nearest = p.interpolation == Interpolation::nearest;
+  if (p.input.type == ElementType::f64) {
+    return linear && p.dims == 2 && kernels().vector_bytes == 32 &&
+           gathers_in_use() == Gathers::pairs;
+  }
   const bool can = p.input.type == ElementType::f32 ? linear || nearest : narrow && linear;
   const Gathers gathers = gathers_in_use();
   if (gathers == Gathers::planes) return can && p.dims == 2 && !narrow;
@@ -114,8 +118,8 @@ inline bool is_image_too_large(const SampleParams& p) {
 // Whether windows are sought before pixels are gathered.
 inline bool are_windows_first(const SampleParams& p) {
   const Gathers gathers = gathers_in_use();
-  const bool pairs =
-      p.input.type == ElementType::f32 && p.dims == 2 && p.interpolation == Interpolation::bilinear;
+  const bool whole = p.input.type == ElementType::f32 || p.input.type == ElementType::f64;
+  const bool pairs = whole && p.dims == 2 && p.interpolation == Interpolation::bilinear;
   return gathers == Gathers::planes || gathers == Gathers::rest ||
          (gathers == Gathers::pairs && !pairs);
 }

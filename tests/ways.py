@@ -15,7 +15,7 @@ AVX2_GATHER, AVX2_PAIRS, AVX2_REST_GATHER, AVX2_SOME_GATHER, AVX2 = (
 )
 BASELINE = {MACHINES[9]}
 ALL = set(MACHINES)
-PAIRS_FIRST = AVX2_GATHER | AVX2_PAIRS  # with short vectors, of float32, before windows
+PAIRS_FIRST = AVX2_GATHER | AVX2_PAIRS  # with short vectors, before windows
 ALWAYS_GATHERS = GATHER | REST_GATHER | PAIRS_FIRST | AVX2_REST_GATHER  # all that can be
 GATHERS = ALWAYS_GATHERS | SOME_GATHER | AVX2_SOME_GATHER  # float32 images, at least
 INSERTS = GATHERS if _C.cpu_inserts() else set()  # float32 pairs, without the instruction

@@ -84,10 +84,10 @@ bool inserts_in_use() {
 
 Gathers gathers_in_use() {
   // Up to where gathers win, measured on five processors (1.0 on two Xeons, 1.5 on a Zen 5, 0.5 to
-  // 0.7 on a Zen 4, 0.6 on a Zen 3; benchmarks/README.md): what is copied has to be read again, too. Where a gather
-  // is many instructions, windows are sought first; without the instruction, planes always gain.
-  // Moving lanes across a vector of 32 bytes takes AMD's processors without AVX-512 two steps, so
-  // that pairs of float32 and float64 pixels come first there.
+  // 0.7 on a Zen 4, 0.6 on a Zen 3; benchmarks/README.md): what is copied has to be read again,
+  // too. Where a gather is many instructions, windows are sought first; without the instruction,
+  // planes always gain. Moving lanes across a vector of 32 bytes takes AMD's processors without
+  // AVX-512 two steps, so that pairs of float32 and float64 pixels come first there.
   constexpr double kQuick = 1.25, kPlanes = 2;
   const auto suitable = [] {
     const double cost = kernels().gather_cost();
